@@ -1,0 +1,1 @@
+"""How an operator becomes XLA, where one form does not fit every platform."""

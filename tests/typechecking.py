@@ -1,0 +1,14 @@
+"""jaxtyping's annotations as checks, made after the call."""
+
+from collections.abc import Callable
+
+from beartype import beartype
+
+
+def after_call(function: Callable) -> Callable:
+    """Check arguments and result together once the function has returned.
+
+    jaxtyping checks the arguments alone first and everything again at the end. Only the second is wanted here: an
+    argument that the library refuses must meet the library's own error, not the type checker's.
+    """
+    return beartype(function) if "return" in function.__annotations__ else function
