@@ -1,0 +1,150 @@
+"""Error measures and verdicts: is this float32 result as good as torch's float32 result?
+
+Two correct float32 programs differ by rounding, so neither can judge the other. The truth is computed once with torch in
+float64; a result passes when its error against that truth is within :data:`FACTOR` of what rounding explains: torch's own
+error in the same dtype, or the change of the truth when the inputs move by half a unit in the last place.
+"""
+
+from dataclasses import asdict, dataclass
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+FACTOR = 4.0
+"""How many times the error that rounding explains a result may have."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor of the JAX side held against torch's and against the truth.
+
+    Attributes:
+        name: what the tensor is, such as an output's or a parameter's dotted path.
+        shape: of torch's tensor.
+        ulps: the largest distance from torch's tensor, in units in the last place (see :func:`ulp_distance`).
+        torch_error: torch's error against the truth, root mean square, relative to the truth's.
+        jax_error: the same for JAX.
+        allowed: the largest ``jax_error`` that would have passed.
+        passed: the verdict.
+        reason: why not, in a sentence; empty where it passed.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    ulps: float
+    torch_error: float
+    jax_error: float
+    allowed: float
+    passed: bool
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+
+def compare(
+    name: str,
+    jax_value: npt.ArrayLike,
+    torch_value: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    *,
+    perturbed: npt.ArrayLike | None = None,
+    floor: float = 4.0,
+    factor: float = FACTOR,
+) -> Comparison:
+    """The verdict on one tensor.
+
+    Two norms are judged, each against the same norm of torch's error: the root mean square, which shows a small systematic
+    fault (a wrong epsilon), and the maximum, which shows a local one (a wrong border).
+
+    Args:
+        name: what the tensor is.
+        jax_value: under test.
+        torch_value: torch's, in the dtype under test; fixes shape, dtype and where values are NaN or infinite.
+        truth: torch's in float64.
+        perturbed: the truth again, from inputs moved by half a unit in the last place of the dtype under test; its
+            distance from ``truth`` is the error that rounding the inputs alone explains.
+        floor: error always allowed, in machine epsilons of the dtype times the tensor's norm; torch's own error can be
+            zero by luck.
+        factor: how many times the explained error passes.
+    """
+    a, b, t = np.asarray(jax_value), np.asarray(torch_value), np.asarray(truth)
+
+    def refused(reason: str) -> Comparison:
+        return Comparison(name, b.shape, np.inf, 0.0, np.inf, 0.0, False, reason)
+
+    if a.shape != b.shape:
+        return refused(f"shape is {a.shape}, torch's is {b.shape}")
+    if not _same_kind(a.dtype, b.dtype):
+        return refused(f"dtype is {a.dtype}, torch's is {b.dtype}")
+    if not _is_inexact(b.dtype):
+        wrong = int(np.sum(a != b))
+        return refused(f"{wrong} of {b.size} values differ") if wrong else Comparison(name, b.shape, 0.0, 0.0, 0.0, 0.0, True)
+    eps = float(ml_dtypes.finfo(b.dtype).eps)
+    a, b, t = _as_reals(a), _as_reals(b), _as_reals(t)
+    finite = np.isfinite(b)
+    if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
+        return refused("NaN or infinite where torch's is not, or the reverse")
+    ulps = ulp_distance(a, b, eps)
+    finite &= np.isfinite(t)
+    a, b, t = a[finite], b[finite], t[finite]
+    if not a.size:
+        return Comparison(name, np.shape(torch_value), ulps, 0.0, 0.0, 0.0, True)
+    shift = np.zeros_like(t) if perturbed is None else _as_reals(np.asarray(perturbed))[finite] - t
+    shift[~np.isfinite(shift)] = 0.0
+    passed, measures = True, []
+    for norm in (_root_mean_square, _maximum):
+        explained = max(norm(b - t), norm(shift), floor / factor * eps * norm(t))
+        error = norm(a - t)
+        passed &= bool(error <= factor * explained)
+        scale = norm(t) or 1.0
+        measures.append((norm(b - t) / scale, error / scale, factor * explained / scale))
+    (torch_error, jax_error, allowed), (_, worst, worst_allowed) = measures
+    reason = ""
+    if not passed:
+        reason = (
+            f"relative error {jax_error:.1e} (allowed {allowed:.1e}, torch's {torch_error:.1e}); "
+            f"at worst {worst:.1e} (allowed {worst_allowed:.1e})"
+        )
+    return Comparison(name, np.shape(torch_value), ulps, torch_error, jax_error, allowed, passed, reason)
+
+
+def ulp_distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], eps: float) -> float:
+    """The largest distance of ``a`` from ``b`` in units in the last place of a dtype with epsilon ``eps``.
+
+    An element below the tensor's root mean square is measured in the units of that: where terms cancelled, the unit of
+    what is left says nothing about the arithmetic.
+    """
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not finite.any():
+        return 0.0
+    a, b = a[finite], b[finite]
+    scale = np.maximum(np.abs(b), _root_mean_square(b))
+    _, exponent = np.frexp(np.where(scale == 0, 1.0, scale))
+    return float(np.max(np.abs(a - b) / np.ldexp(eps, exponent - 1)))
+
+
+def _root_mean_square(x: npt.NDArray[np.float64]) -> float:
+    largest = float(np.max(np.abs(x), initial=0.0))
+    return largest * float(np.sqrt(np.mean((x / largest) ** 2))) if largest else 0.0
+
+
+def _maximum(x: npt.NDArray[np.float64]) -> float:
+    return float(np.max(np.abs(x), initial=0.0))
+
+
+def _is_inexact(dtype: np.dtype) -> bool:
+    return np.issubdtype(dtype, np.inexact) or dtype in (ml_dtypes.bfloat16, np.float16)
+
+
+def _same_kind(a: np.dtype, b: np.dtype) -> bool:
+    # Without jax_enable_x64 JAX keeps integers in 32 bits; torch's indices have 64.
+    return a == b or (a.kind in "iu" and b.kind in "iu")
+
+
+def _as_reals(x: np.ndarray) -> npt.NDArray[np.float64]:
+    if np.iscomplexobj(x):
+        return np.stack([x.real, x.imag], axis=-1).astype(np.float64)
+    return x.astype(np.float64)

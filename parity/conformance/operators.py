@@ -1,0 +1,246 @@
+"""PyTorch's operator database (``op_db``), run against ``jaxnn.functional``.
+
+Every sample is evaluated by torch in float64 (the truth), by torch in the dtype under test and by jaxnn; gradients are
+pulled back from one random cotangent. Random operators replay torch's draws. Error inputs must be refused with the
+exception type torch raises.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from torch.utils import _pytree as torch_tree
+
+from jaxnn import functional
+from parity.comparison import Comparison, compare
+from parity.replay import Draws, replayed
+
+DOUBLE_FLOOR = 1e5
+"""Float64 has no truth above it: two float64 programs may differ by this many epsilons (2e-11) of a tensor's norm, the
+rounding of sums of some thousand ill-conditioned terms; a wrong formula is off by far more."""
+
+SINGLE_FLOOR = 16.0
+"""Epsilons of a tensor's norm always allowed in float32: torch's own error is often zero on samples of a few elements."""
+
+
+@dataclass
+class OperatorResult:
+    """How one database entry fared in one dtype: samples run and passed, and a line for each failure."""
+
+    name: str
+    dtype: str
+    samples: int = 0
+    samples_passed: int = 0
+    gradients: int = 0
+    gradients_passed: int = 0
+    errors: int = 0
+    errors_passed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
+
+    def to_dict(self) -> dict[str, object]:
+        """As plain data, for JSON."""
+        return asdict(self)
+
+
+def functional_entries() -> list[Any]:
+    """The ``OpInfo`` entries of ``torch.nn.functional``, and of softmax, log_softmax, sigmoid and tanh."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    besides = ("softmax", "log_softmax", "sigmoid", "tanh")
+    return [entry for entry in op_db if entry.name.startswith("nn.functional.") or entry.name in besides]
+
+
+def entry_name(entry: Any) -> str:
+    """The entry's name with its variant, as in ``max_unpool1d.grad``."""
+    name = entry.name.removeprefix("nn.functional.")
+    return f"{name}.{entry.variant_test_name.replace(' ', '_')}" if entry.variant_test_name else name
+
+
+def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 0, seed: int = 0) -> OperatorResult:
+    """Run every ``stride``-th sample of ``entry`` from ``offset`` on, and, from offset 0, its error inputs.
+
+    Args:
+        entry: an ``OpInfo`` of :func:`functional_entries`.
+        dtype: ``torch.float32`` or ``torch.float64``.
+        stride: take every so many samples.
+        offset: the first sample taken.
+        seed: of torch's generator, from which the samples are drawn.
+    """
+    torch.manual_seed(seed)
+    name = entry.name.removeprefix("nn.functional.")
+    function = getattr(functional, name, None)
+    result = OperatorResult(entry_name(entry), str(dtype).removeprefix("torch."))
+    differentiable = dtype in entry.supported_backward_dtypes("cpu")
+    with jax.enable_x64(True):
+        for index, sample in enumerate(entry.sample_inputs("cpu", dtype, requires_grad=differentiable)):
+            if index % stride != offset % stride:
+                continue
+            result.samples += 1
+            result.gradients += differentiable
+            where = f"sample {index} {_described(sample)}"
+            try:
+                forward, gradients = _run_sample(entry, function, sample, dtype, differentiable)
+            except Exception as error:
+                result.failures.append(f"{where}: {type(error).__name__}: {str(error)[:300]}")
+                continue
+            for kind, comparisons in (("output", forward), ("gradient", gradients)):
+                result.failures.extend(f"{where}: {kind} {c.name}: {c.reason}" for c in comparisons if not c.passed)
+            result.samples_passed += all(c.passed for c in forward)
+            result.gradients_passed += differentiable and all(c.passed for c in gradients)
+        if entry.error_inputs_func is not None and offset == 0 and dtype == torch.float32:
+            for error_input in entry.error_inputs("cpu"):
+                result.errors += 1
+                complaint = _refusal(function, error_input)
+                result.errors_passed += not complaint
+                if complaint:
+                    result.failures.append(f"error input {_described(error_input.sample_input)}: {complaint}")
+    return result
+
+
+def _run_sample(
+    entry: Any, function: Callable[..., Any] | None, sample: Any, dtype: torch.dtype, differentiable: bool
+) -> tuple[list[Comparison], list[Comparison]]:
+    if function is None:
+        raise NotImplementedError("jaxnn.functional has no function of this name")
+    call = (sample.input, *sample.args), sample.kwargs
+    process = sample.output_process_fn_grad or (lambda output: output)
+    with Draws() as draws:
+        torch_outputs, torch_gradients, cotangents = _torch_vjp(entry.op, call, process, differentiable)
+    exact = torch_tree.tree_map_only(torch.Tensor, _doubled, call)
+    with Draws(draws.recorded):
+        truth_outputs, truth_gradients, _ = _torch_vjp(entry.op, exact, process, differentiable, cotangents)
+    with replayed(draws.recorded):
+        jax_outputs, jax_gradients = _jax_vjp(function, call, process, cotangents)
+    floor = DOUBLE_FLOOR if dtype == torch.float64 else SINGLE_FLOOR
+
+    def compared(jax_values: list, torch_values: list, truths: list) -> list[Comparison]:
+        if len(jax_values) != len(torch_values):
+            raise AssertionError(f"{len(jax_values)} arrays where torch has {len(torch_values)}")
+        return [
+            compare(str(i), np.asarray(a), to_numpy(b), to_numpy(t), floor=floor)
+            for i, (a, b, t) in enumerate(zip(jax_values, torch_values, truths, strict=True))
+        ]
+
+    return compared(jax_outputs, torch_outputs, truth_outputs), compared(jax_gradients, torch_gradients, truth_gradients)
+
+
+def _torch_vjp(
+    op: Callable[..., Any],
+    call: tuple[tuple, dict],
+    process: Callable[[Any], Any],
+    differentiable: bool,
+    cotangents: list[torch.Tensor] | None = None,
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
+    """Outputs, gradients of the leaves that require one, and the cotangents (drawn here unless given)."""
+    args, kwargs = call
+    leaves = [x for x in torch_tree.tree_leaves(call) if isinstance(x, torch.Tensor) and x.requires_grad]
+    output = op(*args, **kwargs)
+    outputs = [x for x in torch_tree.tree_leaves(output) if isinstance(x, torch.Tensor)]
+    smooth = [x for x in torch_tree.tree_leaves(process(output)) if isinstance(x, torch.Tensor) and x.requires_grad]
+    if not (differentiable and leaves and smooth):
+        return [x.detach() for x in outputs], [], []
+    if cotangents is None:
+        generator = torch.Generator().manual_seed(0)
+        cotangents = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in smooth]
+    vectors = [v.to(x.dtype) for v, x in zip(cotangents, smooth, strict=True)]
+    gradients = torch.autograd.grad(smooth, leaves, vectors, allow_unused=True)
+    zeroed = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
+    return [x.detach() for x in outputs], [g.detach() for g in zeroed], cotangents
+
+
+def _jax_vjp(
+    function: Callable[..., Any], call: tuple[tuple, dict], process: Callable[[Any], Any], cotangents: list[torch.Tensor]
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    leaves, spec = torch_tree.tree_flatten(call)
+    varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
+    values = [to_jax(x) for x in leaves]
+    wants_key = "key" in inspect.signature(function).parameters
+
+    def evaluated(*changed: jax.Array) -> Any:
+        merged = list(values)
+        for i, x in zip(varied, changed, strict=True):
+            merged[i] = x
+        args, kwargs = torch_tree.tree_unflatten(merged, spec)
+        return function(*args, **kwargs, **({"key": jax.random.key(0)} if wants_key else {}))
+
+    def smooth_outputs(*changed: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
+        output = evaluated(*changed)
+        arrays = [x for x in jax.tree.leaves(output) if isinstance(x, jax.Array)]
+        smooth = [x for x in jax.tree.leaves(process(output)) if jnp.issubdtype(x.dtype, jnp.inexact)]
+        return smooth, arrays
+
+    if not cotangents:
+        return smooth_outputs(*(values[i] for i in varied))[1], []
+    smooth, pullback, outputs = jax.vjp(smooth_outputs, *(values[i] for i in varied), has_aux=True)
+    vectors = [jnp.asarray(to_numpy(v)).astype(x.dtype) for v, x in zip(cotangents, smooth, strict=True)]
+    # JAX pulls back the conjugate of what torch calls the gradient of a complex tensor.
+    return outputs, [jnp.conj(g) for g in pullback([jnp.conj(v) for v in vectors])]
+
+
+def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
+    """Empty where the error input is refused as torch refuses it, else what happened instead."""
+    sample = error_input.sample_input
+    if function is None:
+        return "jaxnn.functional has no function of this name"
+    args, kwargs = torch_tree.tree_map(to_jax, ((sample.input, *sample.args), sample.kwargs))
+    if "key" in inspect.signature(function).parameters:
+        kwargs["key"] = jax.random.key(0)
+    try:
+        function(*args, **kwargs)
+    except Exception as error:
+        if isinstance(error, error_input.error_type):
+            return ""
+        return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"
+    return f"is not refused; torch says {error_input.error_regex!r}"
+
+
+def _doubled(x: torch.Tensor) -> torch.Tensor:
+    if not (x.is_floating_point() or x.is_complex()):
+        return x
+    exact = x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
+    return exact.requires_grad_(x.requires_grad)
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """``x`` as an array of its own, bfloat16 as ``ml_dtypes.bfloat16``."""
+    x = x.detach().resolve_conj().resolve_neg().cpu()
+    if x.dtype == torch.bfloat16:
+        return x.view(torch.int16).numpy().view(jnp.bfloat16).copy()
+    return x.numpy().copy()
+
+
+def to_jax(x: Any) -> Any:
+    """A tensor as a JAX array, a torch dtype as JAX's, anything else as it is."""
+    if isinstance(x, torch.Tensor):
+        return jnp.asarray(to_numpy(x))
+    if isinstance(x, torch.dtype):
+        return jnp.dtype(str(x).removeprefix("torch."))
+    return x
+
+
+def _described(sample: Any) -> str:
+    def shown(x: Any) -> Any:
+        if isinstance(x, torch.Tensor):
+            return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}"
+        return x
+
+    args = [shown(x) for x in (sample.input, *sample.args)]
+    return ", ".join([*map(str, args), *(f"{key}={shown(value)}" for key, value in sample.kwargs.items())])
+
+
+def pending(entries: list[Any], dtypes: list[torch.dtype]) -> Iterator[tuple[Any, torch.dtype]]:
+    """Every entry in each of ``dtypes`` that it supports on a CPU."""
+    for entry in entries:
+        for dtype in dtypes:
+            if dtype in entry.supported_dtypes("cpu"):
+                yield entry, dtype
