@@ -17,6 +17,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from jaxnn import functional
+from parity.arrays import to_jax, to_numpy
 from parity.comparison import Comparison, compare
 from parity.replay import Draws, replayed
 
@@ -209,23 +210,6 @@ def _doubled(x: torch.Tensor) -> torch.Tensor:
         return x
     exact = x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
     return exact.requires_grad_(x.requires_grad)
-
-
-def to_numpy(x: torch.Tensor) -> np.ndarray:
-    """``x`` as an array of its own, bfloat16 as ``ml_dtypes.bfloat16``."""
-    x = x.detach().resolve_conj().resolve_neg().cpu()
-    if x.dtype == torch.bfloat16:
-        return x.view(torch.int16).numpy().view(jnp.bfloat16).copy()
-    return x.numpy().copy()
-
-
-def to_jax(x: Any) -> Any:
-    """A tensor as a JAX array, a torch dtype as JAX's, anything else as it is."""
-    if isinstance(x, torch.Tensor):
-        return jnp.asarray(to_numpy(x))
-    if isinstance(x, torch.dtype):
-        return jnp.dtype(str(x).removeprefix("torch."))
-    return x
 
 
 def _described(sample: Any) -> str:
