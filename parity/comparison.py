@@ -20,6 +20,7 @@ class Comparison:
     """One tensor of the JAX side held against torch's and against the truth.
 
     Attributes:
+        kind: ``output``, ``gradient`` and so on.
         name: what the tensor is, such as an output's or a parameter's dotted path.
         shape: of torch's tensor.
         ulps: the largest distance from torch's tensor, in units in the last place (see :func:`ulp_distance`).
@@ -30,6 +31,7 @@ class Comparison:
         reason: why not, in a sentence; empty where it passed.
     """
 
+    kind: str
     name: str
     shape: tuple[int, ...]
     ulps: float
@@ -50,6 +52,7 @@ def compare(
     torch_value: npt.ArrayLike,
     truth: npt.ArrayLike,
     *,
+    kind: str = "output",
     perturbed: npt.ArrayLike | None = None,
     floor: float = 4.0,
     factor: float = FACTOR,
@@ -64,6 +67,7 @@ def compare(
         jax_value: under test.
         torch_value: torch's, in the dtype under test; fixes shape, dtype and where values are NaN or infinite.
         truth: torch's in float64.
+        kind: what sort of tensor it is.
         perturbed: the truth again, from inputs moved by half a unit in the last place of the dtype under test; its
             distance from ``truth`` is the error that rounding the inputs alone explains.
         floor: error always allowed, in machine epsilons of the dtype times the tensor's norm; torch's own error can be
@@ -73,7 +77,7 @@ def compare(
     a, b, t = np.asarray(jax_value), np.asarray(torch_value), np.asarray(truth)
 
     def refused(reason: str) -> Comparison:
-        return Comparison(name, b.shape, np.inf, 0.0, np.inf, 0.0, False, reason)
+        return Comparison(kind, name, b.shape, np.inf, 0.0, np.inf, 0.0, False, reason)
 
     if a.shape != b.shape:
         return refused(f"shape is {a.shape}, torch's is {b.shape}")
@@ -81,7 +85,7 @@ def compare(
         return refused(f"dtype is {a.dtype}, torch's is {b.dtype}")
     if not _is_inexact(b.dtype):
         wrong = int(np.sum(a != b))
-        return refused(f"{wrong} of {b.size} values differ") if wrong else Comparison(name, b.shape, 0.0, 0.0, 0.0, 0.0, True)
+        return refused(f"{wrong} of {b.size} values differ") if wrong else Comparison(kind, name, b.shape, 0.0, 0.0, 0.0, 0.0, True)
     eps = float(ml_dtypes.finfo(b.dtype).eps)
     a, b, t = _as_reals(a), _as_reals(b), _as_reals(t)
     finite = np.isfinite(b)
@@ -91,7 +95,7 @@ def compare(
     finite &= np.isfinite(t)
     a, b, t = a[finite], b[finite], t[finite]
     if not a.size:
-        return Comparison(name, np.shape(torch_value), ulps, 0.0, 0.0, 0.0, True)
+        return Comparison(kind, name, np.shape(torch_value), ulps, 0.0, 0.0, 0.0, True)
     shift = np.zeros_like(t) if perturbed is None else _as_reals(np.asarray(perturbed))[finite] - t
     shift[~np.isfinite(shift)] = 0.0
     passed, measures = True, []
@@ -108,7 +112,7 @@ def compare(
             f"relative error {jax_error:.1e} (allowed {allowed:.1e}, torch's {torch_error:.1e}); "
             f"at worst {worst:.1e} (allowed {worst_allowed:.1e})"
         )
-    return Comparison(name, np.shape(torch_value), ulps, torch_error, jax_error, allowed, passed, reason)
+    return Comparison(kind, name, np.shape(torch_value), ulps, torch_error, jax_error, allowed, passed, reason)
 
 
 def ulp_distance(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], eps: float) -> float:

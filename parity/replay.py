@@ -1,16 +1,17 @@
 """Torch's random draws, recorded and carried over, so that random operators compare exactly."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-import jax.numpy as jnp
-import numpy as np
 import torch
 from jax import Array
 from jax.typing import DTypeLike
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from parity.arrays import to_jax
 
 
 class ReplayError(RuntimeError):
@@ -22,34 +23,34 @@ class Draws(TorchDispatchMode):
 
     Attributes:
         recorded: the draws in order, as torch made them (a dropout's as its mask).
+        position: how many have been drawn so far.
     """
 
     def __init__(self, recorded: list[torch.Tensor] | None = None) -> None:
         super().__init__()
+        self.replaying = recorded is not None
         self.recorded: list[torch.Tensor] = [] if recorded is None else recorded
-        self._replayed: Iterator[torch.Tensor] | None = None if recorded is None else iter(recorded)
+        self.position = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operator call: drawn and noted, replayed, or passed on where it is not random."""
         kwargs = kwargs or {}
         kind = func._schema.name
         if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_"):
-            if self._replayed is not None:
-                return args[0].copy_(next(self._replayed))
-            return self._noted(func(*args, **kwargs))
+            return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))
         if kind in ("aten::rand", "aten::rand_like", "aten::bernoulli"):
             drawn = func(*args, **kwargs)
-            return drawn.copy_(next(self._replayed)) if self._replayed is not None else self._noted(drawn)
+            return drawn.copy_(self._next()) if self.replaying else self._noted(drawn)
         if kind == "aten::native_dropout" and args[2]:
-            if self._replayed is not None:
-                mask = next(self._replayed).bool()
+            if self.replaying:
+                mask = self._next().bool()
                 return args[0] * mask / (1 - args[1]), mask
             output, mask = func(*args, **kwargs)
             self._noted(mask)
             return output, mask
         if kind == "aten::rrelu_with_noise" and args[4]:
-            if self._replayed is not None:
-                noise = args[1].copy_(next(self._replayed))
+            if self.replaying:
+                noise = args[1].copy_(self._next())
                 return torch.where(args[0] <= 0, args[0] * noise, args[0])
             output = func(*args, **kwargs)
             self._noted(args[1])
@@ -58,12 +59,21 @@ class Draws(TorchDispatchMode):
 
     def _noted(self, drawn: torch.Tensor) -> torch.Tensor:
         self.recorded.append(drawn.detach().clone())
+        self.position += 1
         return drawn
+
+    def _next(self) -> torch.Tensor:
+        if self.position == len(self.recorded):
+            raise ReplayError(f"torch draws more random tensors than the {self.position} it drew before")
+        self.position += 1
+        return self.recorded[self.position - 1]
 
 
 @contextmanager
-def replayed(recorded: list[torch.Tensor]) -> Iterator[None]:
+def replayed(recorded: Sequence[torch.Tensor | Array]) -> Iterator[None]:
     """Within it jaxnn's random operators take torch's ``recorded`` draws in place of their keys'.
+
+    Enter it inside a function under ``jit``, with the draws as arguments, and one compiled program serves many draws.
 
     Raises:
         ReplayError: a draw has another shape than torch's in its place, or torch drew more or fewer.
@@ -77,9 +87,10 @@ def replayed(recorded: list[torch.Tensor]) -> Iterator[None]:
         if drawn is None:
             raise ReplayError(f"JAX draws a random tensor of shape {shape} after torch's {len(recorded)} are used up")
         taken += 1
-        if drawn.numel() != int(np.prod(shape)):
-            raise ReplayError(f"random tensor {taken} has shape {shape}, torch's has {tuple(drawn.shape)}")
-        return jnp.asarray(drawn.float().numpy().reshape(shape)).astype(dtype)
+        drawn = to_jax(drawn)
+        if drawn.size != math.prod(shape):
+            raise ReplayError(f"random tensor {taken} has shape {shape}, torch's has {drawn.shape}")
+        return drawn.reshape(shape).astype(dtype)
 
     with mock.patch.multiple(
         "jaxnn.functional._random",

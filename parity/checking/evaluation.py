@@ -1,0 +1,174 @@
+"""One forward and backward pass of either side: outputs, gradients and buffers by name."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch.utils import _pytree as torch_tree
+
+from jaxnn.nn.state import split_arrays
+from parity.arrays import to_jax, to_numpy, to_tensor
+from parity.replay import Draws, replayed
+
+Subject = Callable[..., Any]
+Inputs = tuple[Any, ...]
+
+
+@dataclass
+class Evaluation:
+    """What one pass gives, as numpy arrays by name."""
+
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    parameter_gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    input_gradients: dict[str, np.ndarray] = field(default_factory=dict)
+    buffers: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class TorchSide:
+    """The torch subject, evaluated on a copy: in its own dtype, in float64, or in float64 with rounded inputs.
+
+    The first evaluation notes torch's random draws and makes the cotangents; the others reuse them.
+    """
+
+    def __init__(self, subject: Subject, inputs: Inputs, *, gradients: bool = True, seed: int = 0) -> None:
+        self.subject = subject
+        self.inputs = tuple(as_tensor(x) for x in inputs)
+        self.gradients = gradients
+        self.draws: list[torch.Tensor] = []
+        self.cotangents: list[torch.Tensor] = []
+        with seeded(seed):
+            self._generator = torch.Generator().manual_seed(seed)
+            with Draws() as draws:
+                self.single = self._evaluate(subject, self.inputs)
+            self.draws = draws.recorded
+
+    def exact(self) -> Evaluation:
+        """The truth: the same pass in float64."""
+        with Draws(self.draws):
+            return self._evaluate(doubled(self.subject), tuple(doubled(x) for x in self.inputs))
+
+    def perturbed(self, seed: int = 0) -> Evaluation:
+        """The truth of neighbouring inputs and weights: each moved by half a unit in the last place."""
+        generator = torch.Generator().manual_seed(seed)
+        subject = doubled(perturbed(self.subject, generator))
+        with Draws(self.draws):
+            return self._evaluate(subject, tuple(perturbed(doubled(x), generator, like=x) for x in self.inputs))
+
+    def _evaluate(self, subject: Subject, inputs: Inputs) -> Evaluation:
+        if isinstance(subject, torch.nn.Module):
+            subject = copy.deepcopy(subject)
+        parameters = dict(subject.named_parameters()) if isinstance(subject, torch.nn.Module) else {}
+        inputs = tuple(x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs)
+        varied = {f"input {i}": x.requires_grad_() for i, x in enumerate(inputs) if is_smooth(x)}
+        output = subject(*inputs)
+        outputs = named_leaves(output)
+        result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
+        if isinstance(subject, torch.nn.Module):
+            result.buffers = {name: to_numpy(x) for name, x in subject.named_buffers()}
+        smooth = [x for x in outputs.values() if x.requires_grad]
+        sources = {name: x for name, x in (parameters | varied).items() if x.requires_grad}
+        if not (self.gradients and smooth and sources):
+            return result
+        if not self.cotangents:
+            self.cotangents = [torch.randn(x.shape, generator=self._generator, dtype=torch.float64) for x in smooth]
+        vectors = [v.to(x.dtype) for v, x in zip(self.cotangents, smooth, strict=True)]
+        found = torch.autograd.grad(smooth, list(sources.values()), vectors, allow_unused=True)
+        for (name, x), gradient in zip(sources.items(), found, strict=True):
+            target = result.input_gradients if name in varied else result.parameter_gradients
+            target[name] = to_numpy(torch.zeros_like(x) if gradient is None else gradient)
+        return result
+
+
+def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
+    """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was."""
+    inputs = tuple(to_jax(x) for x in side.inputs)
+    varied = [i for i, x in enumerate(side.inputs) if is_smooth(x)]
+    if isinstance(subject, nnx.Module):
+        graphdef, params, others = split_arrays(subject)
+        parameters, rest = params.arrays, others.arrays
+    else:
+        parameters, rest = {}, {}
+
+    def forward(parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array]) -> Any:
+        values = list(inputs)
+        for i, x in zip(varied, changed, strict=True):
+            values[i] = x
+        module = nnx.merge(graphdef, params.state(parameters), others.state(rest)) if isinstance(subject, nnx.Module) else None
+        output = (module or subject)(*values)
+        leaves = [jnp.asarray(x) for x in jax.tree.leaves(output)]
+        after = split_arrays(module)[2].arrays if module is not None else {}
+        return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
+
+    def evaluate(parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any) -> Any:
+        if not (side.gradients and side.cotangents):
+            return forward(parameters, changed, rest)[1], ({}, [])
+        smooth, pullback, aux = jax.vjp(lambda p, c: forward(p, c, rest), parameters, changed, has_aux=True)
+        return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
+
+    with replayed(side.draws):
+        vectors = [to_jax(v.float()) for v in side.cotangents]
+        changed = [inputs[i] for i in varied]
+        (leaves, after), (by_parameter, by_input) = jax.jit(evaluate)(parameters, changed, rest, vectors)
+    names = list(side.single.outputs) if len(leaves) == len(side.single.outputs) else map(str, range(len(leaves)))
+    return Evaluation(
+        outputs=dict(zip(names, map(np.asarray, leaves), strict=True)),
+        parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
+        input_gradients={f"input {i}": np.asarray(x) for i, x in zip(varied, by_input, strict=False)},
+        buffers={name: np.asarray(x) for name, x in after.items() if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)},
+    )
+
+
+def as_tensor(x: Any) -> Any:
+    """An array of any library as a tensor of its own; anything else as it is."""
+    if isinstance(x, torch.Tensor):
+        return x.detach().clone()
+    return to_tensor(x) if isinstance(x, np.ndarray | jax.Array) else x
+
+
+def is_smooth(x: Any) -> bool:
+    """Whether ``x`` is a tensor that has gradients."""
+    return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+def doubled(x: Any) -> Any:
+    """A copy in float64 (complex128); what is neither smooth tensor nor module is returned as it is."""
+    if isinstance(x, torch.nn.Module):
+        return copy.deepcopy(x).double()
+    if is_smooth(x):
+        return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
+    return x
+
+
+def perturbed(x: Any, generator: torch.Generator, like: Any = None) -> Any:
+    """A copy in float64 with every smooth number moved by half an epsilon of the dtype of ``like``, up or down."""
+    if isinstance(x, torch.nn.Module):
+        moved = copy.deepcopy(x).double()
+        with torch.no_grad():
+            for (_, original), target in zip(x.named_parameters(), moved.parameters(), strict=True):
+                target.copy_(perturbed(target, generator, original))
+        return moved
+    if not is_smooth(x):
+        return x
+    signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+    return x * (1.0 + 0.5 * torch.finfo(like.dtype).eps * signs)
+
+
+def named_leaves(output: Any) -> dict[str, torch.Tensor]:
+    """The tensors of an output by where they stand in it: ``output``, ``output[0]``, ``output['logits']``."""
+    leaves, _ = torch_tree.tree_flatten_with_path(output)
+    return {f"output{torch_tree.keystr(path)}": x for path, x in leaves if isinstance(x, torch.Tensor)}
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's generator at ``seed`` within, as it was afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield

@@ -1,0 +1,30 @@
+"""Verdicts on a whole pass."""
+
+import numpy as np
+
+from parity.checking.evaluation import Evaluation, TorchSide
+from parity.comparison import FACTOR, Comparison, compare
+
+
+def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR) -> list[Comparison]:
+    """A row for every output, gradient and buffer of the torch side; one that JAX lacks fails."""
+    truth, neighbour = side.exact(), side.perturbed()
+    rows = []
+    for kind, part in (
+        ("output", "outputs"),
+        ("gradient", "parameter_gradients"),
+        ("gradient", "input_gradients"),
+        ("buffer", "buffers"),
+    ):
+        found = getattr(jax_side, part)
+        for name, value in getattr(side.single, part).items():
+            if name not in found:
+                rows.append(Comparison(kind, name, value.shape, np.inf, 0.0, np.inf, 0.0, False, "JAX has none of this name"))
+                continue
+            exact, moved = getattr(truth, part)[name], getattr(neighbour, part)[name]
+            rows.append(compare(name, found[name], value, exact, kind=kind, perturbed=moved, factor=factor))
+    extra = len(jax_side.outputs) - len(side.single.outputs)
+    if extra > 0:
+        reason = f"JAX returns {extra} more arrays than torch"
+        rows.append(Comparison("output", "outputs", (), np.inf, 0.0, np.inf, 0.0, False, reason))
+    return rows

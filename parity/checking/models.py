@@ -1,0 +1,111 @@
+"""A torch model, or function, against its port."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from flax import nnx
+
+from jaxnn import optim
+from parity.checking.evaluation import Inputs, Subject, TorchSide, evaluate_jax
+from parity.checking.judgement import judged
+from parity.checking.layers import faulty_layers
+from parity.checking.report import Report
+from parity.checking.training import Batch, TorchOptimizer, check_training
+from parity.comparison import FACTOR
+
+
+def check(
+    torch_module: Subject,
+    jax_module: Subject,
+    inputs: Any,
+    *,
+    gradients: bool = True,
+    steps: int = 0,
+    loss: Callable[..., Any] | tuple[Callable[..., Any], Callable[..., Any]] | None = None,
+    batches: Iterable[Batch] | None = None,
+    optimizer: tuple[TorchOptimizer, optax.GradientTransformation] | None = None,
+    seed: int = 0,
+    factor: float = FACTOR,
+) -> Report:
+    """Compare forward pass, gradients and, with ``steps``, training of a torch module and its port.
+
+    The truth is torch's in float64; every float32 result of JAX must be as near to it as rounding explains (see
+    ``parity.comparison``). Random tensors that torch draws, such as dropout masks, are carried over to the JAX side.
+    Both are run as they stand, weights and modes included, and left as they are.
+
+    Args:
+        torch_module: a ``torch.nn.Module``, or a function of tensors.
+        jax_module: its port: an ``nnx.Module`` with the same parameter names, or a function of arrays.
+        inputs: the positional arguments, arrays of any of the libraries; one array alone need not be in a tuple.
+        gradients: compare those of every parameter and of every floating-point input.
+        steps: train for so many steps and compare losses, parameters and statistics.
+        loss: of training, ``loss(model, *batch)``, or a pair where torch and JAX need one each; the mean square of the
+            first output unless given.
+        batches: of training; ``inputs`` again and again unless given.
+        optimizer: of training: a function from torch parameters to an optimizer, and its optax twin; SGD with learning
+            rate 0.01 and momentum 0.9 unless given.
+        seed: of torch's generator and of the vectors that gradients are pulled back from.
+        factor: how many times the error that rounding explains passes.
+
+    Returns:
+        The report; it prints as a table.
+    """
+    fed: Inputs = inputs if isinstance(inputs, tuple) else tuple(inputs) if isinstance(inputs, list) else (inputs,)
+    side = TorchSide(torch_module, fed, gradients=gradients, seed=seed)
+    rows = judged(side, evaluate_jax(jax_module, side), factor)
+    first = next((row.name for row in rows if not row.passed), None)
+    modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
+    if modules and any(row.kind == "output" and not row.passed for row in rows):
+        faults = faulty_layers(torch_module, jax_module, side)
+        first = faults[0][0] if faults else first
+    report = Report(rows, first, notes=_notes(torch_module, jax_module) if modules else [])
+    if steps:
+        if not modules:
+            raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
+        transforms = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
+        trained = check_training(
+            torch_module, jax_module, *transforms, loss or (_torch_mean_square, _jax_mean_square), batches or [fed], steps,
+            seed=seed, factor=factor,
+        )
+        report.rows += trained.rows
+        report.losses = trained.losses
+        report.first_divergence = report.first_divergence or trained.first_divergence
+    return report
+
+
+def _notes(torch_module: torch.nn.Module, jax_module: nnx.Module) -> list[str]:
+    """What is to be said of the two state dicts: keys of one side only, values that differ."""
+    from parity import weights
+
+    torch_side, jax_side = weights.load(torch_module), weights.load(jax_module)
+    notes = []
+    for title, keys in (
+        ("only in torch", [k for k in torch_side if k not in jax_side]),
+        ("only in JAX", [k for k in jax_side if k not in torch_side]),
+        ("different before the first step", [k for k in torch_side if k in jax_side and not _equal(torch_side[k], jax_side[k])]),
+    ):
+        if keys:
+            notes.append(f"{title}: {', '.join(keys)}")
+    return notes
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.shape == b.shape and np.array_equal(a, b.astype(a.dtype), equal_nan=a.dtype.kind == "f")
+
+
+def _torch_sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
+
+
+def _torch_mean_square(model: torch.nn.Module, *inputs: Any) -> torch.Tensor:
+    output = torch.utils._pytree.tree_leaves(model(*inputs))[0]
+    return (output**2).mean()
+
+
+def _jax_mean_square(model: nnx.Module, *inputs: Any) -> jax.Array:
+    return jnp.mean(jax.tree.leaves(model(*inputs))[0] ** 2)

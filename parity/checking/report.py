@@ -1,0 +1,65 @@
+"""What a check found."""
+
+import json
+from dataclasses import dataclass, field
+
+from parity.comparison import Comparison
+
+
+class DivergenceError(AssertionError):
+    """The JAX side is wrong by more than rounding explains."""
+
+
+@dataclass(repr=False)
+class Report:
+    """The verdict of a check and the rows it rests on.
+
+    Attributes:
+        rows: a comparison for each output, gradient, buffer and, after training, parameter.
+        first_divergence: the dotted path of the first layer (else the name of the first row) that is wrong; None where
+            everything passed.
+        losses: torch's and JAX's loss of each training step.
+        notes: what the rows do not say, such as parameters one side lacks.
+    """
+
+    rows: list[Comparison]
+    first_divergence: str | None = None
+    losses: list[tuple[float, float]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every row passed."""
+        return all(row.passed for row in self.rows)
+
+    def raise_for_divergence(self) -> None:
+        """Raise :class:`DivergenceError` with the whole report unless everything passed."""
+        if not self.passed:
+            raise DivergenceError(str(self))
+
+    def to_json(self) -> str:
+        """The report as JSON; numbers that JSON lacks stand as null."""
+        content = {
+            "passed": self.passed,
+            "first_divergence": self.first_divergence,
+            "rows": [row.to_dict() for row in self.rows],
+            "losses": self.losses,
+            "notes": self.notes,
+        }
+        return json.dumps(finite(content), indent=2, allow_nan=False)
+
+    def __repr__(self) -> str:
+        from parity.reports.terminal import rendered, report_table
+
+        return rendered(report_table(self))
+
+
+def finite(content: object) -> object:
+    """``content`` with None in place of NaN and infinity, which JSON does not have."""
+    if isinstance(content, float):
+        return content if abs(content) < float("inf") else None
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return content
