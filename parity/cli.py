@@ -13,23 +13,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False)
 
-Device = Annotated[str | None, typer.Option(help="cpu, gpu or tpu: where JAX runs (torch, the reference, stays on the CPU)")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, gpu or tpu: where JAX runs (torch, the reference, stays on the CPU)")
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write everything measured to FILE")]
 
 
 @app.callback(invoke_without_command=True)
 def demo(
     context: typer.Context,
-    plot: Annotated[Path | None, typer.Option(metavar="FILE", help="draw the loss curves to FILE (.png, .svg, .pdf)")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="draw the loss curves to FILE (.png, .svg, .pdf)")
+    ] = None,
     json_file: Json = None,
     device: Device = None,
-    details: Annotated[bool, typer.Option("--details", help="print every comparison, not only a line for each row")] = False,
+    details: Annotated[
+        bool, typer.Option("--details", help="print every comparison, not only a line for each row")
+    ] = False,
 ) -> None:
     """PyTorch and JAX, side by side.
 
-    Without a command: the tutorial's eight rows in both frameworks with torch's weights, and a classifier of handwritten
-    digits trained in both. Every result of JAX is held against torch in float64. It passes when its error is within a small factor of what
-    rounding explains: torch's own float32 error, or the effect of rounding the inputs.
+    Without a command: the tutorial's eight rows in both frameworks with torch's weights, and a classifier of
+    handwritten digits trained in both. Every result of JAX is held against torch in float64. It passes when its error
+    is within a small factor of what rounding explains: torch's own float32 error, or the effect of rounding the
+    inputs.
 
     Exit code: 0 if everything passes, 1 if anything differs, 2 for a wrong option.
     """
@@ -87,7 +94,9 @@ def demo(
 
 @app.command()
 def conformance(
-    filter: Annotated[str, typer.Option(metavar="REGEX", help="only entries whose name matches, such as '^max_pool'")] = "",
+    filter: Annotated[
+        str, typer.Option(metavar="REGEX", help="only entries whose name matches, such as '^max_pool'")
+    ] = "",
     dtype: Annotated[str, typer.Option(help="comma-separated: float32, float64")] = "float32,float64",
     stride: Annotated[int, typer.Option(min=1, help="take every so many samples; 1 takes all")] = 1,
     seed: Annotated[int, typer.Option(help="of torch's generator, from which samples are drawn")] = 0,
@@ -124,7 +133,9 @@ def conformance(
             results.append(run_entry(entry, kind, stride=stride, seed=seed))
             progress.advance(task)
             for line in results[-1].failures[:failures]:
-                console.print(f"{results[-1].name} {results[-1].dtype}: {line}", markup=False, highlight=False, soft_wrap=True)
+                console.print(
+                    f"{results[-1].name} {results[-1].dtype}: {line}", markup=False, highlight=False, soft_wrap=True
+                )
     console.print(conformance_table(results))
     if json_file is not None:
         write_json(json_file, {"results": [result.to_dict() for result in results], "stride": stride, "seed": seed})
@@ -141,7 +152,9 @@ def select_device(device: str | None) -> None:
         jax.config.update("jax_default_device", jax.devices(device)[0])
     except RuntimeError:
         there = sorted({d.platform for d in jax.devices()})
-        raise typer.BadParameter(f"JAX finds no {device!r} here, only {', '.join(there)}", param_hint="--device") from None
+        raise typer.BadParameter(
+            f"JAX finds no {device!r} here, only {', '.join(there)}", param_hint="--device"
+        ) from None
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -167,7 +180,13 @@ def _check_writable(*paths: Path | None) -> None:
 
 
 def _progress(console: Console) -> Progress:
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
     return Progress(*columns, console=console, transient=True)
 
 

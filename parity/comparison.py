@@ -1,8 +1,8 @@
 """Error measures and verdicts: is this float32 result as good as torch's float32 result?
 
-Two correct float32 programs differ by rounding, so neither can judge the other. The truth is computed once with torch in
-float64; a result passes when its error against that truth is within :data:`FACTOR` of what rounding explains: torch's own
-error in the same dtype, or the change of the truth when the inputs move by half a unit in the last place.
+Two correct float32 programs differ by rounding, so neither can judge the other. The truth is computed once with torch
+in float64; a result passes when its error against that truth is within :data:`FACTOR` of what rounding explains:
+torch's own error in the same dtype, or the change of the truth when the inputs move by half a unit in the last place.
 """
 
 from dataclasses import asdict, dataclass
@@ -59,8 +59,8 @@ def compare(
 ) -> Comparison:
     """The verdict on one tensor.
 
-    Two norms are judged, each against the same norm of torch's error: the root mean square, which shows a small systematic
-    fault (a wrong epsilon), and the maximum, which shows a local one (a wrong border).
+    Two norms are judged, each against the same norm of torch's error: the root mean square, which shows a small
+    systematic fault (a wrong epsilon), and the maximum, which shows a local one (a wrong border).
 
     Args:
         name: what the tensor is.
@@ -85,7 +85,11 @@ def compare(
         return refused(f"dtype is {a.dtype}, torch's is {b.dtype}")
     if not _is_inexact(b.dtype):
         wrong = int(np.sum(a != b))
-        return refused(f"{wrong} of {b.size} values differ") if wrong else Comparison(kind, name, b.shape, 0.0, 0.0, 0.0, 0.0, True)
+        return (
+            refused(f"{wrong} of {b.size} values differ")
+            if wrong
+            else Comparison(kind, name, b.shape, 0.0, 0.0, 0.0, 0.0, True)
+        )
     eps = float(ml_dtypes.finfo(b.dtype).eps)
     a, b, t = _as_reals(a), _as_reals(b), _as_reals(t)
     finite = np.isfinite(b)

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import torch
 from flax import nnx
 
@@ -78,7 +77,9 @@ def dropout_statistics(p: float, n: int, key: jax.Array) -> list[Comparison]:
     kept = np.asarray(F.dropout(jnp.ones(n), p, key=key)) != 0
     centred = (kept - (1 - p)) / np.sqrt(p * (1 - p))
     return [
-        _fact("kept fraction under our own key", abs(centred.mean()) * np.sqrt(n) < 4.5, f"{kept.mean():.4f} of {n} kept"),
+        _fact(
+            "kept fraction under our own key", abs(centred.mean()) * np.sqrt(n) < 4.5, f"{kept.mean():.4f} of {n} kept"
+        ),
         _fact(
             "independence of neighbours",
             abs((centred[1:] * centred[:-1]).mean()) * np.sqrt(n - 1) < 4.5,
@@ -110,7 +111,9 @@ def custom_mlp() -> Row:
     """Layers of layers."""
     torch_side, jax_side = tutorial.CustomMLP(), models.CustomMLP(rngs=nnx.Rngs(0))
     x = torch.randn(5, 20)
-    return Row("CustomMLP", _shapes(x), merged([carried(torch_side, jax_side, "pt"), check(torch_side, jax_side, x, steps=5)]))
+    return Row(
+        "CustomMLP", _shapes(x), merged([carried(torch_side, jax_side, "pt"), check(torch_side, jax_side, x, steps=5)])
+    )
 
 
 def losses() -> Row:
@@ -141,7 +144,11 @@ def losses() -> Row:
 def simple_nn() -> Row:
     """Parameters by name, and SGD with each of its options."""
     torch_side, jax_side = tutorial.SimpleNN(), models.SimpleNN(rngs=nnx.Rngs(0))
-    reports = [carried(torch_side, jax_side, "pt"), _printed_alike(torch_side, jax_side), _named_alike(torch_side, jax_side)]
+    reports = [
+        carried(torch_side, jax_side, "pt"),
+        _printed_alike(torch_side, jax_side),
+        _named_alike(torch_side, jax_side),
+    ]
     x = torch.linspace(-1, 1, 16).reshape(16, 1)
     targets = torch.sin(3 * x)
     loss = (
@@ -201,5 +208,7 @@ def _printed_alike(torch_side: object, jax_side: object) -> Report:
 def _named_alike(torch_side: torch.nn.Module, jax_side: nnx.Module) -> Report:
     theirs = [(name, tuple(p.shape), p.detach().numpy()) for name, p in torch_side.named_parameters()]
     ours = [(name, p.shape, np.asarray(p[...])) for name, p in nn.named_parameters(jax_side)]
-    alike = len(theirs) == len(ours) and all(a[:2] == b[:2] and np.array_equal(a[2], b[2]) for a, b in zip(theirs, ours, strict=True))
+    alike = len(theirs) == len(ours) and all(
+        a[:2] == b[:2] and np.array_equal(a[2], b[2]) for a, b in zip(theirs, ours, strict=True)
+    )
     return Report([_fact("named_parameters: names, shapes, values", alike, f"{[o[:2] for o in ours]}")])

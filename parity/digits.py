@@ -47,8 +47,13 @@ class Digits:
         curves, difference = figure.subplots(2, sharex=True, height_ratios=[3, 1])
         steps = np.arange(1, len(self.losses) + 1)
         curves.plot(steps, self.losses[:, 0], lw=3, alpha=0.5, label=f"torch, final accuracy {self.accuracies[0]:.1%}")
-        curves.plot(steps, self.losses[:, 1], lw=1, color="black", label=f"jaxnn, final accuracy {self.accuracies[1]:.1%}")
-        curves.set(ylabel="cross-entropy of the batch", title="Digits: the same weights, batches and optimizer in both frameworks")
+        curves.plot(
+            steps, self.losses[:, 1], lw=1, color="black", label=f"jaxnn, final accuracy {self.accuracies[1]:.1%}"
+        )
+        curves.set(
+            ylabel="cross-entropy of the batch",
+            title="Digits: the same weights, batches and optimizer in both frameworks",
+        )
         curves.legend()
         difference.semilogy(steps, np.abs(np.diff(self.losses, axis=1)) + 1e-12, color="tab:red", lw=1)
         difference.set(xlabel="training step", ylabel="|difference|")

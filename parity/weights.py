@@ -23,13 +23,15 @@ class WeightsError(ValueError):
     """A file or an object that cannot be read as weights."""
 
 
-def load(source: torch.nn.Module | nnx.Module | Mapping[str, Any] | str | os.PathLike[str], *, key: str | None = None) -> Arrays:
+def load(
+    source: torch.nn.Module | nnx.Module | Mapping[str, Any] | str | os.PathLike[str], *, key: str | None = None
+) -> Arrays:
     """The weights of ``source`` as arrays of their own, by dotted path, in the order they are stored.
 
     Args:
         source: a torch module, an NNX module, a ``state_dict``, or the path of a ``.pt`` / ``.pth`` / ``.bin`` or
-            ``.safetensors`` file. A torch file is read with ``weights_only=True``: it can hold data only, and code in it
-            is refused, not run.
+            ``.safetensors`` file. A torch file is read with ``weights_only=True``: it can hold data only, and code in
+            it is refused, not run.
         key: where a torch file holds more than weights, the entry that holds them (``"state_dict"``, say).
 
     Raises:
@@ -56,7 +58,8 @@ def load(source: torch.nn.Module | nnx.Module | Mapping[str, Any] | str | os.Pat
 
 
 def save(source: torch.nn.Module | nnx.Module | Mapping[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the weights of ``source`` to a ``.pt`` (``.pth``, ``.bin``) or ``.safetensors`` file, as torch would load them.
+    """Write the weights of ``source`` to a ``.pt`` (``.pth``, ``.bin``) or ``.safetensors`` file, as torch would load
+    them.
 
     The file appears whole or not at all.
 

@@ -19,8 +19,8 @@ def custom_layer(
     Args:
         x: ``(features, columns)``.
         weight: ``(out_features, features)``.
-        bias: anything that broadcasts against ``(out_features, columns)``; one of ``(n,)`` runs along the columns, so that
-            a single column grows to ``n``.
+        bias: anything that broadcasts against ``(out_features, columns)``; one of ``(n,)`` runs along the columns, so
+            that a single column grows to ``n``.
 
     Raises:
         ArgumentError: ``weight`` and ``x`` cannot be multiplied, or ``bias`` does not broadcast.

@@ -17,7 +17,11 @@ class Sequential(Module):
     """
 
     def __init__(self, *args: Any) -> None:
-        named = args[0].items() if len(args) == 1 and isinstance(args[0], dict) else ((str(i), m) for i, m in enumerate(args))
+        named = (
+            args[0].items()
+            if len(args) == 1 and isinstance(args[0], dict)
+            else ((str(i), m) for i, m in enumerate(args))
+        )
         for name, module in named:
             if not isinstance(module, nnx.Module):
                 raise TypeError(f"Sequential: {name} must be a module, got {type(module).__name__}")

@@ -35,7 +35,9 @@ class Linear(Module):
         rngs: nnx.Rngs,
     ) -> None:
         if in_features < 0 or out_features < 0:
-            raise ArgumentError(f"Linear: sizes cannot be negative, got in_features={in_features}, out_features={out_features}")
+            raise ArgumentError(
+                f"Linear: sizes cannot be negative, got in_features={in_features}, out_features={out_features}"
+            )
         self.in_features = in_features
         self.out_features = out_features
         bound = 1.0 / math.sqrt(in_features) if in_features else 0.0

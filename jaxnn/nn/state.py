@@ -74,7 +74,11 @@ def load_state_dict(
     if faults:
         raise ArgumentError(f"load_state_dict: {type(module).__name__} is left as it was; " + "; ".join(faults))
     # A copy: an array that shares its memory with torch's would change when torch trains on.
-    arrays = {path: jnp.array(mapping[path], variable.get_value().dtype) for path, variable in targets.items() if path in mapping}
+    arrays = {
+        path: jnp.array(mapping[path], variable.get_value().dtype)
+        for path, variable in targets.items()
+        if path in mapping
+    }
     for path, array in arrays.items():
         targets[path].set_value(array)
     return IncompatibleKeys(missing, unexpected)

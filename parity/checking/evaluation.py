@@ -100,13 +100,19 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         values = list(inputs)
         for i, x in zip(varied, changed, strict=True):
             values[i] = x
-        module = nnx.merge(graphdef, params.state(parameters), others.state(rest)) if isinstance(subject, nnx.Module) else None
+        module = (
+            nnx.merge(graphdef, params.state(parameters), others.state(rest))
+            if isinstance(subject, nnx.Module)
+            else None
+        )
         output = (module or subject)(*values)
         leaves = [jnp.asarray(x) for x in jax.tree.leaves(output)]
         after = split_arrays(module)[2].arrays if module is not None else {}
         return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
 
-    def evaluate(parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any) -> Any:
+    def evaluate(
+        parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
+    ) -> Any:
         if not (side.gradients and side.cotangents):
             return forward(parameters, changed, rest)[1], ({}, [])
         smooth, pullback, aux = jax.vjp(lambda p, c: forward(p, c, rest), parameters, changed, has_aux=True)

@@ -19,7 +19,9 @@ def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR) -> lis
         found = getattr(jax_side, part)
         for name, value in getattr(side.single, part).items():
             if name not in found:
-                rows.append(Comparison(kind, name, value.shape, np.inf, 0.0, np.inf, 0.0, False, "JAX has none of this name"))
+                rows.append(
+                    Comparison(kind, name, value.shape, np.inf, 0.0, np.inf, 0.0, False, "JAX has none of this name")
+                )
                 continue
             exact, moved = getattr(truth, part)[name], getattr(neighbour, part)[name]
             rows.append(compare(name, found[name], value, exact, kind=kind, perturbed=moved, factor=factor))

@@ -22,11 +22,13 @@ class Call:
     last_draw: int = -1
 
 
-def faulty_layers(torch_module: torch.nn.Module, jax_module: nnx.Module, side: TorchSide) -> list[tuple[str, Comparison]]:
+def faulty_layers(
+    torch_module: torch.nn.Module, jax_module: nnx.Module, side: TorchSide
+) -> list[tuple[str, Comparison]]:
     """The layers whose output is wrong given torch's inputs, in the order torch calls them.
 
-    Each torch layer's inputs are fed to the JAX layer of the same path, so that a bad layer does not accuse those behind
-    it; a layer is named only if none of its own sublayers is.
+    Each torch layer's inputs are fed to the JAX layer of the same path, so that a bad layer does not accuse those
+    behind it; a layer is named only if none of its own sublayers is.
     """
     calls = _recorded_calls(torch_module, side)
     faults: list[tuple[str, Comparison]] = []
@@ -37,7 +39,9 @@ def faulty_layers(torch_module: torch.nn.Module, jax_module: nnx.Module, side: T
         fed = _fed(torch_module.get_submodule(path), call, side)
         if fed is None:
             continue
-        wrong = next((row for row in judged(fed, evaluate_jax(layer, fed)) if row.kind == "output" and not row.passed), None)
+        wrong = next(
+            (row for row in judged(fed, evaluate_jax(layer, fed)) if row.kind == "output" and not row.passed), None
+        )
         if wrong is not None:
             faults.append((path, wrong))
     return faults
@@ -53,7 +57,8 @@ def _fed(layer: torch.nn.Module, call: Call, side: TorchSide) -> TorchSide | Non
 
 
 def _recorded_calls(module: torch.nn.Module, side: TorchSide) -> dict[str, Call]:
-    """The first call of every submodule, in the order in which they return: inner before outer, earlier before later."""
+    """The first call of every submodule, in the order in which they return: inner before outer, earlier before
+    later."""
     module = copy.deepcopy(module)
     started: dict[str, Call] = {}
     finished: dict[str, Call] = {}

@@ -69,8 +69,14 @@ def check(
             raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
         transforms = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
         trained = check_training(
-            torch_module, jax_module, *transforms, loss or (_torch_mean_square, _jax_mean_square), batches or [fed], steps,
-            seed=seed, factor=factor,
+            torch_module,
+            jax_module,
+            *transforms,
+            loss or (_torch_mean_square, _jax_mean_square),
+            batches or [fed],
+            steps,
+            seed=seed,
+            factor=factor,
         )
         report.rows += trained.rows
         report.losses = trained.losses
@@ -87,7 +93,10 @@ def _notes(torch_module: torch.nn.Module, jax_module: nnx.Module) -> list[str]:
     for title, keys in (
         ("only in torch", [k for k in torch_side if k not in jax_side]),
         ("only in JAX", [k for k in jax_side if k not in torch_side]),
-        ("different before the first step", [k for k in torch_side if k in jax_side and not _equal(torch_side[k], jax_side[k])]),
+        (
+            "different before the first step",
+            [k for k in torch_side if k in jax_side and not _equal(torch_side[k], jax_side[k])],
+        ),
     ):
         if keys:
             notes.append(f"{title}: {', '.join(keys)}")

@@ -46,8 +46,8 @@ def check_training(
     """Train both models from the weights they have and compare losses and final parameters; neither model is changed.
 
     The truth is the same run in float64. A run that rounding alone would send elsewhere (a high learning rate) is not
-    held against JAX: the distance of a second float64 run, from weights moved by half a unit in the last place, counts as
-    explained.
+    held against JAX: the distance of a second float64 run, from weights moved by half a unit in the last place,
+    counts as explained.
 
     Args:
         torch_model: in the mode (train or eval) to be run in.
@@ -108,7 +108,9 @@ def compare_runs(
             continue
         moved_to = neighbour.state[name]
         rows.append(
-            compare(name, found.state[name], value, truth.state[name], kind="training", perturbed=moved_to, factor=factor)
+            compare(
+                name, found.state[name], value, truth.state[name], kind="training", perturbed=moved_to, factor=factor
+            )
         )
     first = next((row.name for row in rows if not row.passed), None)
     return Report(rows, first, list(zip(single.losses, found.losses, strict=True))), single, found
@@ -155,5 +157,7 @@ def train_jax(
         state, value = step(state, [to_jax(x) for x in drawn], *(to_jax(x) for x in batch))
         losses.append(value)
     arrays = state.params | state.others
-    kept = {name: np.asarray(x) for name, x in arrays.items() if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)}
+    kept = {
+        name: np.asarray(x) for name, x in arrays.items() if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+    }
     return Run([float(x) for x in losses], kept)

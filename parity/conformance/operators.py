@@ -26,7 +26,8 @@ DOUBLE_FLOOR = 1e5
 rounding of sums of some thousand ill-conditioned terms; a wrong formula is off by far more."""
 
 SINGLE_FLOOR = 16.0
-"""Epsilons of a tensor's norm always allowed in float32: torch's own error is often zero on samples of a few elements."""
+"""Epsilons of a tensor's norm always allowed in float32: torch's own error is often zero on samples of a few
+elements."""
 
 
 @dataclass
@@ -132,7 +133,9 @@ def _run_sample(
             for i, (a, b, t) in enumerate(zip(jax_values, torch_values, truths, strict=True))
         ]
 
-    return compared(jax_outputs, torch_outputs, truth_outputs), compared(jax_gradients, torch_gradients, truth_gradients)
+    return compared(jax_outputs, torch_outputs, truth_outputs), compared(
+        jax_gradients, torch_gradients, truth_gradients
+    )
 
 
 def _torch_vjp(
@@ -160,7 +163,10 @@ def _torch_vjp(
 
 
 def _jax_vjp(
-    function: Callable[..., Any], call: tuple[tuple, dict], process: Callable[[Any], Any], cotangents: list[torch.Tensor]
+    function: Callable[..., Any],
+    call: tuple[tuple, dict],
+    process: Callable[[Any], Any],
+    cotangents: list[torch.Tensor],
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     leaves, spec = torch_tree.tree_flatten(call)
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]

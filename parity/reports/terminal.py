@@ -25,11 +25,17 @@ def rendered(content: RenderableType, width: int = 120) -> str:
 def report_table(report: "Report") -> Table:
     """A row for each comparison, the verdict in the title, reasons and notes beneath."""
     failed = [row for row in report.rows if not row.passed]
-    title = f"{len(report.rows)} comparisons, all pass" if not failed else f"{len(failed)} of {len(report.rows)} comparisons fail"
+    title = (
+        f"{len(report.rows)} comparisons, all pass"
+        if not failed
+        else f"{len(failed)} of {len(report.rows)} comparisons fail"
+    )
     lines = [f"{row.name}: {row.reason}" for row in failed[:10]]
     if report.first_divergence is not None:
         lines.insert(0, f"first divergence: {report.first_divergence}")
-    table = Table(title=title, caption=escape("\n".join(lines + report.notes)), box=box.SIMPLE_HEAD, caption_justify="left")
+    table = Table(
+        title=title, caption=escape("\n".join(lines + report.notes)), box=box.SIMPLE_HEAD, caption_justify="left"
+    )
     for header in ("", "tensor", "shape"):
         table.add_column(header)
     for header in ("ULP", "torch error", "JAX error", "allowed"):
@@ -78,14 +84,18 @@ def demo_table(rows: "list[Row]") -> Table:
 
 def digits_table(digits: "Digits") -> Table:
     """Mean loss of each epoch and final accuracy, torch beside JAX."""
-    table = Table(title="Digits: a small convolutional network, SGD with momentum, the same batches", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Digits: a small convolutional network, SGD with momentum, the same batches", box=box.SIMPLE_HEAD
+    )
     table.add_column("")
     table.add_column("torch", justify="right")
     table.add_column("jaxnn", justify="right")
     table.add_column("verdict")
     for epoch, theirs, ours in digits.epoch_means():
         table.add_row(f"mean loss, epoch {epoch}", f"{theirs:.6f}", f"{ours:.6f}")
-    table.add_row("accuracy, held out", *(f"{accuracy:.2%}" for accuracy in digits.accuracies), verdict(digits.report.passed))
+    table.add_row(
+        "accuracy, held out", *(f"{accuracy:.2%}" for accuracy in digits.accuracies), verdict(digits.report.passed)
+    )
     return table
 
 

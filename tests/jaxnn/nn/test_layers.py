@@ -14,7 +14,9 @@ from parity import tutorial
     [
         (lambda: torch.nn.Linear(3, 4, bias=False), lambda r: nn.Linear(3, 4, bias=False, rngs=r)),
         (
-            lambda: torch.nn.Conv2d(4, 8, (3, 1), stride=2, padding=1, dilation=2, groups=2, bias=False, padding_mode="reflect"),
+            lambda: torch.nn.Conv2d(
+                4, 8, (3, 1), stride=2, padding=1, dilation=2, groups=2, bias=False, padding_mode="reflect"
+            ),
             lambda r: nn.Conv2d(4, 8, (3, 1), 2, 1, 2, 2, bias=False, padding_mode="reflect", rngs=r),
         ),
         (lambda: torch.nn.Conv1d(4, 8, 3, padding="same"), lambda r: nn.Conv1d(4, 8, 3, padding="same", rngs=r)),

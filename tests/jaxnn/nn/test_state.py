@@ -21,7 +21,9 @@ def test_state_dict_has_torchs_keys_in_torchs_order():
 def test_named_parameters_are_torchs_after_loading():
     torch_side, jax_side = pair()
     nn.load_state_dict(jax_side, weights.load(torch_side))
-    for (theirs, tensor), (ours, param) in zip(torch_side.named_parameters(), nn.named_parameters(jax_side), strict=True):
+    for (theirs, tensor), (ours, param) in zip(
+        torch_side.named_parameters(), nn.named_parameters(jax_side), strict=True
+    ):
         assert theirs == ours
         np.testing.assert_array_equal(tensor.detach().numpy(), param[...])
 
@@ -40,7 +42,14 @@ def test_containers_of_nnx_give_torchs_paths():
             self.named = nnx.Dict(a=nn.Linear(2, 2, rngs=rngs))
 
     names = list(nn.state_dict(Model(nnx.Rngs(0))))
-    assert names == ["layers.0.weight", "layers.0.bias", "layers.1.weight", "layers.1.bias", "named.a.weight", "named.a.bias"]
+    assert names == [
+        "layers.0.weight",
+        "layers.0.bias",
+        "layers.1.weight",
+        "layers.1.bias",
+        "named.a.weight",
+        "named.a.bias",
+    ]
 
 
 def test_a_shared_parameter_has_two_keys_and_is_one_parameter():

@@ -1,0 +1,1 @@
+"""jaxnn under jit timed against torch."""

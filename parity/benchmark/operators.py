@@ -1,0 +1,214 @@
+"""The ``op`` suite: a case for each function of ``jaxnn.functional`` worth timing, against torch eager."""
+
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from jaxnn import functional
+from parity.benchmark.timing import interleaved
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call, the same in both frameworks.
+
+    Attributes:
+        family: of operators, as the files of ``jaxnn.functional`` are named.
+        function: its name in ``torch.nn.functional``.
+        inputs: numpy arrays; those of floating point are differentiated.
+        options: keyword arguments.
+        label: what sets it apart from other cases of ``function``.
+        constants: positions of floating-point inputs that have no gradient, such as targets.
+    """
+
+    family: str
+    function: str
+    inputs: tuple[np.ndarray, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+    label: str = ""
+    constants: tuple[int, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Function and label."""
+        return f"{self.function} {self.label}".strip()
+
+
+@dataclass(frozen=True)
+class Result:
+    """Seconds of torch and JAX, and their ratio, in one mode of one case."""
+
+    family: str
+    name: str
+    mode: str
+    torch_seconds: float
+    jax_seconds: float
+    ratio: float
+
+
+def run(case: Case, seconds: float = 0.3) -> list[Result]:
+    """Time ``case`` forward, and forward plus backward where it has gradients."""
+    torch_function, jax_function = getattr(torch.nn.functional, case.function), getattr(functional, case.function)
+    tensors = [torch.from_numpy(x.copy()) for x in case.inputs]
+    arrays = [jnp.asarray(x) for x in case.inputs]
+    random = "key" in inspect.signature(jax_function).parameters and case.options.get("training", False)
+    key = {"key": jax.random.key(0)} if random else {}
+    varied = [i for i, x in enumerate(case.inputs) if x.dtype == np.float32 and i not in case.constants]
+
+    def forward(*changed: jax.Array) -> Any:
+        values = list(arrays)
+        for i, x in zip(varied, changed, strict=True):
+            values[i] = x
+        return jax_function(*values, **case.options, **key)
+
+    def backward(*changed: jax.Array) -> Any:
+        return jax.grad(lambda *x: jnp.sum(_first(forward(*x))), argnums=tuple(range(len(varied))))(*changed)
+
+    changed = [arrays[i] for i in varied]
+
+    def torch_forward() -> None:
+        with torch.no_grad():
+            torch_function(*tensors, **case.options)
+
+    leaves = [tensors[i] for i in varied]
+
+    def torch_backward() -> None:
+        for x in leaves:
+            x.requires_grad_()
+        torch.autograd.grad(_first(torch_function(*tensors, **case.options)).sum(), leaves)
+
+    jitted = jax.jit(forward), jax.jit(backward)
+    with torch.no_grad():
+        expected = _first(torch_function(*tensors, **case.options))
+    found = np.asarray(_first(jitted[0](*changed)))
+    if not random:
+        np.testing.assert_allclose(
+            found, expected.numpy(), rtol=1e-3, atol=1e-3, err_msg=f"{case.name}: not timed, for it is wrong"
+        )
+    results = []
+    modes = [("forward", torch_forward, jitted[0])]
+    if varied:
+        modes.append(("backward", torch_backward, jitted[1]))
+    for mode, torch_run, program in modes:
+        timing = interleaved([torch_run, lambda p=program: jax.block_until_ready(p(*changed))], seconds=seconds)
+        results.append(Result(case.family, case.name, mode, timing.median(0), timing.median(1), timing.ratio(1, 0)))
+    return results
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, tuple) else output
+
+
+def selected(pattern: str) -> list[Case]:
+    """The cases whose family or name matches a regular expression."""
+    return [case for case in cases() if re.search(pattern, f"{case.family} {case.name}")]
+
+
+def cases() -> Iterator[Case]:
+    """Sizes of common networks; every case is drawn from one seed."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    def uniform(*shape: int) -> np.ndarray:
+        return rng.uniform(0.05, 0.95, shape).astype(np.float32)
+
+    features, image = (32, 128, 768), (8, 64, 56, 56)
+    for name in (
+        "relu",
+        "gelu",
+        "silu",
+        "mish",
+        "hardswish",
+        "elu",
+        "softplus",
+        "logsigmoid",
+        "sigmoid",
+        "tanh",
+        "glu",
+    ):
+        yield Case("activation", name, (normal(*features),))
+    yield Case("activation", "gelu", (normal(*features),), {"approximate": "tanh"}, "tanh")
+    for name in ("softmax", "log_softmax"):
+        yield Case("activation", name, (normal(16, 12, 128, 128),), {"dim": -1})
+    yield Case("activation", "prelu", (normal(*image), normal(64)))
+    yield Case("normalization", "layer_norm", (normal(*features),), {"normalized_shape": (768,)})
+    yield Case("normalization", "rms_norm", (normal(*features),), {"normalized_shape": (768,)})
+    yield Case("normalization", "group_norm", (normal(*image),), {"num_groups": 8})
+    yield Case("normalization", "instance_norm", (normal(*image),))
+    yield Case("normalization", "normalize", (normal(4096, 768),))
+    yield Case("normalization", "local_response_norm", (normal(4, 64, 28, 28),), {"size": 5})
+    batch = (normal(*image), np.zeros(64, np.float32), np.ones(64, np.float32), normal(64), normal(64))
+    yield Case("normalization", "batch_norm", batch, {"training": True}, "training", constants=(1, 2))
+    yield Case("normalization", "batch_norm", batch, {"training": False}, "evaluation", constants=(1, 2))
+    yield Case("linear", "linear", (normal(4096, 768), normal(768, 768), normal(768)))
+    yield Case("linear", "bilinear", (normal(128, 64), normal(128, 64), normal(32, 64, 64)))
+    yield Case("pooling", "max_pool2d", (normal(*image),), {"kernel_size": 3, "stride": 2, "padding": 1})
+    yield Case("pooling", "max_pool1d", (normal(16, 64, 4096),), {"kernel_size": 2})
+    yield Case("pooling", "avg_pool2d", (normal(*image),), {"kernel_size": 2})
+    yield Case("pooling", "avg_pool2d", (normal(*image),), {"kernel_size": 3, "stride": 1, "padding": 1}, "3x3/1")
+    yield Case("pooling", "adaptive_avg_pool2d", (normal(*image),), {"output_size": 7})
+    yield Case("pooling", "adaptive_max_pool2d", (normal(*image),), {"output_size": 7})
+    yield Case("pooling", "lp_pool2d", (uniform(*image),), {"norm_type": 2.0, "kernel_size": 2})
+    indices = rng.integers(0, 30000, (32, 128))
+    yield Case("sparse", "embedding", (indices, normal(30000, 256)))
+    yield Case("sparse", "embedding_bag", (indices, normal(30000, 256)), {"mode": "mean"})
+    yield Case("sparse", "one_hot", (rng.integers(0, 1000, (64, 128)),), {"num_classes": 1000})
+    for name in ("dropout", "alpha_dropout"):
+        yield Case("dropout", name, (normal(*features),), {"p": 0.1, "training": True})
+    yield Case("dropout", "dropout2d", (normal(*image),), {"p": 0.1, "training": True})
+    yield Case("distance", "pairwise_distance", (normal(4096, 256), normal(4096, 256)))
+    yield Case("distance", "cosine_similarity", (normal(4096, 256), normal(4096, 256)))
+    yield Case("distance", "pdist", (normal(256, 64),))
+    classes = rng.integers(0, 1000, 512)
+    yield Case("loss", "cross_entropy", (normal(512, 1000), classes))
+    yield Case("loss", "cross_entropy", (normal(8, 21, 64, 64), rng.integers(0, 21, (8, 64, 64))), label="dense")
+    yield Case("loss", "nll_loss", (normal(512, 1000), classes))
+    for name in (
+        "mse_loss",
+        "l1_loss",
+        "smooth_l1_loss",
+        "huber_loss",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+    ):
+        yield Case("loss", name, (uniform(512, 1000), uniform(512, 1000)), constants=(1,))
+    yield Case("loss", "kl_div", (normal(512, 1000), uniform(512, 1000)), {"reduction": "batchmean"}, constants=(1,))
+    yield Case("loss", "triplet_margin_loss", (normal(512, 256), normal(512, 256), normal(512, 256)))
+    yield Case("loss", "multi_margin_loss", (normal(512, 100), rng.integers(0, 100, 512)))
+    steps, batch_size = 100, 16
+    log_probs = torch.log_softmax(torch.from_numpy(normal(steps, batch_size, 40)), -1).numpy()
+    lengths = np.full(batch_size, steps), np.full(batch_size, 20)
+    yield Case("loss", "ctc_loss", (log_probs, rng.integers(1, 40, (batch_size, 20)), *lengths))
+    yield Case("loss", "linear_cross_entropy", (normal(256, 256), normal(8192, 256), rng.integers(0, 8192, 256)))
+    yield Case("vision", "interpolate", (normal(4, 32, 64, 64),), {"scale_factor": 2, "mode": "nearest"}, "nearest")
+    yield Case("vision", "interpolate", (normal(4, 32, 64, 64),), {"scale_factor": 2, "mode": "bilinear"}, "bilinear")
+    yield Case("vision", "interpolate", (normal(4, 8, 64, 64),), {"size": 100, "mode": "bicubic"}, "bicubic")
+    yield Case("vision", "pixel_shuffle", (normal(4, 64, 56, 56),), {"upscale_factor": 2})
+    yield Case("vision", "channel_shuffle", (normal(*image),), {"groups": 8})
+    grid = rng.uniform(-1, 1, (4, 64, 64, 2)).astype(np.float32)
+    yield Case("vision", "grid_sample", (normal(4, 16, 64, 64), grid), {"align_corners": False})
+    yield Case("padding", "pad", (normal(*image),), {"pad": (1, 1, 1, 1)}, "constant")
+    yield Case("padding", "pad", (normal(*image),), {"pad": (1, 1, 1, 1), "mode": "reflect"}, "reflect")
+    yield Case("folding", "unfold", (normal(4, 32, 32, 32),), {"kernel_size": 3, "padding": 1})
+    yield Case("folding", "fold", (normal(4, 32 * 9, 1024),), {"output_size": 32, "kernel_size": 3, "padding": 1})
+    heads = (8, 8, 256, 64)
+    for label, options in (("", {}), ("causal", {"is_causal": True})):
+        yield Case(
+            "attention",
+            "scaled_dot_product_attention",
+            (normal(*heads), normal(*heads), normal(*heads)),
+            options,
+            label,
+        )
+    long = (1, 4, 2048, 64)
+    yield Case("attention", "scaled_dot_product_attention", (normal(*long), normal(*long), normal(*long)), label="2048")
+    yield Case("convolution", "conv2d", (normal(8, 64, 28, 28), normal(64, 64, 3, 3)), {"padding": 1})

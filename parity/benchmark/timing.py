@@ -1,0 +1,58 @@
+"""Interleaved timing: what is compared runs in turn, so that a busy machine slows all alike."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of each contender, a row a round.
+
+    Attributes:
+        seconds: ``(rounds, contenders)``.
+    """
+
+    seconds: np.ndarray
+
+    def median(self, contender: int) -> float:
+        """Seconds of one call, at the median."""
+        return float(np.median(self.seconds[:, contender]))
+
+    def ratio(self, contender: int, reference: int) -> float:
+        """How many times as long ``contender`` takes: the median of the rounds' ratios."""
+        return float(np.median(self.seconds[:, contender] / self.seconds[:, reference]))
+
+
+def interleaved(
+    contenders: list[Callable[[], Any]], *, seconds: float = 0.5, warmup: int = 3, most: int = 1000
+) -> Timing:
+    """Time ``contenders`` in turn, A B A B, for about ``seconds`` each.
+
+    Args:
+        contenders: each runs once and returns when its result is there.
+        seconds: to spend on each.
+        warmup: untimed calls of each, which also compile.
+        most: rounds at the most.
+    """
+    slowest = 0.0
+    for run in contenders:
+        for _ in range(warmup):
+            started = time.perf_counter()
+            run()
+            last = time.perf_counter() - started
+        slowest = max(slowest, last)
+    # A call shorter than the clock's noise is repeated within a round.
+    repeats = max(1, int(2e-4 / max(slowest, 1e-7)))
+    rounds = int(np.clip(seconds / max(slowest * repeats, 1e-6), 5, most))
+    measured = np.empty((rounds, len(contenders)))
+    for row in measured:
+        for i, run in enumerate(contenders):
+            started = time.perf_counter()
+            for _ in range(repeats):
+                run()
+            row[i] = (time.perf_counter() - started) / repeats
+    return Timing(measured)
