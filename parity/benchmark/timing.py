@@ -28,14 +28,17 @@ class Timing:
 
 
 def interleaved(
-    contenders: list[Callable[[], Any]], *, seconds: float = 0.5, warmup: int = 3, most: int = 1000
+    contenders: list[Callable[[], Any]], *, seconds: float = 0.5, warmup: int = 3, most: int = 300
 ) -> Timing:
-    """Time ``contenders`` in turn, A B A B, for about ``seconds`` each.
+    """Time ``contenders`` in turn, A B B A, for about ``seconds`` each.
+
+    Within a round each contender first runs once untimed: it finds caches and worker threads as the one before left
+    them, and would pay for that.
 
     Args:
         contenders: each runs once and returns when its result is there.
         seconds: to spend on each.
-        warmup: untimed calls of each, which also compile.
+        warmup: untimed calls of each at the start, which also compile.
         most: rounds at the most.
     """
     slowest = 0.0
@@ -45,14 +48,16 @@ def interleaved(
             run()
             last = time.perf_counter() - started
         slowest = max(slowest, last)
-    # A call shorter than the clock's noise is repeated within a round.
-    repeats = max(1, int(2e-4 / max(slowest, 1e-7)))
-    rounds = int(np.clip(seconds / max(slowest * repeats, 1e-6), 5, most))
+    # Short calls are repeated within a round, until a millisecond has passed.
+    repeats = max(1, int(1e-3 / max(slowest, 1e-7)))
+    rounds = int(np.clip(seconds / max(slowest * (repeats + 1), 1e-6), 4, most))
     measured = np.empty((rounds, len(contenders)))
-    for row in measured:
-        for i, run in enumerate(contenders):
+    for index in range(rounds):
+        order = range(len(contenders)) if index % 2 == 0 else reversed(range(len(contenders)))
+        for i in order:
+            contenders[i]()
             started = time.perf_counter()
             for _ in range(repeats):
-                run()
-            row[i] = (time.perf_counter() - started) / repeats
+                contenders[i]()
+            measured[index, i] = (time.perf_counter() - started) / repeats
     return Timing(measured)
