@@ -46,5 +46,7 @@ def linear(
         return output
     bias = jnp.asarray(bias)
     if bias.ndim > weight.ndim - 1 or (bias.ndim == 1 and bias.shape[0] not in (1, weight.shape[0])):
-        raise ArgumentError(f"linear: bias must have shape {weight.shape[:-1]} beside weight {weight.shape}, got {bias.shape}")
+        raise ArgumentError(
+            f"linear: bias must have shape {weight.shape[:-1]} beside weight {weight.shape}, got {bias.shape}"
+        )
     return output + bias
