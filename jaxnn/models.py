@@ -91,7 +91,7 @@ class DigitsClassifier(nn.Module):
         """Logits of ten classes."""
         x = functional.relu(self.conv1(x))
         x = functional.relu(self.conv2(x))
-        return self.head(jnp.reshape(x, (x.shape[0], -1)))
+        return self.head(jnp.reshape(x, (-1, 32 * 4 * 4)))
 
 
 def _normal(rngs: nnx.Rngs, shape: tuple[int, ...]) -> nnx.Param:

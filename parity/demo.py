@@ -155,13 +155,14 @@ def simple_nn() -> Row:
         lambda model, x, y: torch.nn.functional.mse_loss(model(x), y),
         lambda model, x, y: F.mse_loss(model(x), y),
     )
-    for options in (
+    variants: list[dict[str, Any]] = [
         {},
         {"momentum": 0.9},
         {"momentum": 0.9, "dampening": 0.5, "weight_decay": 0.01},
         {"momentum": 0.9, "nesterov": True},
         {"maximize": True, "weight_decay": 0.1},
-    ):
+    ]
+    for options in variants:
         pair = (partial(torch.optim.SGD, lr=0.05, **options), optim.SGD(lr=0.05, **options))
         report = check(torch_side, jax_side, x, steps=20, loss=loss, batches=[(x, targets)], optimizer=pair)
         reports += [report, _printed_alike(pair[0](torch_side.parameters()), pair[1])]

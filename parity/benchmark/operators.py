@@ -4,6 +4,7 @@ import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -97,9 +98,13 @@ def run(case: Case, seconds: float = 0.3) -> list[Result]:
     if varied:
         modes.append(("backward", torch_backward, jitted[1]))
     for mode, torch_run, program in modes:
-        timing = interleaved([torch_run, lambda p=program: jax.block_until_ready(p(*changed))], seconds=seconds)
+        timing = interleaved([torch_run, partial(_awaited, program, changed)], seconds=seconds)
         results.append(Result(case.family, case.name, mode, timing.median(0), timing.median(1), timing.ratio(1, 0)))
     return results
+
+
+def _awaited(program: Callable[..., Any], arguments: list[jax.Array]) -> None:
+    jax.block_until_ready(program(*arguments))
 
 
 def _first(output: Any) -> Any:

@@ -18,7 +18,8 @@ from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.replay import Draws, replayed
 
 Subject = Callable[..., Any]
-Inputs = tuple[Any, ...]
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments, arrays anywhere in them."""
 
 
 @dataclass
@@ -37,38 +38,41 @@ class TorchSide:
     The first evaluation notes torch's random draws and makes the cotangents; the others reuse them.
     """
 
-    def __init__(self, subject: Subject, inputs: Inputs, *, gradients: bool = True, seed: int = 0) -> None:
+    def __init__(self, subject: Subject, call: Call, *, gradients: bool = True, seed: int = 0) -> None:
         self.subject = subject
-        self.inputs = tuple(as_tensor(x) for x in inputs)
+        self.call: Call = torch_tree.tree_map(as_tensor, call)
         self.gradients = gradients
         self.draws: list[torch.Tensor] = []
         self.cotangents: list[torch.Tensor] = []
         with seeded(seed):
             self._generator = torch.Generator().manual_seed(seed)
             with Draws() as draws:
-                self.single = self._evaluate(subject, self.inputs)
+                self.single = self._evaluate(subject, self.call)
             self.draws = draws.recorded
 
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""
         with Draws(self.draws):
-            return self._evaluate(doubled(self.subject), tuple(doubled(x) for x in self.inputs))
+            return self._evaluate(doubled(self.subject), torch_tree.tree_map(doubled, self.call))
 
     def perturbed(self, seed: int = 0) -> Evaluation:
         """The truth of neighbouring inputs and weights: each moved by half a unit in the last place."""
         generator = torch.Generator().manual_seed(seed)
         subject = doubled(perturbed(self.subject, generator))
         with Draws(self.draws):
-            return self._evaluate(subject, tuple(perturbed(doubled(x), generator, like=x) for x in self.inputs))
+            moved = torch_tree.tree_map(lambda x: perturbed(doubled(x), generator, like=x), self.call)
+            return self._evaluate(subject, moved)
 
-    def _evaluate(self, subject: Subject, inputs: Inputs) -> Evaluation:
+    def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         if isinstance(subject, torch.nn.Module):
             subject = copy.deepcopy(subject)
         parameters = dict(subject.named_parameters()) if isinstance(subject, torch.nn.Module) else {}
-        inputs = tuple(x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs)
-        varied = {f"input {i}": x.requires_grad_() for i, x in enumerate(inputs) if is_smooth(x)}
-        output = subject(*inputs)
-        outputs = named_leaves(output)
+        leaves, spec = torch_tree.tree_flatten(call)
+        leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
+        args, kwargs = torch_tree.tree_unflatten(leaves, spec)
+        varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if is_smooth(x)}
+        output = subject(*args, **kwargs)
+        outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
         if isinstance(subject, torch.nn.Module):
             result.buffers = {name: to_numpy(x) for name, x in subject.named_buffers()}
@@ -88,8 +92,9 @@ class TorchSide:
 
 def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
     """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was."""
-    inputs = tuple(to_jax(x) for x in side.inputs)
-    varied = [i for i, x in enumerate(side.inputs) if is_smooth(x)]
+    leaves, spec = torch_tree.tree_flatten(side.call)
+    varied = [i for i, x in enumerate(leaves) if is_smooth(x)]
+    values = [to_jax(x) for x in leaves]
     if isinstance(subject, nnx.Module):
         graphdef, params, others = split_arrays(subject)
         parameters, rest = params.arrays, others.arrays
@@ -97,15 +102,16 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         parameters, rest = {}, {}
 
     def forward(parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array]) -> Any:
-        values = list(inputs)
+        merged = list(values)
         for i, x in zip(varied, changed, strict=True):
-            values[i] = x
+            merged[i] = x
+        args, kwargs = torch_tree.tree_unflatten(merged, spec)
         module = (
             nnx.merge(graphdef, params.state(parameters), others.state(rest))
             if isinstance(subject, nnx.Module)
             else None
         )
-        output = (module or subject)(*values)
+        output = (module or subject)(*args, **kwargs)
         leaves = [jnp.asarray(x) for x in jax.tree.leaves(output)]
         after = split_arrays(module)[2].arrays if module is not None else {}
         return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
@@ -120,13 +126,15 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
 
     with replayed(side.draws):
         vectors = [to_jax(v.float()) for v in side.cotangents]
-        changed = [inputs[i] for i in varied]
-        (leaves, after), (by_parameter, by_input) = jax.jit(evaluate)(parameters, changed, rest, vectors)
-    names = list(side.single.outputs) if len(leaves) == len(side.single.outputs) else map(str, range(len(leaves)))
+        changed = [values[i] for i in varied]
+        (found, after), (by_parameter, by_input) = jax.jit(evaluate)(parameters, changed, rest, vectors)
+    names = list(side.single.outputs)
+    names += [f"output {i}" for i in range(len(names), len(found))]
+    inputs = [name for name, x in named_inputs(side.call).items() if is_smooth(x)]
     return Evaluation(
-        outputs=dict(zip(names, map(np.asarray, leaves), strict=True)),
+        outputs=dict(zip(names, map(np.asarray, found), strict=False)),
         parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
-        input_gradients={f"input {i}": np.asarray(x) for i, x in zip(varied, by_input, strict=False)},
+        input_gradients=dict(zip(inputs, map(np.asarray, by_input), strict=False)),
         buffers={name: np.asarray(x) for name, x in after.items() if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)},
     )
 
@@ -166,7 +174,18 @@ def perturbed(x: Any, generator: torch.Generator, like: Any = None) -> Any:
     return x * (1.0 + 0.5 * torch.finfo(like.dtype).eps * signs)
 
 
-def named_leaves(output: Any) -> dict[str, torch.Tensor]:
+def named_inputs(call: Call) -> dict[str, Any]:
+    """Every leaf of the arguments by where it stands: ``input 0``, ``input 1[0]``, ``input mask``."""
+    args, kwargs = call
+    named = [(f"input {i}", x) for i, x in enumerate(args)] + [(f"input {key}", x) for key, x in kwargs.items()]
+    return {
+        name + torch_tree.keystr(path): leaf
+        for name, x in named
+        for path, leaf in torch_tree.tree_flatten_with_path(x)[0]
+    }
+
+
+def named_outputs(output: Any) -> dict[str, torch.Tensor]:
     """The tensors of an output by where they stand in it: ``output``, ``output[0]``, ``output['logits']``."""
     leaves, _ = torch_tree.tree_flatten_with_path(output)
     return {f"output{torch_tree.keystr(path)}": x for path, x in leaves if isinstance(x, torch.Tensor)}

@@ -6,18 +6,19 @@ from typing import Any
 
 import torch
 from flax import nnx
+from torch.utils import _pytree as torch_tree
 
-from parity.checking.evaluation import TorchSide, evaluate_jax
+from parity.checking.evaluation import Call, TorchSide, as_tensor, evaluate_jax
 from parity.checking.judgement import judged
 from parity.comparison import Comparison
 from parity.replay import Draws
 
 
 @dataclass
-class Call:
+class LayerCall:
     """The first call of one torch submodule: its inputs and the random tensors drawn while it ran."""
 
-    inputs: tuple[Any, ...]
+    arguments: Call
     first_draw: int
     last_draw: int = -1
 
@@ -47,27 +48,26 @@ def faulty_layers(
     return faults
 
 
-def _fed(layer: torch.nn.Module, call: Call, side: TorchSide) -> TorchSide | None:
+def _fed(layer: torch.nn.Module, call: LayerCall, side: TorchSide) -> TorchSide | None:
     """The torch layer alone, on the inputs and draws it had in the whole; None where it cannot run alone."""
     with Draws(side.draws[call.first_draw : call.last_draw]):
         try:
-            return TorchSide(layer, call.inputs, gradients=False)
+            return TorchSide(layer, call.arguments, gradients=False)
         except Exception:
             return None
 
 
-def _recorded_calls(module: torch.nn.Module, side: TorchSide) -> dict[str, Call]:
+def _recorded_calls(module: torch.nn.Module, side: TorchSide) -> dict[str, LayerCall]:
     """The first call of every submodule, in the order in which they return: inner before outer, earlier before
     later."""
     module = copy.deepcopy(module)
-    started: dict[str, Call] = {}
-    finished: dict[str, Call] = {}
+    started: dict[str, LayerCall] = {}
+    finished: dict[str, LayerCall] = {}
     draws = Draws(side.draws)
 
     def before(path: str) -> Any:
-        def hook(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
-            kept = tuple(x.detach().clone() if isinstance(x, torch.Tensor) else x for x in inputs)
-            started.setdefault(path, Call(kept, draws.position))
+        def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            started.setdefault(path, LayerCall(torch_tree.tree_map(as_tensor, (args, kwargs)), draws.position))
 
         return hook
 
@@ -81,10 +81,11 @@ def _recorded_calls(module: torch.nn.Module, side: TorchSide) -> dict[str, Call]
 
     for path, layer in module.named_modules():
         if path:
-            layer.register_forward_pre_hook(before(path))
+            layer.register_forward_pre_hook(before(path), with_kwargs=True)
             layer.register_forward_hook(after(path))
     with torch.no_grad(), draws:
-        module(*side.inputs)
+        args, kwargs = side.call
+        module(*args, **kwargs)
     return finished
 
 

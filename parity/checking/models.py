@@ -11,7 +11,7 @@ import torch
 from flax import nnx
 
 from jaxnn import optim
-from parity.checking.evaluation import Inputs, Subject, TorchSide, evaluate_jax
+from parity.checking.evaluation import Subject, TorchSide, evaluate_jax
 from parity.checking.judgement import judged
 from parity.checking.layers import faulty_layers
 from parity.checking.report import Report
@@ -23,6 +23,7 @@ def check(
     torch_module: Subject,
     jax_module: Subject,
     inputs: Any,
+    kwargs: dict[str, Any] | None = None,
     *,
     gradients: bool = True,
     steps: int = 0,
@@ -42,6 +43,7 @@ def check(
         torch_module: a ``torch.nn.Module``, or a function of tensors.
         jax_module: its port: an ``nnx.Module`` with the same parameter names, or a function of arrays.
         inputs: the positional arguments, arrays of any of the libraries; one array alone need not be in a tuple.
+        kwargs: the keyword arguments.
         gradients: compare those of every parameter and of every floating-point input.
         steps: train for so many steps and compare losses, parameters and statistics.
         loss: of training, ``loss(model, *batch)``, or a pair where torch and JAX need one each; the mean square of the
@@ -55,25 +57,27 @@ def check(
     Returns:
         The report; it prints as a table.
     """
-    fed: Inputs = inputs if isinstance(inputs, tuple) else tuple(inputs) if isinstance(inputs, list) else (inputs,)
-    side = TorchSide(torch_module, fed, gradients=gradients, seed=seed)
+    args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
+    side = TorchSide(torch_module, (args, kwargs or {}), gradients=gradients, seed=seed)
     rows = judged(side, evaluate_jax(jax_module, side), factor)
-    first = next((row.name for row in rows if not row.passed), None)
-    modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
-    if modules and any(row.kind == "output" and not row.passed for row in rows):
-        faults = faulty_layers(torch_module, jax_module, side)
-        first = faults[0][0] if faults else first
-    report = Report(rows, first, notes=_notes(torch_module, jax_module) if modules else [])
-    if steps:
-        if not modules:
+    report = Report(rows, next((row.name for row in rows if not row.passed), None))
+    if not (isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)):
+        if steps:
             raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
-        transforms = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
+        return report
+    report.notes += _notes(torch_module, jax_module)
+    if any(row.kind == "output" and not row.passed for row in rows):
+        faults = faulty_layers(torch_module, jax_module, side)
+        report.first_divergence = faults[0][0] if faults else report.first_divergence
+    if steps:
+        torch_optimizer, transform = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
         trained = check_training(
             torch_module,
             jax_module,
-            *transforms,
+            torch_optimizer,
+            transform,
             loss or (_torch_mean_square, _jax_mean_square),
-            batches or [fed],
+            batches or [args],
             steps,
             seed=seed,
             factor=factor,
