@@ -109,22 +109,28 @@ def conv_tbc(
         ``(T + 2 pad - kernel_width + 1, N, out_channels)``, which may be empty.
 
     Raises:
-        ArgumentError: shapes or dtypes that do not fit together, or a length below zero.
+        ArgumentError: shapes or dtypes that do not fit together, an empty kernel, or a length below zero.
+        NotImplementedError: the arrays are boolean.
+        TypeError: no bias.
 
     Source: ``torch.nn.functional.conv_tbc``.
     """
+    if bias is None:
+        raise TypeError("conv_tbc: bias must be an array of shape (out_channels,), got None")
     check_same_dtype("conv_tbc", input=input, weight=weight, bias=bias)
     input, weight, bias = jnp.asarray(input), jnp.asarray(weight), jnp.asarray(bias)
+    if weight.dtype == bool:
+        raise NotImplementedError("conv_tbc: boolean arrays are not convolved, got input and weight of dtype bool")
     if input.ndim != 3 or weight.ndim != 3 or input.shape[2] != weight.shape[1] or bias.shape != weight.shape[2:]:
         raise ArgumentError(
             "conv_tbc: expected input (time, batch, in_channels), weight (kernel_width, in_channels, out_channels) and "
             f"bias (out_channels,), got {input.shape}, {weight.shape} and {bias.shape}"
         )
     steps = input.shape[0] + 2 * pad - weight.shape[0] + 1
-    if steps < 0:
+    if steps < 0 or weight.shape[0] == 0:
         raise ArgumentError(
-            f"conv_tbc: kernel_width {weight.shape[0]} must not exceed by more than one the {input.shape[0]} steps of "
-            f"input with pad={pad} on either side"
+            f"conv_tbc: kernel_width must be positive and exceed the {input.shape[0]} steps of input, padded with {pad} on "
+            f"either side, by one at most; got {weight.shape[0]}"
         )
     channels_last = lax.conv_dimension_numbers(input.shape, weight.shape, ("WNC", "WIO", "WNC"))
     output = lax.conv_general_dilated(
