@@ -24,7 +24,8 @@ def mirror(torch_module: torch.nn.Module) -> nnx.Module:
     Shared parameters stay shared. A lazy layer must have seen its first input.
 
     Args:
-        torch_module: a layer of ``torch.nn`` or a ``Sequential``, ``ModuleList`` or ``ModuleDict`` of them, nested as you
+        torch_module: a layer of ``torch.nn`` or a ``Sequential``, ``ModuleList`` or ``ModuleDict`` of them, nested as
+        you
             like; read, not changed.
 
     Raises:
@@ -90,7 +91,9 @@ def _share(torch_module: torch.nn.Module, twin: nnx.Module) -> None:
         original = first.setdefault(id(parameter), path)
         if original != path:
             parent, _, name = path.rpartition(".")
-            setattr(_at(twin, parent), name, getattr(_at(twin, original.rpartition(".")[0]), original.rpartition(".")[2]))
+            setattr(
+                _at(twin, parent), name, getattr(_at(twin, original.rpartition(".")[0]), original.rpartition(".")[2])
+            )
 
 
 def _set_modes(torch_module: torch.nn.Module, twin: nnx.Module) -> None:

@@ -6,7 +6,7 @@ from parity.checking.evaluation import Evaluation, TorchSide
 from parity.comparison import FACTOR, Comparison, compare
 
 
-def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR) -> list[Comparison]:
+def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor: float = 4.0) -> list[Comparison]:
     """A row for every output, gradient and buffer of the torch side; one that JAX lacks fails."""
     truth, neighbour = side.exact(), side.perturbed()
     rows = []
@@ -24,7 +24,9 @@ def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR) -> lis
                 )
                 continue
             exact, moved = getattr(truth, part)[name], getattr(neighbour, part)[name]
-            rows.append(compare(name, found[name], value, exact, kind=kind, perturbed=moved, factor=factor))
+            rows.append(
+                compare(name, found[name], value, exact, kind=kind, perturbed=moved, factor=factor, floor=floor)
+            )
     extra = len(jax_side.outputs) - len(side.single.outputs)
     if extra > 0:
         reason = f"JAX returns {extra} more arrays than torch"

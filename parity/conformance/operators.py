@@ -7,7 +7,6 @@ exception type torch raises.
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
@@ -19,39 +18,8 @@ from torch.utils import _pytree as torch_tree
 from jaxnn import functional
 from parity.arrays import to_jax, to_numpy
 from parity.comparison import Comparison, compare
+from parity.conformance.result import FLOORS, Result
 from parity.replay import Draws, replayed
-
-DOUBLE_FLOOR = 1e5
-"""Float64 has no truth above it: two float64 programs may differ by this many epsilons (2e-11) of a tensor's norm, the
-rounding of sums of some thousand ill-conditioned terms; a wrong formula is off by far more."""
-
-SINGLE_FLOOR = 16.0
-"""Epsilons of a tensor's norm always allowed in float32: torch's own error is often zero on samples of a few
-elements."""
-
-
-@dataclass
-class OperatorResult:
-    """How one database entry fared in one dtype: samples run and passed, and a line for each failure."""
-
-    name: str
-    dtype: str
-    samples: int = 0
-    samples_passed: int = 0
-    gradients: int = 0
-    gradients_passed: int = 0
-    errors: int = 0
-    errors_passed: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Whether nothing failed."""
-        return not self.failures
-
-    def to_dict(self) -> dict[str, object]:
-        """As plain data, for JSON."""
-        return asdict(self)
 
 
 def functional_entries() -> list[Any]:
@@ -68,7 +36,7 @@ def entry_name(entry: Any) -> str:
     return f"{name}.{entry.variant_test_name.replace(' ', '_')}" if entry.variant_test_name else name
 
 
-def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 0, seed: int = 0) -> OperatorResult:
+def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 0, seed: int = 0) -> Result:
     """Run every ``stride``-th sample of ``entry`` from ``offset`` on, and, from offset 0, its error inputs.
 
     Args:
@@ -81,7 +49,7 @@ def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 
     torch.manual_seed(seed)
     name = entry.name.removeprefix("nn.functional.")
     function = getattr(functional, name, None)
-    result = OperatorResult(entry_name(entry), str(dtype).removeprefix("torch."))
+    result = Result(entry_name(entry), str(dtype).removeprefix("torch."))
     differentiable = dtype in entry.supported_backward_dtypes("cpu")
     with jax.enable_x64(True):
         for index, sample in enumerate(entry.sample_inputs("cpu", dtype, requires_grad=differentiable)):
@@ -123,7 +91,7 @@ def _run_sample(
         truth_outputs, truth_gradients, _ = _torch_vjp(entry.op, exact, process, differentiable, cotangents)
     with replayed(draws.recorded):
         jax_outputs, jax_gradients = _jax_vjp(function, call, process, cotangents)
-    floor = DOUBLE_FLOOR if dtype == torch.float64 else SINGLE_FLOOR
+    floor = FLOORS[dtype]
 
     def compared(jax_values: list, torch_values: list, truths: list) -> list[Comparison]:
         if len(jax_values) != len(torch_values):

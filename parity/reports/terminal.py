@@ -10,7 +10,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from parity.checking.report import Report
-    from parity.conformance import OperatorResult
+    from parity.conformance import Result
     from parity.demo import Row
     from parity.digits import Digits
 
@@ -99,7 +99,7 @@ def digits_table(digits: "Digits") -> Table:
     return table
 
 
-def conformance_table(results: "list[OperatorResult]") -> Table:
+def conformance_table(results: "list[Result]") -> Table:
     """A line for each entry, samples, gradients and error inputs passed; the sums beneath."""
     table = Table(title="PyTorch's operator database against jaxnn.functional", box=box.SIMPLE_HEAD, show_footer=True)
 

@@ -1,0 +1,128 @@
+"""PyTorch's module database (``module_db``), run against ``jaxnn.nn``.
+
+Every input is run in training and in evaluation: the JAX layer is built with torch's constructor arguments, given
+torch's weights, and its outputs, gradients and statistics are compared; it must print as torch's does.
+"""
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import torch
+from flax import nnx
+from torch.utils import _pytree as torch_tree
+
+from jaxnn import nn
+from parity import weights
+from parity.arrays import to_jax
+from parity.checking.evaluation import TorchSide, evaluate_jax
+from parity.checking.judgement import judged
+from parity.conformance.result import FLOORS, Result
+from parity.mirroring import mirror
+
+
+def module_entries() -> list[Any]:
+    """The ``ModuleInfo`` entries of ``torch.nn``."""
+    from torch.testing._internal.common_modules import module_db
+
+    return list(module_db)
+
+
+def module_name(entry: Any) -> str:
+    """The class's name."""
+    return entry.name.removeprefix("nn.")
+
+
+def run_module(entry: Any, dtype: torch.dtype, *, stride: int = 1, seed: int = 0) -> Result:
+    """Run every ``stride``-th input of ``entry`` in both modes and, in float32, its error inputs."""
+    result = Result(module_name(entry), str(dtype).removeprefix("torch."))
+    with jax.enable_x64(True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of deprecated arguments and padded inputs
+        for training in (True, False):
+            torch.manual_seed(seed)
+            inputs = entry.module_inputs_func(entry, device="cpu", dtype=dtype, requires_grad=True, training=training)
+            for index, sample in enumerate(inputs):
+                if index % stride == 0:
+                    _run_input(entry, sample, dtype, training, f"input {index} {sample.desc}", result)
+        if entry.module_error_inputs_func is not None and dtype == torch.float32:
+            errors = entry.module_error_inputs_func(
+                entry, device="cpu", dtype=dtype, requires_grad=False, training=False
+            )
+            for error_input in errors:
+                result.errors += 1
+                complaint = _refusal(entry, error_input)
+                result.errors_passed += not complaint
+                if complaint:
+                    result.failures.append(f"error input: {complaint}")
+    return result
+
+
+def _run_input(entry: Any, sample: Any, dtype: torch.dtype, training: bool, where: str, result: Result) -> None:
+    where = f"{where} {'training' if training else 'evaluation'}"
+    result.samples += 1
+    result.gradients += 1
+    try:
+        made = sample.constructor_input
+        module = entry.module_cls(*made.args, **made.kwargs).to(dtype).train(training)
+        call = sample.forward_input.args, sample.forward_input.kwargs
+        if entry.is_lazy:
+            module(*call[0], **call[1])
+            twin = mirror(module)
+        else:
+            twin = built(entry, made)
+            nn.load_state_dict(twin, weights.load(module))
+            if repr(twin) != repr(module):
+                raise AssertionError(f"prints as {twin!r}, torch as {module!r}")
+        twin.train() if training else twin.eval()
+        side = TorchSide(module, call)
+        rows = judged(side, evaluate_jax(twin, side), floor=FLOORS[dtype])
+    except Exception as error:
+        result.failures.append(f"{where}: {type(error).__name__}: {str(error)[:300]}")
+        return
+    result.failures.extend(f"{where}: {row.kind} {row.name}: {row.reason}" for row in rows if not row.passed)
+    result.samples_passed += all(row.passed for row in rows if row.kind != "gradient")
+    result.gradients_passed += all(row.passed for row in rows if row.kind == "gradient")
+
+
+def built(entry: Any, made: Any) -> nnx.Module:
+    """The jaxnn layer of the entry's class, from torch's constructor arguments."""
+    kind = getattr(nn, entry.module_cls.__name__, None)
+    if kind is None:
+        raise NotImplementedError("jaxnn.nn has no layer of this name")
+    args, kwargs = torch_tree.tree_map(_argument, (made.args, dict(made.kwargs)))
+    if "rngs" in inspect.signature(kind).parameters:
+        kwargs["rngs"] = nnx.Rngs(0)
+    return kind(*args, **kwargs)
+
+
+def _argument(x: Any) -> Any:
+    """A constructor argument: torch's functions become the functions of ``jaxnn.functional``."""
+    if callable(x) and getattr(x, "__module__", "").startswith("torch"):
+        from jaxnn import functional
+
+        return getattr(functional, x.__name__, x)
+    return to_jax(x)
+
+
+def _refusal(entry: Any, error_input: Any) -> str:
+    made, call = error_input.module_error_input.constructor_input, error_input.module_error_input.forward_input
+    try:
+        twin = built(entry, made)
+        if call is not None:
+            args, kwargs = torch_tree.tree_map(to_jax, (call.args, call.kwargs))
+            twin(*args, **kwargs)
+    except Exception as error:
+        if isinstance(error, error_input.error_type):
+            return ""
+        return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"
+    return f"is not refused; torch says {error_input.error_regex!r}"
+
+
+def pending_modules(entries: list[Any], dtypes: list[torch.dtype]) -> Iterator[tuple[Any, torch.dtype]]:
+    """Every entry in each of ``dtypes`` that it supports."""
+    for entry in entries:
+        for dtype in dtypes:
+            if dtype in entry.dtypes:
+                yield entry, dtype
