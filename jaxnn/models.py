@@ -6,9 +6,10 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from jaxnn import functional, nn
+from jaxnn.nn.module import RandomModule
 
 
-class SimpleNeuralNetwork(nn.Module):
+class SimpleNeuralNetwork(RandomModule):
     """Two layers made of bare parameters, with dropout between them.
 
     Attributes:
@@ -19,23 +20,19 @@ class SimpleNeuralNetwork(nn.Module):
     def __init__(
         self, input_size: int, hidden_size: int, output_size: int, dropout_rate: float = 0.5, *, rngs: nnx.Rngs
     ) -> None:
+        super().__init__(rngs)
         self.weight1 = _normal(rngs, (hidden_size, input_size))
         self.bias1 = _normal(rngs, (hidden_size,))
         self.weight2 = _normal(rngs, (output_size, hidden_size))
         self.bias2 = _normal(rngs, (output_size,))
         self.dropout_rate = dropout_rate
-        self.deterministic = False
-        self.rngs = rngs["dropout"].fork()
 
     def __call__(
         self, x: Float[ArrayLike, "batch input_size"], *, key: Key[Array, ""] | None = None
     ) -> Float[Array, "batch output_size"]:
         """``key`` replaces the module's own random stream for this call."""
-        training = not self.deterministic
-        if training and key is None:
-            key = self.rngs()
         x = functional.relu(functional.linear(x, self.weight1[...], self.bias1[...]))
-        x = functional.dropout(x, self.dropout_rate, training, key=key)
+        x = functional.dropout(x, self.dropout_rate, self.training, key=self.drawn(key))
         return functional.linear(x, self.weight2[...], self.bias2[...])
 
 

@@ -1,11 +1,13 @@
 """What every layer shares: torch's way to print, and variables that are neither parameters nor statistics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+from jaxtyping import Array, Key
 
 from jaxnn import init
 
@@ -28,6 +30,40 @@ class Module(nnx.Module):
             return f"{type(self).__name__}({extra})"
         body = "".join(f"\n  {line}" for line in ([extra] if extra else []) + lines)
         return f"{type(self).__name__}({body}\n)"
+
+
+class RandomModule(Module):
+    """A layer that draws at random in training.
+
+    Attributes:
+        deterministic: true in evaluation; ``train()`` and ``eval()`` set it. It starts in training, as in torch.
+        rngs: the layer's own stream of keys, or None; then each call in training needs a ``key``.
+    """
+
+    def __init__(self, rngs: nnx.Rngs | None) -> None:
+        self.deterministic = False
+        self.rngs = nnx.data(None) if rngs is None else rngs["dropout"].fork()
+
+    @property
+    def training(self) -> bool:
+        """Whether the layer draws."""
+        return not self.deterministic
+
+    def drawn(self, key: Key[Array, ""] | None) -> Key[Array, ""] | None:
+        """``key``, else the next of the layer's stream; None in evaluation and where there is no stream."""
+        if key is not None or self.deterministic or self.rngs is None:
+            return key
+        return self.rngs()
+
+
+def value(variable: nnx.Variable | None) -> Array | None:
+    """What an optional variable holds."""
+    return None if variable is None else variable.get_value()
+
+
+def static(size: Any) -> Any:
+    """A sequence as a tuple: nnx would take a list for data."""
+    return tuple(size) if isinstance(size, Sequence) else size
 
 
 def children(module: object) -> Iterator[tuple[str, object]]:
