@@ -139,14 +139,14 @@ def _jax_vjp(
     leaves, spec = torch_tree.tree_flatten(call)
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
     values = [to_jax(x) for x in leaves]
-    wants_key = "key" in inspect.signature(function).parameters
+    random_key = _random_key(function)
 
     def evaluated(*changed: jax.Array) -> Any:
         merged = list(values)
         for i, x in zip(varied, changed, strict=True):
             merged[i] = x
         args, kwargs = torch_tree.tree_unflatten(merged, spec)
-        return function(*args, **kwargs, **({"key": jax.random.key(0)} if wants_key else {}))
+        return function(*args, **kwargs, **random_key)
 
     def smooth_outputs(*changed: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         output = evaluated(*changed)
@@ -168,15 +168,19 @@ def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
     if function is None:
         return "jaxnn.functional has no function of this name"
     args, kwargs = torch_tree.tree_map(to_jax, ((sample.input, *sample.args), sample.kwargs))
-    if "key" in inspect.signature(function).parameters:
-        kwargs["key"] = jax.random.key(0)
     try:
-        function(*args, **kwargs)
+        function(*args, **kwargs, **_random_key(function))
     except Exception as error:
         if isinstance(error, error_input.error_type):
             return ""
         return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"
     return f"is not refused; torch says {error_input.error_regex!r}"
+
+
+def _random_key(function: Callable[..., Any]) -> dict[str, jax.Array]:
+    """The random key, by the name it has in ``function``; attention's ``key``, not keyword-only, is another thing."""
+    names = [n for n, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    return {name: jax.random.key(0) for name in ("key", "dropout_key") if name in names}
 
 
 def _doubled(x: torch.Tensor) -> torch.Tensor:
