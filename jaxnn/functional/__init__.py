@@ -1,6 +1,7 @@
 """``torch.nn.functional`` as pure JAX functions."""
 
 from jaxnn.functional._argument import ArgumentError as ArgumentError
+from jaxnn.functional.attention import scaled_dot_product_attention as scaled_dot_product_attention
 from jaxnn.functional.convolution import conv1d as conv1d
 from jaxnn.functional.convolution import conv2d as conv2d
 from jaxnn.functional.convolution import conv3d as conv3d
