@@ -75,6 +75,7 @@ def train() -> Digits:
         shuffled = rng.permutation(training)
         batches += [(images[i], labels[i]) for i in np.split(shuffled[: per_epoch * BATCH], per_epoch)]
 
+    torch.manual_seed(0)
     torch_side, jax_side = tutorial.DigitsClassifier(), models.DigitsClassifier(rngs=nnx.Rngs(0))
     nn.load_state_dict(jax_side, weights.load(torch_side))
     report, torch_run, jax_run = compare_runs(
@@ -88,8 +89,8 @@ def train() -> Digits:
         ),
         batches,
     )
-    torch_side.load_state_dict({name: torch.from_numpy(x) for name, x in torch_run.state.items()})
-    nn.load_state_dict(jax_side, jax_run.state)
+    torch_side.load_state_dict({name: torch.from_numpy(x) for name, x in torch_run.states[len(batches)].items()})
+    nn.load_state_dict(jax_side, jax_run.states[len(batches)])
     with torch.no_grad():
         theirs = torch_side(torch.from_numpy(images[held_out])).argmax(1).numpy()
     ours = np.asarray(jax_side(images[held_out])).argmax(1)

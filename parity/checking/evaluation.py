@@ -15,6 +15,7 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
+from parity.comparison import FAR
 from parity.replay import Draws, replayed
 
 Subject = Callable[..., Any]
@@ -33,7 +34,7 @@ class Evaluation:
 
 
 class TorchSide:
-    """The torch subject, evaluated on a copy: in its own dtype, in float64, or in float64 with rounded inputs.
+    """The torch subject, evaluated on a copy: in its own dtype, in float64, or in float64 near its inputs and weights.
 
     The first evaluation notes torch's random draws and makes the cotangents; the others reuse them.
     """
@@ -55,13 +56,17 @@ class TorchSide:
         with Draws(self.draws):
             return self._evaluate(doubled(self.subject), torch_tree.tree_map(doubled, self.call))
 
-    def perturbed(self, seed: int = 0) -> Evaluation:
-        """The truth of neighbouring inputs and weights: each moved by half a unit in the last place."""
-        generator = torch.Generator().manual_seed(seed)
-        subject = doubled(perturbed(self.subject, generator))
+    def neighbours(self) -> tuple[Evaluation, Evaluation]:
+        """The truth with inputs and weights moved by half a unit in the last place, and ``FAR`` times as far."""
+        near, far = (self._neighbour(distance) for distance in (1.0, FAR))
+        return near, far
+
+    def _neighbour(self, distance: float) -> Evaluation:
+        generator = torch.Generator().manual_seed(0)
+        subject = perturbed(self.subject, distance, generator)
+        call = torch_tree.tree_map(lambda x: perturbed(x, distance, generator), self.call)
         with Draws(self.draws):
-            moved = torch_tree.tree_map(lambda x: perturbed(doubled(x), generator, like=x), self.call)
-            return self._evaluate(subject, moved)
+            return self._evaluate(subject, call)
 
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         if isinstance(subject, torch.nn.Module):
@@ -135,7 +140,7 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         outputs=dict(zip(names, map(np.asarray, found), strict=False)),
         parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
         input_gradients=dict(zip(inputs, map(np.asarray, by_input), strict=False)),
-        buffers={name: np.asarray(x) for name, x in after.items() if not jnp.issubdtype(x.dtype, jax.dtypes.prng_key)},
+        buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
     )
 
 
@@ -144,6 +149,11 @@ def as_tensor(x: Any) -> Any:
     if isinstance(x, torch.Tensor):
         return x.detach().clone()
     return to_tensor(x) if isinstance(x, np.ndarray | jax.Array) else x
+
+
+def is_key(x: jax.Array) -> bool:
+    """Whether ``x`` is a random key, which has no numbers to compare."""
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def is_smooth(x: Any) -> bool:
@@ -160,18 +170,22 @@ def doubled(x: Any) -> Any:
     return x
 
 
-def perturbed(x: Any, generator: torch.Generator, like: Any = None) -> Any:
-    """A copy in float64 with every smooth number moved by half an epsilon of the dtype of ``like``, up or down."""
+def perturbed(x: Any, distance: float, generator: torch.Generator) -> Any:
+    """A copy in float64, every smooth number moved up or down by ``distance`` half units in the last place of its
+    dtype.
+
+    One seed of the generator gives one direction, whatever the distance.
+    """
     if isinstance(x, torch.nn.Module):
-        moved = copy.deepcopy(x).double()
+        moved = doubled(x)
         with torch.no_grad():
-            for (_, original), target in zip(x.named_parameters(), moved.parameters(), strict=True):
-                target.copy_(perturbed(target, generator, original))
+            for original, target in zip(x.parameters(), moved.parameters(), strict=True):
+                target.copy_(perturbed(original, distance, generator))
         return moved
     if not is_smooth(x):
         return x
     signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
-    return x * (1.0 + 0.5 * torch.finfo(like.dtype).eps * signs)
+    return doubled(x) * (1.0 + distance * 0.5 * torch.finfo(x.dtype).eps * signs)
 
 
 def named_inputs(call: Call) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from parity.comparison import FACTOR, Comparison, compare
 
 def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor: float = 4.0) -> list[Comparison]:
     """A row for every output, gradient and buffer of the torch side; one that JAX lacks fails."""
-    truth, neighbour = side.exact(), side.perturbed()
+    truth, (near, far) = side.exact(), side.neighbours()
     rows = []
     for kind, part in (
         ("output", "outputs"),
@@ -23,9 +23,18 @@ def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor:
                     Comparison(kind, name, value.shape, np.inf, 0.0, np.inf, 0.0, False, "JAX has none of this name")
                 )
                 continue
-            exact, moved = getattr(truth, part)[name], getattr(neighbour, part)[name]
+            exact, *around = (getattr(evaluation, part)[name] for evaluation in (truth, near, far))
             rows.append(
-                compare(name, found[name], value, exact, kind=kind, perturbed=moved, factor=factor, floor=floor)
+                compare(
+                    name,
+                    found[name],
+                    value,
+                    exact,
+                    kind=kind,
+                    neighbours=(around[0], around[1]),
+                    factor=factor,
+                    floor=floor,
+                )
             )
     extra = len(jax_side.outputs) - len(side.single.outputs)
     if extra > 0:

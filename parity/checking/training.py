@@ -13,9 +13,9 @@ from flax import nnx
 
 from jaxnn.training import train_step
 from parity.arrays import to_jax, to_numpy
-from parity.checking.evaluation import as_tensor, doubled, perturbed, seeded
+from parity.checking.evaluation import as_tensor, doubled, is_key, perturbed, seeded
 from parity.checking.report import Report
-from parity.comparison import FACTOR, Comparison, compare
+from parity.comparison import FACTOR, FAR, Comparison, compare
 from parity.replay import Draws, replayed
 
 TorchOptimizer = Callable[[Any], torch.optim.Optimizer]
@@ -24,11 +24,26 @@ Batch = Sequence[Any]
 
 @dataclass
 class Run:
-    """One training run: the loss of each step and the parameters and buffers after the last."""
+    """One training run.
 
-    losses: list[float] = field(default_factory=list)
-    state: dict[str, np.ndarray] = field(default_factory=dict)
+    Attributes:
+        losses: of each step.
+        states: parameters and buffers after the steps at which runs are compared.
+        draws: the random tensors of each step.
+    """
+
+    losses: np.ndarray = field(default_factory=lambda: np.empty(0))
+    states: dict[int, dict[str, np.ndarray]] = field(default_factory=dict)
     draws: list[list[torch.Tensor]] = field(default_factory=list)
+
+    def after(self, step: int) -> dict[str, np.ndarray]:
+        """The losses up to ``step`` and the state behind it."""
+        return {"losses": self.losses[:step], **self.states[step]}
+
+
+def compared_steps(steps: int) -> list[int]:
+    """1, 2, 4 and so on, and the last: early on rounding has not grown yet, and a fault stands out."""
+    return sorted({min(2**i, steps) for i in range(steps.bit_length() + 1)})
 
 
 def check_training(
@@ -87,54 +102,59 @@ def compare_runs(
         single = train_torch(copy.deepcopy(torch_model), torch_optimizer, torch_loss, order)
     exact = [tuple(doubled(x) for x in batch) for batch in order]
     truth = train_torch(doubled(torch_model), torch_optimizer, torch_loss, exact, single.draws)
-    moved = perturbed(torch_model, torch.Generator().manual_seed(seed))
-    neighbour = train_torch(moved, torch_optimizer, torch_loss, exact, single.draws)
+    near, far = (
+        train_torch(
+            perturbed(torch_model, distance, torch.Generator().manual_seed(seed)),
+            torch_optimizer,
+            torch_loss,
+            exact,
+            single.draws,
+        )
+        for distance in (1.0, FAR)
+    )
     found = train_jax(jax_model, optax_transform, jax_loss, order, single.draws)
-    rows = [
-        compare(
-            "losses",
-            np.asarray(found.losses, np.float32),
-            np.asarray(single.losses, np.float32),
-            np.asarray(truth.losses),
-            kind="training",
-            perturbed=np.asarray(neighbour.losses),
-            factor=factor,
-        )
-    ]
-    for name, value in single.state.items():
-        if name not in found.state:
-            reason = "JAX has none of this name"
-            rows.append(Comparison("training", name, value.shape, np.inf, 0.0, np.inf, 0.0, False, reason))
-            continue
-        moved_to = neighbour.state[name]
-        rows.append(
-            compare(
-                name, found.state[name], value, truth.state[name], kind="training", perturbed=moved_to, factor=factor
-            )
-        )
+    rows = []
+    for name in single.after(len(order)):
+        row = None
+        for step in compared_steps(len(order)):
+            if row is None or row.passed:
+                row = _compared(name, step, (single, truth, near, far, found), factor)
+        rows.append(row)
     first = next((row.name for row in rows if not row.passed), None)
-    return Report(rows, first, list(zip(single.losses, found.losses, strict=True))), single, found
+    return Report(rows, first, list(zip(single.losses.tolist(), found.losses.tolist(), strict=True))), single, found
+
+
+def _compared(name: str, step: int, runs: tuple[Run, Run, Run, Run, Run], factor: float) -> Comparison:
+    single, truth, near, far, found = (run.after(step).get(name) for run in runs)
+    shown = f"{name}, step {step}"
+    if found is None:
+        return Comparison("training", shown, single.shape, np.inf, 0.0, np.inf, 0.0, False, "JAX has none of this name")
+    return compare(shown, found, single, truth, kind="training", neighbours=(near, far), factor=factor)
 
 
 def train_torch(
     model: torch.nn.Module,
     make_optimizer: TorchOptimizer,
     loss: Callable[..., torch.Tensor],
-    batches: Iterable[Batch],
+    batches: Sequence[Batch],
     draws: list[list[torch.Tensor]] | None = None,
 ) -> Run:
     """Train ``model`` in place, noting each step's random draws, or replaying ``draws``."""
     optimizer = make_optimizer(model.parameters())
-    run = Run()
-    for step, batch in enumerate(batches):
-        with Draws(None if draws is None else draws[step]) as drawn:
+    run, losses = Run(), []
+    kept = compared_steps(len(batches))
+    for step, batch in enumerate(batches, 1):
+        with Draws(None if draws is None else draws[step - 1]) as drawn:
             optimizer.zero_grad()
             value = loss(model, *batch)
             value.backward()
             optimizer.step()
         run.draws.append(drawn.recorded)
-        run.losses.append(value.item())
-    run.state = {name: to_numpy(x) for name, x in model.state_dict().items()}
+        losses.append(to_numpy(value))
+        if step in kept:
+            named = (*model.named_parameters(), *model.named_buffers())
+            run.states[step] = {name: to_numpy(x) for name, x in named}
+    run.losses = np.stack(losses)
     return run
 
 
@@ -152,12 +172,13 @@ def train_jax(
             return loss(model, *batch)
 
     step, state = train_step(model, transform, replaying)
-    losses = []
-    for batch, drawn in zip(batches, draws, strict=True):
+    run, losses = Run(), []
+    kept = compared_steps(len(batches))
+    for index, (batch, drawn) in enumerate(zip(batches, draws, strict=True), 1):
         state, value = step(state, [to_jax(x) for x in drawn], *(to_jax(x) for x in batch))
         losses.append(value)
-    arrays = state.params | state.others
-    kept = {
-        name: np.asarray(x) for name, x in arrays.items() if not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-    }
-    return Run([float(x) for x in losses], kept)
+        if index in kept:
+            arrays = state.params | state.others
+            run.states[index] = {name: np.array(x) for name, x in arrays.items() if not is_key(x)}
+    run.losses = np.stack([np.asarray(x) for x in losses])
+    return run

@@ -31,7 +31,7 @@ def test_a_faithful_port_passes_with_outputs_gradients_and_training():
     names = {(row.kind, row.name) for row in report.rows}
     assert ("gradient", "conv1.weight") in names
     assert ("gradient", "input 0") in names
-    assert ("training", "head.bias") in names
+    assert ("training", "head.bias, step 3") in names
     assert len(report.losses) == 3
     report.raise_for_divergence()
 

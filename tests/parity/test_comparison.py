@@ -38,7 +38,16 @@ def test_torchs_own_error_is_allowed_some_times_over():
 def test_what_rounding_the_inputs_explains_is_allowed():
     ours = (TRUTH + 1e-5).astype(np.float32)
     assert not compare("x", ours, SINGLE, TRUTH).passed
-    assert compare("x", ours, SINGLE, TRUTH, perturbed=TRUTH + 1e-5).passed
+    near, far = TRUTH + 1e-5, TRUTH + 16e-5
+    assert compare("x", ours, SINGLE, TRUTH, neighbours=(near, far)).passed
+
+
+def test_a_jump_near_by_is_allowed_and_a_steep_slope_is_not():
+    ours, jump = SINGLE.copy(), np.zeros_like(TRUTH)
+    jump[3, 4] = 1e-3
+    ours[3, 4] += 1e-3
+    assert compare("x", ours, SINGLE, TRUTH, neighbours=(TRUTH, TRUTH + jump)).passed
+    assert not compare("x", ours, SINGLE, TRUTH, neighbours=(TRUTH + jump / 16 / 10, TRUTH + jump / 10)).passed
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
