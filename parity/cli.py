@@ -4,6 +4,7 @@ import json
 import platform
 import re
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -109,10 +110,7 @@ def conformance(
     """
     console = Console()
     _check_writable(json_file)
-    try:
-        pattern = re.compile(filter)
-    except re.error as error:
-        raise typer.BadParameter(f"{filter!r} is not a regular expression: {error}", param_hint="--filter") from None
+    pattern = _pattern(filter)
     import torch
 
     from parity.conformance.operators import entry_name, functional_entries, pending, run_entry
@@ -140,6 +138,46 @@ def conformance(
     if json_file is not None:
         write_json(json_file, {"results": [result.to_dict() for result in results], "stride": stride, "seed": seed})
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
+
+
+@app.command()
+def bench(
+    suite: Annotated[str, typer.Option(help="op: a row for each function; step: a training step")] = "op",
+    filter: Annotated[str, typer.Option(metavar="REGEX", help="only rows whose family or name matches")] = "",
+    seconds: Annotated[float, typer.Option(min=0.01, help="to spend on each contender of each row")] = 0.3,
+    json_file: Json = None,
+    device: Device = None,
+) -> None:
+    """Time jaxnn under jit against torch eager, interleaved, each result checked before it is timed."""
+    console = Console()
+    _check_writable(json_file)
+    if suite not in ("op", "step"):
+        raise typer.BadParameter(f"must be op or step, got {suite!r}", param_hint="--suite")
+    pattern = _pattern(filter)
+    select_device(device)
+    from parity.benchmark import operators, steps
+    from parity.reports.terminal import operator_timing_table, step_timing_table
+
+    if suite == "step":
+        with console.status("timing a training step"):
+            timed_steps = steps.run(max(seconds, 1.0))
+        console.print(step_timing_table(timed_steps))
+        results = [asdict(result) for result in timed_steps]
+    else:
+        cases = operators.selected(pattern)
+        if not cases:
+            raise typer.BadParameter(f"{filter!r} matches no row", param_hint="--filter")
+        timed = []
+        with _progress(console) as progress:
+            task = progress.add_task("", total=len(cases))
+            for case in cases:
+                progress.update(task, description=case.name)
+                timed += operators.run(case, seconds)
+                progress.advance(task)
+        console.print(operator_timing_table(timed))
+        results = [asdict(result) for result in timed]
+    if json_file is not None:
+        write_json(json_file, {"suite": suite, "results": results})
 
 
 def select_device(device: str | None) -> None:
@@ -170,6 +208,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
         "machine": {"platform": platform.platform(), "device": str(jax.devices()[0])},
     }
     path.write_text(json.dumps(finite(origin | content), indent=2, allow_nan=False) + "\n")
+
+
+def _pattern(filter: str) -> re.Pattern[str]:
+    try:
+        return re.compile(filter)
+    except re.error as error:
+        raise typer.BadParameter(f"{filter!r} is not a regular expression: {error}", param_hint="--filter") from None
 
 
 def _check_writable(*paths: Path | None) -> None:

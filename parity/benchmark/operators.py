@@ -111,9 +111,9 @@ def _first(output: Any) -> Any:
     return output[0] if isinstance(output, tuple) else output
 
 
-def selected(pattern: str) -> list[Case]:
-    """The cases whose family or name matches a regular expression."""
-    return [case for case in cases() if re.search(pattern, f"{case.family} {case.name}")]
+def selected(pattern: re.Pattern[str]) -> list[Case]:
+    """The cases whose family or name matches."""
+    return [case for case in cases() if pattern.search(f"{case.family} {case.name}")]
 
 
 def cases() -> Iterator[Case]:

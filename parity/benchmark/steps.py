@@ -1,0 +1,132 @@
+"""The ``step`` suite: one training step of the tutorial's networks, against plain JAX, ``nnx.jit`` and torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+import jaxnn.functional as F
+from jaxnn import models, nn, optim, train_step
+from parity import tutorial, weights
+from parity.benchmark.timing import interleaved
+
+LEARNING_RATE, MOMENTUM = 0.01, 0.9
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Median seconds of a step, and how many times as long ``jaxnn.train_step`` takes as each other way.
+
+    Attributes:
+        seconds: by contender: ``jaxnn``, ``plain JAX``, ``nnx.jit``, ``torch``.
+        ratios: jaxnn's time by each other contender's.
+    """
+
+    name: str
+    seconds: dict[str, float]
+    ratios: dict[str, float]
+
+
+def run(seconds: float = 1.0) -> list[StepResult]:
+    """Time the README's training loop on ``CustomMLP`` with a batch of 32."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 20)).astype(np.float32), rng.integers(0, 3, 32)
+    torch_model, model = tutorial.CustomMLP(), models.CustomMLP(rngs=nnx.Rngs(0))
+    nn.load_state_dict(model, weights.load(torch_model))
+    contenders = {
+        "jaxnn": compiled_step(model, x, y),
+        "plain JAX": plain_step(dict(nn.state_dict(model)), x, y),
+        "nnx.jit": nnx_step(model, x, y),
+        "torch": torch_step(torch_model, x, y),
+    }
+    first = [step() for step in contenders.values()]
+    np.testing.assert_allclose(first, first[-1], rtol=1e-4, err_msg="not timed, for the losses differ")
+    timing = interleaved(list(contenders.values()), seconds=seconds)
+    names = list(contenders)
+    return [
+        StepResult(
+            "CustomMLP, batch 32, SGD with momentum",
+            {name: timing.median(i) for i, name in enumerate(names)},
+            {name: timing.ratio(0, i) for i, name in enumerate(names) if i},
+        )
+    ]
+
+
+def _loss(model: Callable[..., jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+    return F.cross_entropy(model(x), y)
+
+
+def compiled_step(model: nnx.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+    """The README's way: ``jaxnn.train_step``."""
+    step, state = train_step(model, optim.SGD(lr=LEARNING_RATE, momentum=MOMENTUM), _loss)
+    batch = jnp.asarray(x), jnp.asarray(y)
+
+    def run() -> float:
+        nonlocal state
+        state, loss = step(state, *batch)
+        return float(loss)
+
+    return run
+
+
+def plain_step(params: dict[str, jax.Array], x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+    """By hand: a dict of arrays, ``jax.value_and_grad``, ``jax.jit``."""
+
+    def loss(params: dict[str, jax.Array], x: jax.Array, y: jax.Array) -> jax.Array:
+        x = jax.nn.relu(x @ params["layer1.weight"].T + params["layer1.bias"])
+        x = jax.nn.relu(x @ params["layer2.weight"].T + params["layer2.bias"])
+        logits = x @ params["layer3.weight"].T + params["layer3.bias"]
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1))
+
+    @partial(jax.jit, donate_argnums=(0, 1))
+    def step(params: Any, momentum: Any, x: jax.Array, y: jax.Array) -> tuple[Any, Any, jax.Array]:
+        value, grads = jax.value_and_grad(loss)(params, x, y)
+        momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, momentum, grads)
+        return jax.tree.map(lambda p, m: p - LEARNING_RATE * m, params, momentum), momentum, value
+
+    batch = jnp.asarray(x), jnp.asarray(y)
+    params = jax.tree.map(jnp.copy, params)
+    momentum = jax.tree.map(jnp.zeros_like, params)
+
+    def run() -> float:
+        nonlocal params, momentum
+        params, momentum, value = step(params, momentum, *batch)
+        return float(value)
+
+    return run
+
+
+def nnx_step(model: nnx.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+    """Flax's own way: ``nnx.jit`` with ``nnx.Optimizer``."""
+    model = nnx.clone(model)
+    optimizer = nnx.Optimizer(model, optim.SGD(lr=LEARNING_RATE, momentum=MOMENTUM), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model: nnx.Module, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> jax.Array:
+        value, grads = nnx.value_and_grad(_loss)(model, x, y)
+        optimizer.update(model, grads)
+        return value
+
+    batch = jnp.asarray(x), jnp.asarray(y)
+    return lambda: float(step(model, optimizer, *batch))
+
+
+def torch_step(model: torch.nn.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
+    """Torch eager."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    batch = torch.from_numpy(x), torch.from_numpy(y)
+
+    def run() -> float:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run
