@@ -35,6 +35,8 @@ from jaxnn.functional.convolution import conv1d as conv1d
 from jaxnn.functional.convolution import conv2d as conv2d
 from jaxnn.functional.convolution import conv3d as conv3d
 from jaxnn.functional.convolution import conv_tbc as conv_tbc
+from jaxnn.functional.custom import custom_layer as custom_layer
+from jaxnn.functional.custom import custom_sine_layer as custom_sine_layer
 from jaxnn.functional.dropouts import dropout as dropout
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d as fractional_max_pool2d
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d_with_indices as fractional_max_pool2d_with_indices
