@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-app = typer.Typer(rich_markup_mode="rich", add_completion=False)
+app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
 
 Device = Annotated[
     str | None, typer.Option(help="cpu, gpu or tpu: where JAX runs (torch, the reference, stays on the CPU)")
@@ -155,10 +155,12 @@ def bench(
         raise typer.BadParameter(f"must be op or step, got {suite!r}", param_hint="--suite")
     pattern = _pattern(filter)
     select_device(device)
-    from parity.benchmark import operators, steps
+    from parity.benchmark import operators
     from parity.reports.terminal import operator_timing_table, step_timing_table
 
     if suite == "step":
+        from parity.benchmark import steps
+
         with console.status("timing a training step"):
             timed_steps = steps.run(max(seconds, 1.0))
         console.print(step_timing_table(timed_steps))
