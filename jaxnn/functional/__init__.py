@@ -49,6 +49,7 @@ from jaxnn.functional.max_pooling import max_pool2d as max_pool2d
 from jaxnn.functional.max_pooling import max_pool2d_with_indices as max_pool2d_with_indices
 from jaxnn.functional.max_pooling import max_pool3d as max_pool3d
 from jaxnn.functional.max_pooling import max_pool3d_with_indices as max_pool3d_with_indices
+from jaxnn.functional.multi_head_attention import multi_head_attention_forward as multi_head_attention_forward
 from jaxnn.functional.normalization import group_norm as group_norm
 from jaxnn.functional.normalization import layer_norm as layer_norm
 from jaxnn.functional.normalization import local_response_norm as local_response_norm
