@@ -3,4 +3,15 @@
 from jaxnn.optim._base import Optimizer as Optimizer
 from jaxnn.optim._base import OptimizerState as OptimizerState
 from jaxnn.optim._groups import param_groups as param_groups
+from jaxnn.optim.adadelta import Adadelta as Adadelta
+from jaxnn.optim.adafactor import Adafactor as Adafactor
+from jaxnn.optim.adagrad import Adagrad as Adagrad
+from jaxnn.optim.adam import Adam as Adam
+from jaxnn.optim.adam import AdamW as AdamW
+from jaxnn.optim.adamax import Adamax as Adamax
+from jaxnn.optim.asgd import ASGD as ASGD
+from jaxnn.optim.nadam import NAdam as NAdam
+from jaxnn.optim.radam import RAdam as RAdam
+from jaxnn.optim.rmsprop import RMSprop as RMSprop
+from jaxnn.optim.rprop import Rprop as Rprop
 from jaxnn.optim.sgd import SGD as SGD

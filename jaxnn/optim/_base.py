@@ -63,10 +63,11 @@ class Optimizer(optax.GradientTransformationExtraArgs):
             if unknown := sorted(group.keys() - defaults.keys() - {"params"}):
                 raise ArgumentError(f"{cls.__name__}: a parameter group sets {unknown}, known are {sorted(defaults)}")
             lr = group["lr"]
-            if isinstance(lr, list | tuple | dict):
+            if isinstance(lr, str | list | tuple | dict):
                 raise TypeError(f"{cls.__name__}: lr must be a number or a schedule, got {type(lr).__name__}")
-            if is_array(lr) and np.size(lr) != 1:
-                raise ArgumentError(f"{cls.__name__}: lr as an array must hold 1 element, got shape {np.shape(lr)}")
+            check_range(f"{cls.__name__}: lr", lr)
+            if "weight_decay" in group:
+                check_range(f"{cls.__name__}: weight_decay", group["weight_decay"])
             if group.get("fused") and (group.get("foreach") or group.get("differentiable")):
                 raise ArgumentError(f"{cls.__name__}: fused goes with neither foreach nor differentiable")
             cls._check(group)
@@ -79,7 +80,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
     @classmethod
     def _check(cls, group: Group) -> None:
-        """Refuse the hyperparameters that torch refuses."""
+        """Refuse the hyperparameters that torch refuses, ``lr`` and ``weight_decay`` apart."""
         raise NotImplementedError
 
     @classmethod
@@ -118,12 +119,13 @@ class _Engine:
 
     def init(self, params: PyTree) -> OptimizerState:
         leaves, tree = jax.tree.flatten(params)
+        bare = OptimizerState(jnp.zeros((), jnp.int32), {}, tuple(schedule.init() for schedule in self.stateful))
+        groups = self.scheduled(bare)
         buffers = [
-            self.optimizer._init(self.groups[i], jnp.asarray(leaf, accumulation_dtype(jnp.result_type(leaf))))
+            self.optimizer._init(groups[i], jnp.asarray(leaf, accumulation_dtype(jnp.result_type(leaf))))
             for i, leaf in zip(self.group_of(params), leaves, strict=True)
         ]
-        schedules = tuple(schedule.init() for schedule in self.stateful)
-        return OptimizerState(jnp.zeros((), jnp.int32), _by_name(tree, buffers), schedules)
+        return bare._replace(buffers=_by_name(tree, buffers))
 
     def update(
         self, updates: PyTree, state: OptimizerState, params: PyTree | None = None, **extra_args: Any
@@ -165,8 +167,8 @@ class _Engine:
 
         def value(entry: Any) -> Any:
             if _is_stateful(entry):
-                return entry(own[id(entry)])
-            return entry(state.step) if callable(entry) else entry
+                return jnp.asarray(entry(own[id(entry)]))
+            return jnp.asarray(entry(state.step)) if callable(entry) else entry
 
         without = [{key: entry for key, entry in group.items() if key != "params"} for group in self.groups]
         # Schedules, optax's too, multiply floats with an integer count.
@@ -199,7 +201,7 @@ def _as_complex(value: Array, like: Array) -> Array:
 
 def is_array(value: Any) -> bool:
     """Whether a hyperparameter is an array, whose value may be unknown while tracing."""
-    return isinstance(value, jax.Array | np.ndarray | np.generic)
+    return isinstance(value, jax.Array | np.ndarray | np.generic) and not isinstance(value, float)
 
 
 def is_zero(value: Any) -> bool:
@@ -207,23 +209,54 @@ def is_zero(value: Any) -> bool:
     return not is_array(value) and not callable(value) and value == 0
 
 
-def check_range(optimizer: str, name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Refuse a known ``value`` outside ``low <= value < high``; a schedule or a traced array passes."""
+def check_range(name: str, value: Any, low: float = 0, high: float = math.inf, ends: str = "[)") -> None:
+    """Refuse a known ``value`` outside an interval, its ``ends`` in or out; a schedule or a traced array passes."""
     if callable(value) or isinstance(value, jax.core.Tracer):
         return
+    if is_array(value) and np.size(value) != 1:
+        raise ArgumentError(f"{name} as an array must hold 1 element, got shape {np.shape(value)}")
     number = float(np.real(value).reshape(())) if is_array(value) else value
-    if not low <= number < high:
-        raise ArgumentError(f"{optimizer}: {name} must be in [{low}, {high}), got {number}")
+    above = low <= number if ends[0] == "[" else low < number
+    below = number <= high if ends[1] == "]" else number < high
+    if not (above and below):
+        raise ArgumentError(f"{name} must be in {ends[0]}{low}, {high}{ends[1]}, got {number}")
+
+
+def check_betas(optimizer: str, betas: Any) -> None:
+    """Refuse decay rates that are not two numbers in [0, 1)."""
+    if not isinstance(betas, tuple | list) or len(betas) != 2:
+        raise ArgumentError(f"{optimizer}: betas must be two numbers, got {betas!r}")
+    for i, beta in enumerate(betas):
+        check_range(f"{optimizer}: betas[{i}]", beta, 0, 1)
 
 
 def loss_gradient(group: Group, grad: Array, param: Array) -> Array:
     """The gradient to descend: negated where ``maximize``, with the L2 penalty ``weight_decay``."""
     descent = -grad if group["maximize"] else grad
-    return descent if is_zero(group["weight_decay"]) else descent + group["weight_decay"] * param
+    if is_zero(group["weight_decay"]) or group.get("decoupled_weight_decay"):
+        return descent
+    return descent + group["weight_decay"] * param
+
+
+def decayed(group: Group, change: Array, param: Array) -> Array:
+    """``change`` and the decoupled weight decay, where the group has it: ``-lr * weight_decay * param``."""
+    if is_zero(group["weight_decay"]) or not group["decoupled_weight_decay"]:
+        return change
+    return change - group["lr"] * group["weight_decay"] * param
+
+
+def lerp(start: Array, end: Array, weight: ArrayLike) -> Array:
+    """``start`` moved towards ``end``."""
+    return start + weight * (end - start)
+
+
+def log_decay(base: Any) -> Any:
+    """``log(base)``, of a Python number to all its digits: ``1 - base`` is what counts, and float32 loses it."""
+    if is_array(base):
+        return jnp.log(base)
+    return math.log(base) if base > 0 else -math.inf
 
 
 def one_minus_power(base: Any, step: Inexact[Array, ""]) -> Inexact[Array, ""]:
-    """``1 - base**step``, exact to the last digits also for a base near one, where the plain formula cancels."""
-    if is_array(base):
-        return -jnp.expm1(step * jnp.log(base))
-    return -jnp.expm1(step * (math.log(base) if base > 0 else -math.inf))
+    """``1 - base**step`` to the last digits also for a base near one, where the plain formula cancels."""
+    return -jnp.expm1(step * log_decay(base))

@@ -24,7 +24,7 @@ class SGD(Optimizer):
 
     .. math:: b_1 = g_1, \quad b_t = \mu b_{t-1} + (1 - \tau) g_t, \quad \theta_t = \theta_{t-1} - \gamma b_t,
 
-    with :math:`g_t + \mu b_t` in place of :math:`b_t` in the last formula for Nesterov's; :math:`g` includes the penalty.
+    with :math:`g_t + \mu b_t` in place of :math:`b_t` in the last formula for Nesterov's; :math:`g` has the penalty.
 
     Differs from ``optax.sgd``: weight decay stands before the momentum, dampening exists and spares the first step, and
     the learning rate is outside the momentum, so that a schedule does not reach past gradients.
@@ -78,8 +78,7 @@ class SGD(Optimizer):
 
     @classmethod
     def _check(cls, group: Group) -> None:
-        for name in ("lr", "momentum", "weight_decay"):
-            check_range("SGD", name, group[name], 0)
+        check_range("SGD: momentum", group["momentum"])
         if group["nesterov"] and (is_zero(group["momentum"]) or not is_zero(group["dampening"])):
             raise ArgumentError(
                 "SGD: nesterov needs a momentum and zero dampening, got "
