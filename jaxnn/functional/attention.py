@@ -12,7 +12,7 @@ from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, check_same_dtype
 from jaxnn.functional.dropouts import check_probability, dropout
 
-BLOCKWISE_FROM = 2**18
+BLOCKWISE_FROM = 2**16
 """Scores of one head (queries times keys) from which attention runs block by block."""
 
 BLOCK_SCORES = 2**20
@@ -88,8 +88,7 @@ def scaled_dot_product_attention(
     if dropout_p == 0.0 and query.shape[-2] * key.shape[-2] >= BLOCKWISE_FROM:
         return _blockwise(query, key, value, mask, is_causal, scale)
     scores = _scores(query, key, mask, scale, 0 if is_causal else None)
-    weights = dropout(_softmax(scores), dropout_p, key=dropout_key)
-    return _averages(weights, value)
+    return _averaged(scores, value, dropout_p, dropout_key)
 
 
 def _check_operands(name: str, query: Array, key: Array, value: Array) -> None:
@@ -135,7 +134,9 @@ def _scores(
 ) -> Float[Array, "... targets sources"]:
     """Scaled and masked scores; ``first`` is the first query's position where the mask is causal, else ``None``."""
     dtype = accumulation_dtype(query.dtype)
-    scores = scale * jnp.matmul(query, key.mT, precision=matmul_precision(), preferred_element_type=dtype)
+    # Half precision is scaled where it does not round, after the product.
+    before, after = (1.0, scale) if query.dtype != dtype else (scale, 1.0)
+    scores = after * jnp.matmul(before * query, key.mT, precision=matmul_precision(), preferred_element_type=dtype)
     if first is not None:
         targets, sources = scores.shape[-2:]
         mask = first + jnp.arange(targets)[:, None] >= jnp.arange(sources)
@@ -145,28 +146,20 @@ def _scores(
     return scores + (jnp.where(mask, 0.0, -jnp.inf).astype(dtype) if mask.dtype == bool else mask.astype(dtype))
 
 
-def _averages(
-    weights: Float[Array, "... targets sources"], value: Float[Array, "... sources value_embed"]
+def _averaged(
+    scores: Float[Array, "... targets sources"],
+    value: Float[Array, "... sources value_embed"],
+    dropout_p: float = 0.0,
+    dropout_key: Key[Array, ""] | None = None,
 ) -> Float[Array, "... targets value_embed"]:
-    output = jnp.matmul(
-        weights.astype(value.dtype), value, precision=matmul_precision(), preferred_element_type=weights.dtype
-    )
-    return output.astype(value.dtype)
-
-
-@jax.custom_jvp
-def _softmax(scores: Float[Array, "... sources"]) -> Float[Array, "... sources"]:
-    """Softmax of the last axis, zero where all of it is minus infinity."""
-    peak = jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf)
+    """The values averaged with the softmax of the scores, zero where a row of scores is minus infinity throughout."""
+    peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf))
     powers = jnp.exp(scores - jnp.where(peak == -jnp.inf, 0.0, peak).astype(scores.dtype))
     total = jnp.sum(powers, axis=-1, keepdims=True)
-    return powers / jnp.where(total == 0, 1.0, total).astype(scores.dtype)
-
-
-@_softmax.defjvp
-def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    weights, (tangent,) = _softmax(*primals), tangents
-    return weights, weights * (tangent - jnp.sum(weights * tangent, axis=-1, keepdims=True))
+    kept = dropout(powers, dropout_p, key=dropout_key).astype(value.dtype)
+    sums = jnp.matmul(kept, value, precision=matmul_precision(), preferred_element_type=scores.dtype)
+    # Normalized last: one division for each output, not for each weight.
+    return (sums / jnp.where(total == 0, 1.0, total).astype(scores.dtype)).astype(value.dtype)
 
 
 def _blockwise(
@@ -179,7 +172,8 @@ def _blockwise(
 ) -> Float[Array, "... targets value_embed"]:
     """Attention with one block of queries at a time, their weights computed anew in the backward pass."""
     batch = jnp.broadcast_shapes(query.shape[:-2], key.shape[:-2], value.shape[:-2])
-    heads = tuple(jnp.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(-1, *x.shape[-2:]) for x in (query, key, value))
+    count = math.prod(batch)
+    heads = (jnp.broadcast_to(x, (*batch, *x.shape[-2:])).reshape(count, *x.shape[-2:]) for x in (query, key, value))
     masks = None if mask is None else jnp.atleast_2d(mask)
     # Which of the masks, flattened, belongs to which head: they are not copied for the heads that share one.
     which = np.zeros(batch, np.int32)
@@ -222,9 +216,9 @@ def _one_head(
             scores = _scores(
                 rows, key[:seen], mask if row_mask is None else row_mask, scale, first if is_causal else None
             )
-            return _averages(_softmax(scores), value[:seen])
+            return _averaged(scores, value[:seen])
 
-        return lax.map(jax.checkpoint(block, prevent_cse=False), jax.tree.map(lambda x: x[start:stop], operands))
+        return lax.map(jax.checkpoint(block), jax.tree.map(lambda x: x[start:stop], operands))
 
     step = -(-count // CAUSAL_RANGES) if is_causal else count
     ranges = [(start, min(start + step, count)) for start in range(0, count, step)]
