@@ -58,14 +58,14 @@ def _built(module: torch.nn.Module, path: str) -> nnx.Module:
     return twin(**arguments(module, twin))
 
 
-def arguments(module: torch.nn.Module, twin: Callable[..., Any]) -> dict[str, Any]:
+def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]:
     """The arguments with which ``twin`` is built like ``module``.
 
     Torch's layers keep what they were built with under the names of their constructors' parameters; the few that do not
     stand in ``RECOVERED``.
     """
     recovered = {}
-    for name in inspect.signature(twin).parameters:
+    for name in list(inspect.signature(twin.__init__).parameters)[1:]:
         if name in ("device", "inplace_", "size_average", "reduce"):
             continue
         if name == "rngs":
@@ -75,7 +75,7 @@ def arguments(module: torch.nn.Module, twin: Callable[..., Any]) -> dict[str, An
         elif (type(module).__name__, name) in RECOVERED:
             recovered[name] = RECOVERED[type(module).__name__, name](module)
         elif name == "bias":
-            recovered[name] = getattr(module, "bias", None) not in (None, False)
+            recovered[name] = getattr(module, "bias", None) is not None
         elif hasattr(module, name):
             recovered[name] = to_jax(getattr(module, name))
     return recovered

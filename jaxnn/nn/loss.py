@@ -3,12 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from flax import nnx
 from jaxtyping import Array, ArrayLike, Inexact, Num, Shaped
 
 from jaxnn import functional
 from jaxnn.functional._argument import check_reduction, legacy_reduction
-from jaxnn.nn.module import Buffer, Module, value
+from jaxnn.nn.module import Module, optional_buffer, value
 
 Input = Inexact[ArrayLike, "..."]
 Target = Num[ArrayLike, "..."]
@@ -377,8 +376,3 @@ class CTCLoss(_Loss):
         return functional.ctc_loss(
             log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity
         )
-
-
-def optional_buffer(array: Num[ArrayLike, "..."] | None) -> Buffer | None:
-    """A buffer, or a None that may become one."""
-    return nnx.data(None) if array is None else Buffer(array)

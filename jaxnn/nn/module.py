@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Key
+from jaxtyping import Array, ArrayLike, Key
 
 from jaxnn import init
 
@@ -54,6 +54,11 @@ class RandomModule(Module):
         if key is not None or self.deterministic or self.rngs is None:
             return key
         return self.rngs()
+
+
+def optional_buffer(array: ArrayLike | None) -> Buffer | None:
+    """A buffer, or a None that may become one."""
+    return nnx.data(None) if array is None else Buffer(jnp.asarray(array))
 
 
 def value(variable: nnx.Variable | None) -> Array | None:

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Int, Key, Num
 from jaxnn import functional
 from jaxnn.functional import ArgumentError
 from jaxnn.functional._argument import n_tuple
-from jaxnn.nn.module import Module, RandomModule, static
+from jaxnn.nn.module import Module, RandomModule, optional_buffer, static, value
 
 Input = Num[ArrayLike, "..."]
 Output = Num[Array, "..."]
@@ -176,7 +176,7 @@ class _FractionalMaxPoolNd(RandomModule):
         self.output_size = None if output_size is None else n_tuple(output_size, n, "output_size")
         self.output_ratio = None if output_ratio is None else _ratios(name, output_ratio, n)
         self.return_indices = return_indices
-        self._random_samples = nnx.data(_random_samples)
+        self._random_samples = optional_buffer(_random_samples)
 
     def __call__(self, input: Input, *, key: Key[Array, ""] | None = None) -> Output | tuple[Output, Int[Array, "..."]]:
         if key is None and self.rngs is not None:
@@ -187,7 +187,7 @@ class _FractionalMaxPoolNd(RandomModule):
             self.output_size,
             self.output_ratio,
             self.return_indices,
-            _random_samples=self._random_samples,
+            _random_samples=value(self._random_samples),
             key=key,
         )
 

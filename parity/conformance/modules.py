@@ -92,7 +92,7 @@ def built(entry: Any, made: Any) -> nnx.Module:
     if kind is None:
         raise NotImplementedError("jaxnn.nn has no layer of this name")
     args, kwargs = torch_tree.tree_map(_argument, (made.args, dict(made.kwargs)))
-    if "rngs" in inspect.signature(kind).parameters:
+    if "rngs" in inspect.signature(kind.__init__).parameters:
         kwargs["rngs"] = nnx.Rngs(0)
     return kind(*args, **kwargs)
 
