@@ -98,13 +98,14 @@ def conformance(
     filter: Annotated[
         str, typer.Option(metavar="REGEX", help="only entries whose name matches, such as '^max_pool'")
     ] = "",
+    database: Annotated[str, typer.Option(help="operators (jaxnn.functional) or modules (jaxnn.nn)")] = "operators",
     dtype: Annotated[str, typer.Option(help="comma-separated: float32, float64")] = "float32,float64",
     stride: Annotated[int, typer.Option(min=1, help="take every so many samples; 1 takes all")] = 1,
     seed: Annotated[int, typer.Option(help="of torch's generator, from which samples are drawn")] = 0,
     failures: Annotated[int, typer.Option(min=0, help="print so many failures of each entry")] = 3,
     json_file: Json = None,
 ) -> None:
-    """Run PyTorch's own operator database against jaxnn.functional.
+    """Run the databases PyTorch tests itself with against jaxnn.
 
     A table of entries: samples, gradients and error inputs passed. Exit code: 0 if all pass, 1 if not.
     """
@@ -113,27 +114,30 @@ def conformance(
     pattern = _pattern(filter)
     import torch
 
-    from parity.conformance.operators import entry_name, functional_entries, pending, run_entry
+    from parity.conformance import databases
     from parity.reports.terminal import conformance_table
 
     names = dtype.split(",")
     if unknown := [name for name in names if name not in ("float32", "float64")]:
         raise typer.BadParameter(f"must be float32 or float64, got {', '.join(unknown)}", param_hint="--dtype")
-    entries = [entry for entry in functional_entries() if pattern.search(entry_name(entry))]
+    chosen = databases().get(database)
+    if chosen is None:
+        raise typer.BadParameter(f"must be {' or '.join(databases())}, got {database!r}", param_hint="--database")
+    entries = [entry for entry in chosen.entries() if pattern.search(chosen.name(entry))]
     if not entries:
         raise typer.BadParameter(f"{filter!r} matches no entry", param_hint="--filter")
-    work = list(pending(entries, [getattr(torch, name) for name in names]))
+    work = [(e, k) for e in entries for k in (getattr(torch, name) for name in names) if k in chosen.dtypes(e)]
     results = []
     with _progress(console) as progress:
         task = progress.add_task("", total=len(work))
         for entry, kind in work:
-            progress.update(task, description=f"{entry_name(entry)} {str(kind).removeprefix('torch.')}")
-            results.append(run_entry(entry, kind, stride=stride, seed=seed))
+            progress.update(task, description=f"{chosen.name(entry)} {str(kind).removeprefix('torch.')}")
+            result = chosen.run(entry, kind, stride=stride, seed=seed)
+            results.append(result)
             progress.advance(task)
-            for line in results[-1].failures[:failures]:
-                console.print(
-                    f"{results[-1].name} {results[-1].dtype}: {line}", markup=False, highlight=False, soft_wrap=True
-                )
+            for line in result.failures[:failures]:
+                said = f"{result.name} {result.dtype}: {line}"
+                console.print(said, markup=False, highlight=False, soft_wrap=True)
     console.print(conformance_table(results))
     if json_file is not None:
         write_json(json_file, {"results": [result.to_dict() for result in results], "stride": stride, "seed": seed})

@@ -6,7 +6,7 @@ torch's weights, and its outputs, gradients and statistics are compared; it must
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from torch.utils import _pytree as torch_tree
 from jaxnn import nn
 from parity import weights
 from parity.arrays import to_jax
-from parity.checking.evaluation import TorchSide, evaluate_jax
+from parity.checking.evaluation import TorchSide, evaluate_jax, is_smooth
 from parity.checking.judgement import judged
 from parity.conformance.result import FLOORS, Result
 from parity.mirroring import mirror
@@ -71,7 +71,7 @@ def _run_input(entry: Any, sample: Any, dtype: torch.dtype, training: bool, wher
             module(*call[0], **call[1])
             twin = mirror(module)
         else:
-            twin = built(entry, made)
+            twin = built(entry, made, dtype)
             nn.load_state_dict(twin, weights.load(module))
             if repr(twin) != repr(module):
                 raise AssertionError(f"prints as {twin!r}, torch as {module!r}")
@@ -86,30 +86,30 @@ def _run_input(entry: Any, sample: Any, dtype: torch.dtype, training: bool, wher
     result.gradients_passed += all(row.passed for row in rows if row.kind == "gradient")
 
 
-def built(entry: Any, made: Any) -> nnx.Module:
-    """The jaxnn layer of the entry's class, from torch's constructor arguments."""
+def built(entry: Any, made: Any, dtype: torch.dtype) -> nnx.Module:
+    """The jaxnn layer of the entry's class, from torch's arguments, tensors among them cast to ``dtype``."""
     kind = getattr(nn, entry.module_cls.__name__, None)
     if kind is None:
         raise NotImplementedError("jaxnn.nn has no layer of this name")
-    args, kwargs = torch_tree.tree_map(_argument, (made.args, dict(made.kwargs)))
+    args, kwargs = torch_tree.tree_map(partial(_argument, dtype), (made.args, dict(made.kwargs)))
     if "rngs" in inspect.signature(kind.__init__).parameters:
         kwargs["rngs"] = nnx.Rngs(0)
     return kind(*args, **kwargs)
 
 
-def _argument(x: Any) -> Any:
+def _argument(dtype: torch.dtype, x: Any) -> Any:
     """A constructor argument: torch's functions become the functions of ``jaxnn.functional``."""
     if callable(x) and getattr(x, "__module__", "").startswith("torch"):
         from jaxnn import functional
 
         return getattr(functional, x.__name__, x)
-    return to_jax(x)
+    return to_jax(x.to(dtype) if is_smooth(x) else x)
 
 
 def _refusal(entry: Any, error_input: Any) -> str:
     made, call = error_input.module_error_input.constructor_input, error_input.module_error_input.forward_input
     try:
-        twin = built(entry, made)
+        twin = built(entry, made, torch.float32)
         if call is not None:
             args, kwargs = torch_tree.tree_map(to_jax, (call.args, call.kwargs))
             twin(*args, **kwargs)
@@ -118,11 +118,3 @@ def _refusal(entry: Any, error_input: Any) -> str:
             return ""
         return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"
     return f"is not refused; torch says {error_input.error_regex!r}"
-
-
-def pending_modules(entries: list[Any], dtypes: list[torch.dtype]) -> Iterator[tuple[Any, torch.dtype]]:
-    """Every entry in each of ``dtypes`` that it supports."""
-    for entry in entries:
-        for dtype in dtypes:
-            if dtype in entry.dtypes:
-                yield entry, dtype

@@ -6,7 +6,7 @@ exception type torch raises.
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -198,11 +198,3 @@ def _described(sample: Any) -> str:
 
     args = [shown(x) for x in (sample.input, *sample.args)]
     return ", ".join([*map(str, args), *(f"{key}={shown(value)}" for key, value in sample.kwargs.items())])
-
-
-def pending(entries: list[Any], dtypes: list[torch.dtype]) -> Iterator[tuple[Any, torch.dtype]]:
-    """Every entry in each of ``dtypes`` that it supports on a CPU."""
-    for entry in entries:
-        for dtype in dtypes:
-            if dtype in entry.supported_dtypes("cpu"):
-                yield entry, dtype

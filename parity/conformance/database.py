@@ -1,0 +1,39 @@
+"""The databases there are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from parity.conformance import operators
+from parity.conformance.result import Result
+
+
+@dataclass(frozen=True)
+class Database:
+    """One of PyTorch's test databases and how it is run.
+
+    Attributes:
+        entries: all of them.
+        name: of an entry.
+        dtypes: those an entry supports on a CPU.
+        run: ``run(entry, dtype, stride=1, seed=0)``.
+    """
+
+    entries: Callable[[], list[Any]]
+    name: Callable[[Any], str]
+    dtypes: Callable[[Any], frozenset[torch.dtype]]
+    run: Callable[..., Result]
+
+
+def databases() -> dict[str, Database]:
+    """By the name the command line knows them under."""
+    return {
+        "operators": Database(
+            operators.functional_entries,
+            operators.entry_name,
+            lambda entry: frozenset(entry.supported_dtypes("cpu")),
+            operators.run_entry,
+        ),
+    }

@@ -1,0 +1,33 @@
+"""PyTorch's databases: a stride of them by default, all of them under ``slow``."""
+
+import pytest
+import torch
+
+from parity.conformance import databases
+
+OPERATORS = databases()["operators"]
+
+
+def work(database):
+    """A parameter for each entry and dtype."""
+    return [
+        pytest.param(entry, dtype, id=f"{database.name(entry)}-{str(dtype).removeprefix('torch.')}")
+        for entry in database.entries()
+        for dtype in (torch.float32, torch.float64)
+        if dtype in database.dtypes(entry)
+    ]
+
+
+@pytest.mark.parametrize(("entry", "dtype"), work(OPERATORS))
+def test_a_stride_of_operator_samples_and_all_error_inputs(entry, dtype):
+    count = sum(1 for _ in entry.sample_inputs("cpu", dtype))
+    result = OPERATORS.run(entry, dtype, stride=max(1, count // (6 if dtype == torch.float32 else 2)))
+    assert result.passed, "\n".join(result.failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(("entry", "dtype"), work(OPERATORS))
+def test_every_operator_sample(entry, dtype, seed):
+    result = OPERATORS.run(entry, dtype, seed=seed)
+    assert result.passed, "\n".join(result.failures)
