@@ -31,14 +31,21 @@ def mirror(torch_module: torch.nn.Module) -> nnx.Module:
     Raises:
         MirrorError: it is, or holds, a module of another class: its path and class are named.
     """
-    twin = _built(torch_module, "")
+    twin = _built(torch_module, "", {})
     _share(torch_module, twin)
     nn.load_state_dict(twin, weights.load(torch_module))
     _set_modes(torch_module, twin)
     return twin
 
 
-def _built(module: torch.nn.Module, path: str) -> nnx.Module:
+def _built(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> nnx.Module:
+    """The twin of ``module`` with weights of its own; a module met before gives the same twin again."""
+    if id(module) not in known:
+        known[id(module)] = _new(module, path, known)
+    return known[id(module)]
+
+
+def _new(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> nnx.Module:
     kind = type(module)
     if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
         raise MirrorError(f"mirror: {_named(path, kind)} has not seen an input yet; call it once, then mirror it")
@@ -48,14 +55,15 @@ def _built(module: torch.nn.Module, path: str) -> nnx.Module:
             f"mirror: {_named(path, kind)} is not a layer of torch.nn that jaxnn has; "
             "parity.port writes the JAX source of any module"
         )
-    children = {name: _built(child, f"{path}.{name}".lstrip(".")) for name, child in module.named_children()}
-    if kind is torch.nn.Sequential:
-        return twin(children)
-    if kind is torch.nn.ModuleList:
-        return twin(children.values())
-    if kind is torch.nn.ModuleDict:
-        return twin(children)
-    return twin(**arguments(module, twin))
+    if kind not in (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict):
+        return twin(**arguments(module, twin))
+    # named_children would leave out a module's second place.
+    children = {
+        name: _built(child, f"{path}.{name}".lstrip("."), known)
+        for name, child in module._modules.items()
+        if child is not None
+    }
+    return twin(children.values()) if kind is torch.nn.ModuleList else twin(children)
 
 
 def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]:
