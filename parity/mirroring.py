@@ -74,7 +74,7 @@ def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]
     """
     recovered = {}
     for name in list(inspect.signature(twin.__init__).parameters)[1:]:
-        if name in ("device", "inplace_", "size_average", "reduce"):
+        if name in ("device", "size_average", "reduce"):
             continue
         if name == "rngs":
             recovered[name] = nnx.Rngs(0)
@@ -83,13 +83,20 @@ def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]
         elif (type(module).__name__, name) in RECOVERED:
             recovered[name] = RECOVERED[type(module).__name__, name](module)
         elif name == "bias":
-            recovered[name] = getattr(module, "bias", None) is not None
+            bias = getattr(module, "bias", None)
+            recovered[name] = bias if isinstance(bias, bool) else bias is not None
         elif hasattr(module, name):
             recovered[name] = to_jax(getattr(module, name))
     return recovered
 
 
-RECOVERED: dict[tuple[str, str], Callable[[Torch], Any]] = {}
+RECOVERED: dict[tuple[str, str], Callable[[Torch], Any]] = {
+    ("AdaptiveLogSoftmaxWithLoss", "cutoffs"): lambda module: module.cutoffs[:-1],
+    ("Embedding", "_freeze"): lambda module: not module.weight.requires_grad,
+    ("LinearCrossEntropyLoss", "bias"): lambda module: module.linear.bias is not None,
+    ("LinearCrossEntropyLoss", "in_features"): lambda module: module.linear.in_features,
+    ("PairwiseDistance", "p"): lambda module: module.norm,
+}
 
 
 def _share(torch_module: torch.nn.Module, twin: nnx.Module) -> None:
