@@ -10,8 +10,12 @@ from jaxnn.optim.adam import Adam as Adam
 from jaxnn.optim.adam import AdamW as AdamW
 from jaxnn.optim.adamax import Adamax as Adamax
 from jaxnn.optim.asgd import ASGD as ASGD
+from jaxnn.optim.lbfgs import LBFGS as LBFGS
+from jaxnn.optim.lbfgs import LBFGSState as LBFGSState
+from jaxnn.optim.muon import Muon as Muon
 from jaxnn.optim.nadam import NAdam as NAdam
 from jaxnn.optim.radam import RAdam as RAdam
 from jaxnn.optim.rmsprop import RMSprop as RMSprop
 from jaxnn.optim.rprop import Rprop as Rprop
 from jaxnn.optim.sgd import SGD as SGD
+from jaxnn.optim.sparse_adam import SparseAdam as SparseAdam

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -49,6 +49,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
 
     defaults: dict[str, Any]
     groups: tuple[Group, ...]
+    _engine: ClassVar[type["Engine"]]
 
     def __init_subclass__(cls) -> None:
         # As a NamedTuple it would be taken apart by jax.tree.map and rebuilt from its functions, without its groups.
@@ -72,7 +73,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
                 raise ArgumentError(f"{cls.__name__}: fused goes with neither foreach nor differentiable")
             cls._check(group)
             merged.append(group)
-        engine = _Engine(cls, tuple(merged))
+        engine = cls._engine(cls, tuple(merged))
         self = super().__new__(cls, engine.init, engine.update)
         self.defaults, self.groups = defaults, tuple(merged)
         self._given = None if groups is None else given
@@ -93,6 +94,21 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         """The update of one parameter at ``step`` (from 1, in the dtype of the arithmetic), schedules filled in."""
         raise NotImplementedError
 
+    @classmethod
+    def _cast(cls, group: Group, dtype: Any) -> Group:
+        """Arrays among the hyperparameters as scalars of ``dtype``; Python's numbers keep all their digits."""
+        # optax.inject_hyperparams makes complex numbers of the hyperparameters of complex parameters.
+        return jax.tree.map(lambda v: jnp.real(v).reshape(()).astype(dtype) if is_array(v) else v, group)
+
+    @classmethod
+    def _apply(cls, rule: Rule, grad: Any, param: Array, buffers: Buffers) -> tuple[Array, Buffers]:
+        """A rule's update of one parameter; as torch does, a complex number is treated as two real ones."""
+        if jnp.shape(grad) != param.shape:
+            raise ArgumentError(f"must have the parameter's shape {param.shape}, got {jnp.shape(grad)}")
+        inputs = jnp.asarray(grad).astype(param.dtype), param, buffers
+        change, after = rule(*jax.tree.map(_as_pairs, inputs))
+        return jax.tree.map(_as_complex, (change, after), (param, buffers))
+
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
         return (), {**self.defaults, "param_groups": self._given}
 
@@ -104,7 +120,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         return "\n".join([*lines, ")"])
 
 
-class _Engine:
+class Engine:
     """Applies a rule to every parameter of a pytree, each with the hyperparameters of its group."""
 
     def __init__(self, optimizer: type[Optimizer], groups: tuple[Group, ...]):
@@ -142,20 +158,15 @@ class _Engine:
         rules: dict[tuple[int, Any], Rule] = {}
         changes, after = [], []
         for k, (i, param, grad) in enumerate(zip(self.group_of(params), leaves, grads, strict=True)):
-            if jnp.shape(grad) != jnp.shape(param):
-                raise ArgumentError(
-                    f"{name}: gradient of {dotted_names(params)[k]!r} must have the parameter's shape "
-                    f"{jnp.shape(param)}, got {jnp.shape(grad)}"
-                )
             dtype = accumulation_dtype(jnp.result_type(param))
             real = jnp.finfo(dtype).dtype
             if (i, real) not in rules:
-                rules[i, real] = self.optimizer._rule(_cast(scheduled[i], real), step.astype(real))
+                rules[i, real] = self.optimizer._rule(self.optimizer._cast(scheduled[i], real), step.astype(real))
             own = {key: column[k] for key, column in columns.items() if column[k] is not None}
-            # As torch does, a complex number is treated as two real ones.
-            inputs = jnp.asarray(grad).astype(dtype), jnp.asarray(param).astype(dtype), own
-            change, new = rules[i, real](*jax.tree.map(_as_pairs, inputs))
-            change, new = jax.tree.map(_as_complex, (change, new), (inputs[1], own))
+            try:
+                change, new = self.optimizer._apply(rules[i, real], grad, jnp.asarray(param).astype(dtype), own)
+            except ArgumentError as problem:
+                raise ArgumentError(f"{name}: gradient of {dotted_names(params)[k]!r} {problem}") from None
             changes.append(change.astype(jnp.result_type(param)))
             after.append(new)
         schedules = tuple(s.update(v, **extra_args) for s, v in zip(self.stateful, state.schedules, strict=True))
@@ -176,6 +187,9 @@ class _Engine:
             return jax.tree.map(value, without, is_leaf=_is_stateful)
 
 
+Optimizer._engine = Engine
+
+
 def _is_stateful(value: Any) -> bool:
     return isinstance(value, optax.schedules.StatefulSchedule) and not isinstance(value, type)
 
@@ -183,12 +197,6 @@ def _is_stateful(value: Any) -> bool:
 def _by_name(tree: Any, buffers: list[Buffers]) -> dict[str, PyTree]:
     names = sorted({name for own in buffers for name in own})
     return {name: tree.unflatten([own.get(name) for own in buffers]) for name in names}
-
-
-def _cast(group: Group, dtype: Any) -> Group:
-    """Arrays among the hyperparameters as scalars of ``dtype``; Python's numbers keep all their digits."""
-    # optax.inject_hyperparams makes complex numbers of the hyperparameters of complex parameters.
-    return jax.tree.map(lambda v: jnp.real(v).reshape(()).astype(dtype) if is_array(v) else v, group)
 
 
 def _as_pairs(value: Array) -> Array:
