@@ -38,10 +38,14 @@ from jaxnn.functional.convolution import conv_tbc as conv_tbc
 from jaxnn.functional.custom import custom_layer as custom_layer
 from jaxnn.functional.custom import custom_sine_layer as custom_sine_layer
 from jaxnn.functional.dropouts import dropout as dropout
+from jaxnn.functional.folding import fold as fold
+from jaxnn.functional.folding import unfold as unfold
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d as fractional_max_pool2d
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d_with_indices as fractional_max_pool2d_with_indices
 from jaxnn.functional.fractional_pooling import fractional_max_pool3d as fractional_max_pool3d
 from jaxnn.functional.fractional_pooling import fractional_max_pool3d_with_indices as fractional_max_pool3d_with_indices
+from jaxnn.functional.grouped_products import grouped_mm as grouped_mm
+from jaxnn.functional.linear_maps import bilinear as bilinear
 from jaxnn.functional.linear_maps import linear as linear
 from jaxnn.functional.max_pooling import max_pool1d as max_pool1d
 from jaxnn.functional.max_pooling import max_pool1d_with_indices as max_pool1d_with_indices
@@ -78,6 +82,10 @@ from jaxnn.functional.rectifiers import rrelu_ as rrelu_
 from jaxnn.functional.rectifiers import softshrink as softshrink
 from jaxnn.functional.rectifiers import threshold as threshold
 from jaxnn.functional.rectifiers import threshold_ as threshold_
+from jaxnn.functional.scaled_products import ScalingType as ScalingType
+from jaxnn.functional.scaled_products import SwizzleType as SwizzleType
+from jaxnn.functional.scaled_products import scaled_grouped_mm as scaled_grouped_mm
+from jaxnn.functional.scaled_products import scaled_mm as scaled_mm
 from jaxnn.functional.softmaxes import gumbel_softmax as gumbel_softmax
 from jaxnn.functional.softmaxes import log_softmax as log_softmax
 from jaxnn.functional.softmaxes import softmax as softmax
