@@ -100,6 +100,10 @@ def multi_head_attention_forward(
     if not batched:
         query, key, value = query[:, None], key[:, None], value[:, None]
     targets, batch, embed = query.shape
+    if in_proj_bias is not None and jnp.shape(in_proj_bias) != (3 * embed,):
+        raise ArgumentError(
+            f"multi_head_attention_forward: in_proj_bias must be {(3 * embed,)}, got {jnp.shape(in_proj_bias)}"
+        )
     _check_sizes(query, key, value, embed_dim_to_check, num_heads, use_separate_proj_weight)
     if use_separate_proj_weight:
         weights = {"q_proj_weight": q_proj_weight, "k_proj_weight": k_proj_weight, "v_proj_weight": v_proj_weight}
@@ -119,10 +123,14 @@ def multi_head_attention_forward(
     if bias_k is not None and bias_v is not None:
         if static_k is not None or static_v is not None:
             raise ExpectationError("multi_head_attention_forward: bias_k cannot join static_k or static_v, got both")
-        k = jnp.concatenate([k, jnp.broadcast_to(jnp.asarray(bias_k), (1, *k.shape[1:]))])
-        v = jnp.concatenate([v, jnp.broadcast_to(jnp.asarray(bias_v), (1, *v.shape[1:]))])
-    q, k, v = (x.reshape(-1, batch, num_heads, embed // num_heads).transpose(1, 2, 0, 3) for x in (q, k, v))
+        k, v = _attached("bias_k", bias_k, k), _attached("bias_v", bias_v, v)
+    q, k, v = (x.reshape(len(x), batch, num_heads, embed // num_heads).transpose(1, 2, 0, 3) for x in (q, k, v))
     k, v = _static("static_k", static_k, k), _static("static_v", static_v, v)
+    if k.shape[2] != v.shape[2]:
+        raise ArgumentError(
+            f"multi_head_attention_forward: keys and values must be as many, got {k.shape[2]} and {v.shape[2]}; "
+            "give static_k and static_v together"
+        )
     if add_zero_attn:
         k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, 1), (0, 0))) for x in (k, v))
     # The attached keys are never hidden.
@@ -146,7 +154,7 @@ def multi_head_attention_forward(
     return output[:, 0], None if attention is None else attention[0]
 
 
-def _check_ranks(query: Array, key: Array, value: Array, padding: Mask | None, mask: Mask | None) -> None:
+def _check_ranks(query: Array, key: Array, value: Array, padding: ArrayLike | None, mask: ArrayLike | None) -> None:
     ranks = (query.ndim, key.ndim, value.ndim)
     if ranks not in ((2, 2, 2), (3, 3, 3)):
         raise ExpectationError(
@@ -216,7 +224,7 @@ def _projected_separately(
     return projected
 
 
-def _additive(name: str, mask: Mask | None, dtype: jnp.dtype) -> Array | None:
+def _additive(name: str, mask: ArrayLike | None, dtype: jnp.dtype) -> Array | None:
     """The mask as numbers to add: minus infinity where a boolean mask hides."""
     if mask is None:
         return None
@@ -228,7 +236,7 @@ def _additive(name: str, mask: Mask | None, dtype: jnp.dtype) -> Array | None:
     return mask
 
 
-def _attention_mask(mask: Mask | None, shape: tuple[int, int, int], dtype: jnp.dtype) -> Array | None:
+def _attention_mask(mask: ArrayLike | None, shape: tuple[int, int, int], dtype: jnp.dtype) -> Array | None:
     added = _additive("attn_mask", mask, dtype)
     if added is not None and added.shape not in (shape, shape[1:]):
         raise ArgumentError(
@@ -236,6 +244,13 @@ def _attention_mask(mask: Mask | None, shape: tuple[int, int, int], dtype: jnp.d
             f"got {added.shape}"
         )
     return added
+
+
+def _attached(name: str, bias: ArrayLike, projected: Array) -> Array:
+    bias, embed = jnp.asarray(bias), projected.shape[2]
+    if bias.shape not in ((embed,), (1, embed), (1, 1, embed)):
+        raise ArgumentError(f"multi_head_attention_forward: {name} must be {(1, 1, embed)}, got {bias.shape}")
+    return jnp.concatenate([projected, jnp.broadcast_to(bias, (1, *projected.shape[1:]))])
 
 
 def _static(name: str, static: ArrayLike | None, projected: Array) -> Array:
