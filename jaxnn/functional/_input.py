@@ -1,7 +1,7 @@
 """What operators on one array ask of it: the dtypes they take, the dtype they compute in, the axis they are told."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Inexact, Shaped
+from jaxtyping import Array, ArrayLike, Float, Inexact, Shaped
 
 from jaxnn.functional._argument import accumulation_dtype
 
@@ -31,3 +31,8 @@ def checked_axis(name: str, dim: int, ndim: int) -> int:
     if not -ndim <= dim < ndim:
         raise IndexError(f"{name}: dim must lie in [{-ndim}, {ndim - 1}], got {dim}")
     return dim % ndim
+
+
+def magnitude(x: Inexact[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The absolute value with torch's derivative at zero, which is 0; JAX's own is 1."""
+    return jnp.abs(x) if jnp.iscomplexobj(x) else x * jnp.sign(x)

@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Num, Shaped
 
 from jaxnn.functional._argument import ArgumentError
-from jaxnn.functional._input import checked_axis, default_float, floating, widened
+from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
 
 # Klambauer et al. (2017): the two constants that make zero mean and unit variance a fixed point.
 _SELU_ALPHA = 1.6732632423543772848170429916717
@@ -140,7 +140,9 @@ def mish(input: Float[ArrayLike, "*shape"], inplace: bool = False) -> Float[Arra
     return (x * (n / (n + 2))).astype(input.dtype)
 
 
-def softplus(input: Float[ArrayLike, "*shape"], beta: float = 1, threshold: float = 20) -> Float[Array, "*shape"]:
+def softplus(
+    input: Float[ArrayLike, "*shape"], beta: int | float = 1, threshold: int | float = 20
+) -> Float[Array, "*shape"]:
     r"""Smooth bend from 0 into the identity.
 
     .. math:: y = \tfrac1\beta \log(1 + e^{\beta x})
@@ -248,7 +250,7 @@ def softsign(input: Num[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
         # Torch adds before it converts, so that the largest integers wrap round.
         return default_float(input) / default_float(jnp.abs(input) + 1)
     x = widened(input)
-    return (x / (jnp.abs(x) + 1).astype(x.dtype)).astype(input.dtype)
+    return (x / (magnitude(x) + 1).astype(x.dtype)).astype(input.dtype)
 
 
 def glu(input: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "..."]:
@@ -298,9 +300,10 @@ def _expm1(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 @_expm1.defjvp
 def _expm1_jvp(primals: tuple, tangents: tuple) -> tuple:
-    # JAX's own derivative, expm1(x) + 1, cancels where x is well below zero.
+    # JAX's own derivative, expm1(x) + 1, cancels where x is well below zero. The selection leaves the second derivative
+    # at zero to the straight piece, as torch does.
     (x,), (tangent,) = primals, tangents
-    return jnp.expm1(x), tangent * jnp.exp(x)
+    return _expm1(x), tangent * jnp.exp(jnp.where(x == 0, 0, x))
 
 
 @jax.custom_jvp

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, promoted
-from jaxnn.functional._input import checked_axis, default_float, floating, widened
+from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
 
 
 def layer_norm(
@@ -299,17 +299,17 @@ def _quotient_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 def _p_norm(x: Inexact[Array, "*shape"], p: float, axes: tuple[int, ...]) -> Float[Array, "..."]:
     # Every root and power is taken of a number put in the place of zero, which keeps the gradient there zero.
-    magnitude = jnp.abs(x)
+    size = magnitude(x)
     if p == 1 or (p != 0 and all(x.shape[axis] == 1 for axis in axes)):
-        return jnp.sum(magnitude, axes, keepdims=True)
+        return jnp.sum(size, axes, keepdims=True)
     if p == 2:
         total = jnp.sum(x * x if not jnp.iscomplexobj(x) else x.real**2 + x.imag**2, axes, keepdims=True)
         return jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total)))
     if math.isinf(p):
-        return (jnp.max if p > 0 else jnp.min)(magnitude, axes, keepdims=True)
-    zero = magnitude == 0
+        return (jnp.max if p > 0 else jnp.min)(size, axes, keepdims=True)
+    zero = size == 0
     if p == 0:
-        return jnp.sum(~zero, axes, keepdims=True).astype(magnitude.dtype)
-    powers = jnp.where(zero, 0 if p > 0 else jnp.inf, jnp.where(zero, 1, magnitude) ** p)
+        return jnp.sum(~zero, axes, keepdims=True).astype(size.dtype)
+    powers = jnp.where(zero, 0 if p > 0 else jnp.inf, jnp.where(zero, 1, size) ** p)
     total = jnp.sum(powers, axes, keepdims=True)
     return jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p))

@@ -18,7 +18,7 @@ from jaxnn.functional._input import floating, widened
 
 
 def threshold(
-    input: Real[ArrayLike, "*shape"], threshold: float, value: float, inplace: bool = False
+    input: Real[ArrayLike, "*shape"], threshold: int | float, value: int | float, inplace: bool = False
 ) -> Real[Array, "*shape"]:
     r"""Keep what lies above ``threshold``, replace the rest by ``value``.
 
@@ -80,7 +80,7 @@ def relu6(input: Real[ArrayLike, "*shape"], inplace: bool = False) -> Real[Array
 
 
 def hardtanh(
-    input: Real[ArrayLike, "*shape"], min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False
+    input: Real[ArrayLike, "*shape"], min_val: int | float = -1.0, max_val: int | float = 1.0, inplace: bool = False
 ) -> Real[Array, "*shape"]:
     r"""Confine to ``[min_val, max_val]``.
 
@@ -314,11 +314,12 @@ def _not_boolean(name: str, input: ArrayLike) -> Array:
     return array
 
 
-def _as_dtype(name: str, number: float, dtype: jnp.dtype) -> Real[Array, ""]:
+def _as_dtype(name: str, number: int | float, dtype: jnp.dtype) -> Real[Array, ""]:
     if jnp.issubdtype(dtype, jnp.integer):
-        # As C++ converts: towards zero, and what is negative wraps round in unsigned integers.
+        # As C++ converts: a fraction towards zero, and a negative integer wraps round where there is no sign.
         limits = jnp.iinfo(dtype)
-        fits = (int(limits.min) or -int(limits.max)) <= number <= int(limits.max)
+        least = int(limits.min) or (-int(limits.max) if isinstance(number, int) else 0)
+        fits = least <= number <= int(limits.max)
     else:
         fits = not math.isfinite(number) or abs(number) <= float(jnp.finfo(dtype).max)
     if not fits:
