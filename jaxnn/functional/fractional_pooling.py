@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Int, Key, Num
 
 from jaxnn.functional import _random
-from jaxnn.functional._argument import ArgumentError
+from jaxnn.functional._argument import ArgumentError, accumulation_dtype
 from jaxnn.functional._windowed_max import windowed_max
 from jaxnn.functional._windows import check_axes, check_floating, check_not_empty, default_integer, exact_tuple
 
@@ -19,7 +19,7 @@ def fractional_max_pool2d(
     input: Num[ArrayLike, "..."],
     kernel_size: int | Sequence[int],
     output_size: int | Sequence[int] | None = None,
-    output_ratio: float | Sequence[float] | None = None,
+    output_ratio: int | float | Sequence[int | float] | None = None,
     return_indices: bool = False,
     _random_samples: Float[ArrayLike, "..."] | None = None,
     *,
@@ -64,7 +64,7 @@ def fractional_max_pool3d(
     input: Num[ArrayLike, "..."],
     kernel_size: int | Sequence[int],
     output_size: int | Sequence[int] | None = None,
-    output_ratio: float | Sequence[float] | None = None,
+    output_ratio: int | float | Sequence[int | float] | None = None,
     return_indices: bool = False,
     _random_samples: Float[ArrayLike, "..."] | None = None,
     *,
@@ -84,7 +84,7 @@ def fractional_max_pool2d_with_indices(
     input: Num[ArrayLike, "..."],
     kernel_size: int | Sequence[int],
     output_size: int | Sequence[int] | None = None,
-    output_ratio: float | Sequence[float] | None = None,
+    output_ratio: int | float | Sequence[int | float] | None = None,
     return_indices: bool = False,
     _random_samples: Float[ArrayLike, "..."] | None = None,
     *,
@@ -103,7 +103,7 @@ def fractional_max_pool3d_with_indices(
     input: Num[ArrayLike, "..."],
     kernel_size: int | Sequence[int],
     output_size: int | Sequence[int] | None = None,
-    output_ratio: float | Sequence[float] | None = None,
+    output_ratio: int | float | Sequence[int | float] | None = None,
     return_indices: bool = False,
     _random_samples: Float[ArrayLike, "..."] | None = None,
     *,
@@ -124,7 +124,7 @@ def _fractional_max_pool(
     input: ArrayLike,
     kernel_size: int | Sequence[int],
     output_size: int | Sequence[int] | None,
-    output_ratio: float | Sequence[float] | None,
+    output_ratio: int | float | Sequence[int | float] | None,
     samples: ArrayLike | None,
     key: Key[Array, ""] | None,
 ) -> tuple[Array, Array]:
@@ -194,7 +194,7 @@ def _starts(samples: Array, size: int, kernel: int, output: int) -> Array:
     if output == 1:
         return last
     dtype = samples.dtype
-    u = samples[..., None].astype(jnp.promote_types(dtype, jnp.float32))
+    u = samples[..., None].astype(accumulation_dtype(dtype))
 
     def rounded(value: Array) -> Array:
         # torch rounds every step to the input's dtype; XLA would keep the excess precision.

@@ -90,7 +90,7 @@ def avg_pool3d(
 
 def lp_pool1d(
     input: Num[ArrayLike, "*batch channels length"],
-    norm_type: float,
+    norm_type: int | float,
     kernel_size: int,
     stride: int | Sequence[int] | None = None,
     ceil_mode: bool = False,
@@ -122,7 +122,7 @@ def lp_pool1d(
 
 def lp_pool2d(
     input: Num[ArrayLike, "*batch channels height width"],
-    norm_type: float,
+    norm_type: int | float,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     ceil_mode: bool = False,
@@ -136,7 +136,7 @@ def lp_pool2d(
 
 def lp_pool3d(
     input: Num[ArrayLike, "*batch channels depth height width"],
-    norm_type: float,
+    norm_type: int | float,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None = None,
     ceil_mode: bool = False,
@@ -208,7 +208,7 @@ def _lp_pool(
     name: str,
     n: int,
     input: ArrayLike,
-    norm_type: float,
+    norm_type: int | float,
     kernel_size: int | Sequence[int],
     stride: int | Sequence[int] | None,
     ceil_mode: bool,

@@ -144,18 +144,18 @@ def _output_size(
 def _placed(x: Array, places: Array, size: int) -> Array:
     """Row by row ``x`` at ``places`` of ``size`` and zero elsewhere; NaN all over a row with a place outside."""
     outside = (places < 0) | (places >= size)
-    background = jnp.where(jnp.any(outside, 1), jnp.array(jnp.nan, x.dtype), jnp.zeros((), x.dtype))
-    return _scattered(jnp.broadcast_to(background[:, None], (len(x), size)), x, jnp.where(outside, size, places))
+    placed = _scattered(x, jnp.where(outside, size, places), size)
+    return jnp.where(jnp.any(outside, 1, keepdims=True), jnp.array(jnp.nan, x.dtype), placed)
 
 
-@jax.custom_jvp
-def _scattered(background: Array, x: Array, places: Array) -> Array:
-    return jax.vmap(lambda row, place, values: row.at[place].set(values, mode="drop"))(background, places, x)
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
+def _scattered(x: Array, places: Array, size: int) -> Array:
+    return jax.vmap(lambda row, place: jnp.zeros(size, x.dtype).at[place].set(row, mode="drop"))(x, places)
 
 
 @_scattered.defjvp
-def _scattered_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> tuple[Array, Array]:
-    (background, _, places), (_, dx, _) = primals, tangents
+def _scattered_jvp(size: int, primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (x, places), (dx, _) = primals, tangents
     # A sum where places agree: its transpose hands the gradient to each of them, as torch does.
-    spread = jax.vmap(lambda row, place, values: row.at[place].add(values, mode="drop"))
-    return _scattered(*primals), spread(jnp.zeros_like(background), places, dx)
+    spread = jax.vmap(lambda row, place: jnp.zeros(size, dx.dtype).at[place].add(row, mode="drop"))
+    return _scattered(x, places, size), spread(dx, places)
