@@ -44,7 +44,13 @@ from jaxnn.functional.fractional_pooling import fractional_max_pool2d as fractio
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d_with_indices as fractional_max_pool2d_with_indices
 from jaxnn.functional.fractional_pooling import fractional_max_pool3d as fractional_max_pool3d
 from jaxnn.functional.fractional_pooling import fractional_max_pool3d_with_indices as fractional_max_pool3d_with_indices
+from jaxnn.functional.grid_sampling import affine_grid as affine_grid
+from jaxnn.functional.grid_sampling import grid_sample as grid_sample
 from jaxnn.functional.grouped_products import grouped_mm as grouped_mm
+from jaxnn.functional.interpolation import interpolate as interpolate
+from jaxnn.functional.interpolation import upsample as upsample
+from jaxnn.functional.interpolation import upsample_bilinear as upsample_bilinear
+from jaxnn.functional.interpolation import upsample_nearest as upsample_nearest
 from jaxnn.functional.linear_maps import bilinear as bilinear
 from jaxnn.functional.linear_maps import linear as linear
 from jaxnn.functional.max_pooling import max_pool1d as max_pool1d
@@ -60,6 +66,10 @@ from jaxnn.functional.normalization import local_response_norm as local_response
 from jaxnn.functional.normalization import normalize as normalize
 from jaxnn.functional.normalization import rms_norm as rms_norm
 from jaxnn.functional.padding import pad as pad
+from jaxnn.functional.pixel_shuffling import channel_shuffle as channel_shuffle
+from jaxnn.functional.pixel_shuffling import native_channel_shuffle as native_channel_shuffle
+from jaxnn.functional.pixel_shuffling import pixel_shuffle as pixel_shuffle
+from jaxnn.functional.pixel_shuffling import pixel_unshuffle as pixel_unshuffle
 from jaxnn.functional.pooling import avg_pool1d as avg_pool1d
 from jaxnn.functional.pooling import avg_pool2d as avg_pool2d
 from jaxnn.functional.pooling import avg_pool3d as avg_pool3d

@@ -40,8 +40,8 @@ def pad(
 
     Raises:
         ArgumentError: ``pad`` has an odd length or names more axes than there are, a crop leaves less than nothing (for
-            reflect and replicate, leaves nothing at all), a reflection is as wide as its axis, a wrap is wider than its axis,
-            ``value`` is given beside another mode than constant or does not fit the dtype.
+            reflect and replicate, leaves nothing at all), a reflection is as wide as its axis, a wrap is wider than its
+            axis, ``value`` is given beside another mode than constant or does not fit the dtype.
         NotImplementedError: the mode is unknown, or not to be had for that many axes or that dtype.
 
     Source: ``torch.nn.functional.pad``.

@@ -1,0 +1,211 @@
+"""Images, sequences and volumes brought to another size."""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Num
+
+from jaxnn.functional import _resampling
+from jaxnn.functional._argument import ArgumentError, accumulation_dtype
+from jaxnn.functional._resampling import Resized, Table
+from jaxnn.functional.adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+
+_AXES = {"linear": 1, "bilinear": 2, "bicubic": 2, "lanczos": 2, "trilinear": 3}
+_AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
+
+
+def interpolate(
+    input: Num[ArrayLike, "batch channels *spatial"],
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Num[Array, "batch channels *output"]:
+    r"""Bring the spatial axes to another size.
+
+    .. math:: y_p = \sum_q k(u_p - q)\, x_q, \quad u_p = (p + \tfrac12) \cdot \text{step} - \tfrac12
+        \text{, or with aligned corners } p \cdot \text{step}
+
+    axis by axis. The step is the inverse of ``scale_factor``, or input size over output size (with aligned corners,
+    their sizes less one).
+
+    Args:
+        input: ``(batch, channels, *spatial)`` with one to three spatial axes, floating point; uint8 also in modes
+            nearest, nearest-exact, bilinear, bicubic and lanczos, rounded.
+        size: of the output, in pixels, for all axes or for each.
+        scale_factor: output size over input size, for all axes or for each, in place of ``size``.
+        mode: ``"nearest"`` (the pixel below, as OpenCV has it), ``"nearest-exact"``, ``"linear"`` (one axis),
+            ``"bilinear"``, ``"bicubic"``, ``"lanczos"`` (two), ``"trilinear"`` (three), ``"area"`` (adaptive average
+            pooling).
+        align_corners: whether corner pixels lie on corner pixels by their centres, in the linear and cubic modes.
+        recompute_scale_factor: take the step from the sizes, not from ``scale_factor``.
+        antialias: widen the kernel where the image shrinks; modes bilinear, bicubic and lanczos.
+
+    Returns:
+        ``(batch, channels, *size)``.
+
+    Raises:
+        ArgumentError: not exactly one of ``size`` and ``scale_factor`` is given or it does not fit the axes, an option
+            does not go with the mode, or an axis but the batch is empty.
+        TypeError: ``size`` holds something else than integers.
+        NotImplementedError: the mode is unknown or not for that many axes, or the dtype not for the mode.
+
+    Source: ``torch.nn.functional.interpolate``.
+    """
+    input = jnp.asarray(input)
+    spatial = input.shape[2:]
+    if mode not in _AXES and align_corners is not None:
+        raise ArgumentError(
+            f"interpolate: align_corners goes with the linear and cubic modes only, got "
+            f"align_corners={align_corners} beside mode={mode!r}"
+        )
+    if recompute_scale_factor and size is not None:
+        raise ArgumentError("interpolate: recompute_scale_factor goes with scale_factor, got size")
+    resized = _resized(spatial, size, scale_factor)
+    if mode == "area" or recompute_scale_factor:
+        resized = [axis._replace(factor=None) for axis in resized]
+    if antialias and (mode not in ("bilinear", "bicubic", "lanczos") or input.ndim != 4):
+        raise ArgumentError(
+            f"interpolate: antialias goes with modes 'bilinear', 'bicubic' and 'lanczos' and input of 4 axes, "
+            f"got mode={mode!r} and input of shape {input.shape}"
+        )
+    known = mode in ("nearest", "nearest-exact", "area")
+    if not (1 <= len(spatial) <= 3 and (known or _AXES.get(mode) == len(spatial))):
+        raise NotImplementedError(
+            f"interpolate: mode={mode!r} is not to be had for input of {input.ndim} axes; there are nearest, "
+            f"nearest-exact and area for 3 to 5, linear for 3, bilinear, bicubic and lanczos for 4, trilinear for 5"
+        )
+    if mode == "area":
+        return _AREA[len(spatial)](input, [axis.output for axis in resized])
+    if mode == "lanczos" and (align_corners or not antialias):
+        raise ArgumentError("interpolate: mode='lanczos' needs antialias=True and no align_corners=True")
+    if input.shape[1] == 0 or min(spatial) == 0 or min(axis.output for axis in resized) <= 0:
+        raise ArgumentError(
+            f"interpolate: sizes must be positive, got input of shape {input.shape} "
+            f"and output {tuple(axis.output for axis in resized)}"
+        )
+    _check_dtype(input, mode)
+    if known:
+        return _copied(input, resized, exact=mode == "nearest-exact")
+    return _weighted(input, _tables(resized, mode, bool(align_corners), antialias))
+
+
+def upsample(
+    input: Num[ArrayLike, "batch channels *spatial"],
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Num[Array, "batch channels *output"]:
+    """:func:`interpolate` by its older name.
+
+    Source: ``torch.nn.functional.upsample``.
+    """
+    return interpolate(input, size, scale_factor, mode, align_corners)
+
+
+def upsample_nearest(
+    input: Num[ArrayLike, "batch channels *spatial"],
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+) -> Num[Array, "batch channels *output"]:
+    """:func:`interpolate` in mode nearest.
+
+    Source: ``torch.nn.functional.upsample_nearest``.
+    """
+    return interpolate(input, size, scale_factor, mode="nearest")
+
+
+def upsample_bilinear(
+    input: Num[ArrayLike, "batch channels height width"],
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+) -> Num[Array, "batch channels output_height output_width"]:
+    """:func:`interpolate` in mode bilinear with aligned corners.
+
+    Source: ``torch.nn.functional.upsample_bilinear``.
+    """
+    return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
+
+
+def _resized(
+    spatial: tuple[int, ...], size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None
+) -> list[Resized]:
+    if (size is None) == (scale_factor is None):
+        raise ArgumentError(
+            f"interpolate: one of size and scale_factor must be given, got size={size} and scale_factor={scale_factor}"
+        )
+    name, given = ("size", size) if scale_factor is None else ("scale_factor", scale_factor)
+    values = tuple(given) if isinstance(given, Sequence) else (given,) * len(spatial)
+    if len(values) != len(spatial):
+        raise ArgumentError(f"interpolate: {name} must have a value for each of the axes {spatial}, got {given}")
+    if scale_factor is None:
+        return [Resized(n, operator.index(v), None) for n, v in zip(spatial, values, strict=True)]
+    return [Resized(n, int(n * v), float(v)) for n, v in zip(spatial, values, strict=True)]
+
+
+def _check_dtype(input: Array, mode: str) -> None:
+    if input.dtype == jnp.uint8 and mode not in ("linear", "trilinear"):
+        return
+    if not jnp.issubdtype(input.dtype, jnp.floating):
+        raise NotImplementedError(f"interpolate: mode={mode!r} is not for input of dtype {input.dtype}")
+
+
+def _copied(input: Array, resized: list[Resized], exact: bool) -> Array:
+    # torch's kernel for images whose height and width sum up to so little rounds in its own way.
+    small_image = len(resized) == 2 and sum(axis.output for axis in resized) <= 128
+    dtype = np.dtype(accumulation_dtype(input.dtype)) if input.dtype != jnp.uint8 else np.dtype(np.float32)
+    for place, axis in enumerate(resized, 2):
+        index = _resampling.nearest(axis, exact, dtype, small_image)
+        times = axis.output // axis.size
+        if np.array_equal(index, np.arange(axis.size * times) // max(times, 1)):
+            # Whole copies need no gather, nor their gradient a scatter.
+            input = jnp.repeat(input, times, place)
+        else:
+            input = jnp.take(input, index, place, mode="clip")
+    return input
+
+
+def _tables(resized: list[Resized], mode: str, align_corners: bool, antialias: bool) -> list[Table | None]:
+    """A table for each axis, none where the axis stays as it is."""
+    if antialias:
+        filter, reach = _FILTERS[mode]
+        made = [_resampling.antialiased(axis, align_corners, filter, reach) for axis in resized]
+        return [None if axis.output == axis.size else table for axis, table in zip(resized, made, strict=True)]
+    if mode == "bicubic":
+        return [_resampling.cubic(axis, align_corners) for axis in resized]
+    return [None if axis.output == axis.size else _resampling.linear(axis, align_corners) for axis in resized]
+
+
+_FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
+    "bilinear": (_resampling.triangle, 1),
+    "bicubic": (_resampling.sharper_cubic, 2),
+    "lanczos": (_resampling.lanczos, 3),
+}
+
+
+def _weighted(input: Array, tables: list[Table | None]) -> Array:
+    dtype = jnp.float32 if input.dtype == jnp.uint8 else accumulation_dtype(input.dtype)
+    output = input.astype(dtype)
+    # The last axis first: what is gathered along the others is then whole rows of memory.
+    for place, table in reversed(list(enumerate(tables, 2))):
+        if table is not None:
+            output = _read(output, place, table)
+    if input.dtype == jnp.uint8:
+        output = jnp.clip(jnp.round(output), 0, 255)
+    return output.astype(input.dtype)
+
+
+def _read(input: Array, place: int, table: Table) -> Array:
+    """The weighted sum, along one axis, of the pixels a table names."""
+    shape = [-1 if i == place else 1 for i in range(input.ndim)]
+
+    def tap(index: np.ndarray, weight: np.ndarray) -> Array:
+        return jnp.take(input, index, place, mode="clip") * weight.astype(input.dtype).reshape(shape)
+
+    return functools.reduce(operator.add, map(tap, table.index.T, table.weight.T))
