@@ -58,7 +58,7 @@ def max_pool1d(
 
     Source: ``torch.nn.functional.max_pool1d``.
     """
-    pool = max_pool1d_with_indices if return_indices else partial(_max_pool, "max_pool1d", 1)
+    pool = max_pool1d_with_indices if return_indices else partial(max_pool, "max_pool1d", 1)
     return pool(input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -75,7 +75,7 @@ def max_pool2d(
 
     Source: ``torch.nn.functional.max_pool2d``.
     """
-    pool = max_pool2d_with_indices if return_indices else partial(_max_pool, "max_pool2d", 2)
+    pool = max_pool2d_with_indices if return_indices else partial(max_pool, "max_pool2d", 2)
     return pool(input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -92,7 +92,7 @@ def max_pool3d(
 
     Source: ``torch.nn.functional.max_pool3d``.
     """
-    pool = max_pool3d_with_indices if return_indices else partial(_max_pool, "max_pool3d", 3)
+    pool = max_pool3d_with_indices if return_indices else partial(max_pool, "max_pool3d", 3)
     return pool(input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
@@ -144,7 +144,8 @@ def max_pool3d_with_indices(
     return _max_pool_with_indices("max_pool3d", 3, input, kernel_size, stride, padding, dilation, ceil_mode)
 
 
-def _max_pool(name: str, n: int, input: ArrayLike, *geometry: Any) -> Array:
+def max_pool(name: str, n: int, input: ArrayLike, *geometry: Any) -> Array:
+    """:func:`max_pool1d` over the last ``n`` axes, for the function called ``name``."""
     return _maxima(*_steps(name, n, input, *geometry))
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Num, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, n_tuple
 from jaxnn.functional._windows import Window, default_integer, windows
-from jaxnn.functional.max_pooling import max_pool1d, max_pool2d, max_pool3d
+from jaxnn.functional.max_pooling import max_pool
 
 
 def avg_pool1d(
@@ -217,9 +217,8 @@ def _lp_pool(
     if not jnp.issubdtype(x.dtype, jnp.floating) and isinstance(norm_type, float):
         x = x.astype(jnp.float32)
     if math.isinf(norm_type):
-        max_pool = (max_pool1d, max_pool2d, max_pool3d)[n - 1]
         sign = 1 if norm_type > 0 else -1
-        return sign * max_pool(sign * jnp.abs(x), kernel_size, stride, 0, 1, ceil_mode)
+        return sign * max_pool(name, n, sign * jnp.abs(x), kernel_size, stride, 0, 1, ceil_mode)
     root = 1.0 / norm_type
     mean = _avg_pool(name, n, _power(x, norm_type), kernel_size, stride, 0, ceil_mode, True, None)
     sums = mean * math.prod(n_tuple(kernel_size, n, f"{name}: kernel_size"))
@@ -231,7 +230,7 @@ def _lp_pool(
     return jnp.where(zero, jnp.full_like(powered, 0.0 if root > 0 else jnp.inf), powered)
 
 
-def _power(x: Array, exponent: float) -> Array:
+def _power(x: Array, exponent: int | float) -> Array:
     if exponent == 0.5:
         return jnp.sqrt(x)
     if float(exponent).is_integer():
