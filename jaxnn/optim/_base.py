@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,7 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         jax.tree_util.register_static(cls)
 
     @classmethod
-    def _of(cls, defaults: dict[str, Any], groups: Groups | None) -> Self:
+    def _of(cls, defaults: dict[str, Any], groups: Groups | None) -> Any:
         """The optimizer with these hyperparameters; ``groups`` override them for some parameters."""
         given = param_groups(groups) if groups is not None else ({},)
         merged = []
@@ -217,7 +217,7 @@ def is_zero(value: Any) -> bool:
     return not is_array(value) and not callable(value) and value == 0
 
 
-def check_range(name: str, value: Any, low: float = 0, high: float = math.inf, ends: str = "[)") -> None:
+def check_range(name: str, value: Any, low: float | int = 0, high: float | int = math.inf, ends: str = "[)") -> None:
     """Refuse a known ``value`` outside an interval, its ``ends`` in or out; a schedule or a traced array passes."""
     if callable(value) or isinstance(value, jax.core.Tracer):
         return

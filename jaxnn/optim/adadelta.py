@@ -1,7 +1,5 @@
 """Adadelta."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -57,7 +55,7 @@ class Adadelta(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Adadelta":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,5 @@
 """Adafactor."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -52,7 +50,7 @@ class Adafactor(Optimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Adafactor":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,5 @@
 """Adagrad."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -57,7 +55,7 @@ class Adagrad(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Adagrad":
         """See the class."""
         defaults = {
             "lr": lr,

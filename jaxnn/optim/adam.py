@@ -1,7 +1,5 @@
 """Adam, with the L2 penalty or decoupled weight decay."""
 
-from typing import Any, Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -70,7 +68,7 @@ class Adam(Optimizer):
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Adam":
         """See the class."""
         defaults = {
             "lr": lr,
@@ -159,9 +157,14 @@ class AdamW(Adam):
         differentiable: bool = False,
         fused: bool | None = None,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "AdamW":
         """See the class."""
-        options: dict[str, Any] = {
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "amsgrad": amsgrad,
             "foreach": foreach,
             "maximize": maximize,
             "capturable": capturable,
@@ -169,4 +172,4 @@ class AdamW(Adam):
             "fused": fused,
             "decoupled_weight_decay": True,
         }
-        return super().__new__(cls, lr, betas, eps, weight_decay, amsgrad, **options, param_groups=param_groups)
+        return cls._of(defaults, param_groups)

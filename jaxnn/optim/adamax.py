@@ -1,7 +1,5 @@
 """Adamax."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -57,7 +55,7 @@ class Adamax(Optimizer):
         differentiable: bool = False,
         capturable: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Adamax":
         """See the class."""
         defaults = {
             "lr": lr,

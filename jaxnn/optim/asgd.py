@@ -1,7 +1,5 @@
 """Averaged stochastic gradient descent."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -49,7 +47,7 @@ class ASGD(Optimizer):
         capturable: bool = False,
         *,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "ASGD":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,7 @@
 """Limited-memory BFGS."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -276,7 +276,7 @@ class LBFGS(Optimizer):
         line_search_fn: str | None = None,
         *,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "LBFGS":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,7 @@
 """Muon: momentum, orthogonalised."""
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +55,7 @@ class Muon(Optimizer):
         adjust_lr_fn: str | None = None,
         *,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Muon":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,6 @@
 """Adam with Nesterov's momentum."""
 
 import math
-from typing import Self
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -65,7 +64,7 @@ class NAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "NAdam":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,6 +1,6 @@
 """Rectified Adam."""
 
-from typing import Any, Self
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +68,7 @@ class RAdam(Optimizer):
         capturable: bool = False,
         differentiable: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "RAdam":
         """See the class."""
         defaults = {
             "lr": lr,

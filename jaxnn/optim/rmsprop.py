@@ -1,7 +1,5 @@
 """RMSprop."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -63,7 +61,7 @@ class RMSprop(Optimizer):
         differentiable: bool = False,
         *,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "RMSprop":
         """See the class."""
         defaults = {
             "lr": lr,

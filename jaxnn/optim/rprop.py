@@ -1,7 +1,5 @@
 """Resilient backpropagation."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -46,7 +44,7 @@ class Rprop(Optimizer):
         maximize: bool = False,
         differentiable: bool = False,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "Rprop":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,5 @@
 """Stochastic gradient descent."""
 
-from typing import Self
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -61,7 +59,7 @@ class SGD(Optimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "SGD":
         """See the class."""
         defaults = {
             "lr": lr,

@@ -1,7 +1,7 @@
 """Adam for gradients that touch few rows."""
 
 import math
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -67,7 +67,7 @@ class SparseAdam(Optimizer):
         maximize: bool = False,
         *,
         param_groups: Groups | None = None,
-    ) -> Self:
+    ) -> "SparseAdam":
         """See the class."""
         return cls._of({"lr": lr, "betas": betas, "eps": eps, "maximize": maximize}, param_groups)
 

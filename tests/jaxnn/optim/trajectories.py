@@ -47,13 +47,12 @@ def problem(
     """Starting parameters, and for each step the noise in their gradients."""
     rng = np.random.default_rng(seed)
 
-    def draw(*shape: int) -> np.ndarray:
-        values = rng.standard_normal(shape)
-        return np.asarray(values + 1j * rng.standard_normal(shape) if np.issubdtype(dtype, np.complexfloating) else values)
+    pairs = 1j if np.issubdtype(dtype, np.complexfloating) else 0
 
-    return [draw(*shape).astype(dtype) for shape in shapes], [
-        [draw(*shape).astype(dtype) for shape in shapes] for _ in range(steps)
-    ]
+    def draw(shape: tuple[int, ...]) -> np.ndarray:
+        return np.asarray(rng.standard_normal(shape) + pairs * rng.standard_normal(shape)).astype(dtype)
+
+    return [draw(shape) for shape in shapes], [[draw(shape) for shape in shapes] for _ in range(steps)]
 
 
 def gradient(value: Any, noise: Any) -> Any:
