@@ -1,0 +1,286 @@
+"""Losses of real predictions."""
+
+import math
+import warnings
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, ArrayLike, Inexact, Num
+
+from jaxnn.functional._argument import ArgumentError, check_reduction, is_concrete, legacy_reduction, promoted, reduced
+from jaxnn.functional._elementwise_loss import absolute, broadcast_shape, paired, weighted
+
+Input = Inexact[ArrayLike, "..."]
+Target = Num[ArrayLike, "..."]
+Loss = Inexact[Array, "..."]
+
+
+def mse_loss(
+    input: Target,
+    target: Target,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Input | None = None,
+) -> Loss:
+    r"""Squared error.
+
+    .. math:: \ell = (x - y)^2
+
+    Args:
+        input: predictions, any shape.
+        target: the same shape; another is broadcast, with a warning.
+        size_average: deprecated; see ``reduction``.
+        reduce: deprecated; see ``reduction``.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` and ``"sum"`` give a scalar.
+        weight: a factor for each element, of the shape of ``input``; the mean is then over the weights.
+
+    Raises:
+        ArgumentError: the shapes do not broadcast, ``weight`` has another, or ``reduction`` is unknown.
+        NotImplementedError: neither of the two is floating point.
+
+    Source: ``torch.nn.functional.mse_loss``.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    x, y = paired("mse_loss", input, target)
+    return weighted("mse_loss", lax.square(x - y), weight, jnp.shape(input), reduction)
+
+
+def l1_loss(
+    input: Target,
+    target: Target,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Input | None = None,
+) -> Loss:
+    r"""Absolute error.
+
+    .. math:: \ell = |x - y|
+
+    Args:
+        input: predictions, any shape; complex ones give a real loss.
+        target: the same shape; another is broadcast, with a warning.
+        size_average: deprecated; see ``reduction``.
+        reduce: deprecated; see ``reduction``.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` and ``"sum"`` give a scalar.
+        weight: a factor for each element, of the shape of ``input``; the mean is then over the weights.
+
+    Raises:
+        ArgumentError: the shapes do not broadcast, ``weight`` has another, or ``reduction`` is unknown.
+        NotImplementedError: neither of the two is floating point or complex.
+
+    Source: ``torch.nn.functional.l1_loss``.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    x, y = paired("l1_loss", input, target, complex_too=True)
+    return weighted("l1_loss", absolute(x - y), weight, jnp.shape(input), reduction)
+
+
+def smooth_l1_loss(
+    input: Target,
+    target: Target,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Loss:
+    r"""Quadratic within ``beta`` of the target, of slope one beyond.
+
+    .. math:: \ell = \frac{e^2}{2\beta} \text{ if } |e| < \beta, \text{ else } |e| - \tfrac12\beta, \quad e = x - y
+
+    Args:
+        input: predictions, any shape.
+        target: the same shape; another is broadcast, with a warning.
+        size_average: deprecated; see ``reduction``.
+        reduce: deprecated; see ``reduction``.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` and ``"sum"`` give a scalar.
+        beta: where the loss turns linear, in the units of ``input``; zero makes it :func:`l1_loss`.
+
+    Raises:
+        ArgumentError: ``beta`` is negative, the shapes do not broadcast, or ``reduction`` is unknown.
+
+    Source: ``torch.nn.functional.smooth_l1_loss``; Girshick (2015).
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if beta < 0:
+        raise ArgumentError(f"smooth_l1_loss: beta cannot be negative, got {beta}")
+    x, y = paired("smooth_l1_loss", input, target)
+    error = absolute(x - y)
+    if beta == 0:
+        return reduced(error, reduction, "smooth_l1_loss")
+    inside = jnp.minimum(error, beta)
+    return reduced(inside * inside * (0.5 / beta) + (error - inside), reduction, "smooth_l1_loss")
+
+
+def huber_loss(
+    input: Target,
+    target: Target,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Input | None = None,
+) -> Loss:
+    r"""Quadratic within ``delta`` of the target, linear beyond.
+
+    .. math:: \ell = \tfrac12 e^2 \text{ if } |e| \le \delta, \text{ else } \delta(|e| - \tfrac12\delta),
+        \quad e = x - y
+
+    Args:
+        input: predictions, any shape.
+        target: the same shape; another is broadcast, with a warning.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` and ``"sum"`` give a scalar.
+        delta: where the loss turns linear, in the units of ``input``; positive.
+        weight: a factor for each element, of the shape of ``input``; the mean is over the elements all the same.
+
+    Raises:
+        ArgumentError: ``delta`` is not positive, the shapes do not broadcast, or ``reduction`` is unknown.
+
+    Source: ``torch.nn.functional.huber_loss``; Huber (1964).
+    """
+    if delta <= 0:
+        raise ArgumentError(f"huber_loss: delta must be positive, got {delta}")
+    x, y = paired("huber_loss", input, target)
+    x = x.astype(jnp.asarray(input).dtype) if jnp.issubdtype(jnp.asarray(input).dtype, jnp.floating) else x
+    error = absolute(x - y.astype(x.dtype))
+    inside = jnp.minimum(error, delta)
+    loss = 0.5 * lax.square(inside) + delta * (error - inside)
+    return weighted("huber_loss", loss, weight, jnp.shape(input), reduction, mean_of_weights=False)
+
+
+def poisson_nll_loss(
+    input: Input,
+    target: Target,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Loss:
+    r"""Negative log likelihood of counts under a Poisson distribution, without its constant term.
+
+    .. math:: \ell = e^x - yx, \quad \text{or } x - y\log(x + \epsilon) \text{ where } x \text{ is the rate itself}
+
+    Args:
+        input: log rates, or rates without ``log_input``.
+        target: counts; broadcasts against ``input``.
+        log_input: whether ``input`` is the logarithm of the rate.
+        full: add Stirling's approximation of :math:`\log y!` where :math:`y > 1`.
+        size_average: deprecated; see ``reduction``.
+        eps: keeps the logarithm finite without ``log_input``.
+        reduce: deprecated; see ``reduction``.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` and ``"sum"`` give a scalar.
+
+    Raises:
+        ArgumentError: ``reduction`` is unknown.
+
+    Source: ``torch.nn.functional.poisson_nll_loss``.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    check_reduction("poisson_nll_loss", reduction)
+    broadcast_shape("poisson_nll_loss", input=input, target=target)
+    x, y = promoted(input, target)
+    loss = jnp.exp(x) - y * x if log_input else x - y * jnp.log(x + eps)
+    if full:
+        many = y > 1
+        safe = jnp.where(many, y, 1)
+        loss += jnp.where(many, safe * jnp.log(safe) - safe + 0.5 * jnp.log(2 * math.pi * safe), 0)
+    return reduced(loss, reduction, "poisson_nll_loss")
+
+
+def gaussian_nll_loss(
+    input: Input,
+    target: Target,
+    var: Target,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Loss:
+    r"""Negative log likelihood under a normal distribution, without its constant term.
+
+    .. math:: \ell = \tfrac12\left(\log v + \frac{(x - y)^2}{v}\right), \quad v = \max(\text{var}, \epsilon)
+
+    The bound on the variance does not stop its gradient.
+
+    Args:
+        input: means, any shape.
+        target: broadcasts against ``input``.
+        var: variances: the shape of ``input``, the same without its last axis or with one axis of size one, or a
+            number.
+        full: add the constant :math:`\tfrac12\log 2\pi`.
+        eps: the least variance.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` and ``"sum"`` give a scalar.
+
+    Raises:
+        ArgumentError: ``var`` is negative somewhere (under ``jit`` the result is NaN), ``var`` has another shape, or
+            ``reduction`` is unknown.
+
+    Source: ``torch.nn.functional.gaussian_nll_loss``; Nix and Weigend (1994).
+    """
+    check_reduction("gaussian_nll_loss", reduction)
+    x, y, v = promoted(input, target, jnp.full_like(jnp.asarray(input), var) if isinstance(var, float) else var)
+    if is_concrete(v) and bool(jnp.any(v < 0)):
+        raise ArgumentError(f"gaussian_nll_loss: var cannot be negative, got {float(v.min())} in it")
+    if v.shape != x.shape:
+        if v.shape == x.shape[:-1]:
+            v = v[..., None]
+        elif v.ndim != x.ndim or not _one_axis_is_one(x.shape, v.shape):
+            raise ArgumentError(f"gaussian_nll_loss: var must fit input of shape {x.shape}, got {v.shape}")
+    broadcast_shape("gaussian_nll_loss", input=x, target=y, var=v)
+    valid = v >= 0
+    bounded = v + lax.stop_gradient(jnp.maximum(v, eps) - v)
+    loss = 0.5 * (jnp.log(bounded) + lax.square(x - y) / bounded)
+    if full:
+        loss += 0.5 * math.log(2 * math.pi)
+    return reduced(jnp.where(valid, loss, jnp.nan), reduction, "gaussian_nll_loss")
+
+
+def _one_axis_is_one(shape: tuple[int, ...], var_shape: tuple[int, ...]) -> bool:
+    differing = [m for n, m in zip(shape, var_shape, strict=True) if n != m]
+    return differing == [1]
+
+
+def kl_div(
+    input: Input,
+    target: Target,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Loss:
+    r"""Kullback-Leibler divergence of a distribution from the one predicted, term by term.
+
+    .. math:: \ell = y(\log y - x), \quad \text{or } e^y(y - x) \text{ where } y \text{ is a log probability}
+
+    Args:
+        input: log probabilities, any shape.
+        target: probabilities, or log probabilities with ``log_target``; broadcasts against ``input``.
+        size_average: deprecated; see ``reduction``.
+        reduce: deprecated; see ``reduction``.
+        reduction: ``"none"`` keeps the shape; ``"mean"`` (over all elements, with torch's warning that this is not the
+            divergence), ``"sum"`` and ``"batchmean"`` (the sum by the length of the first axis) give a scalar.
+        log_target: whether ``target`` holds logarithms.
+
+    Raises:
+        ArgumentError: ``reduction`` is unknown, or the two are not floating point.
+
+    Source: ``torch.nn.functional.kl_div``.
+    """
+    if size_average is None and reduce is None and reduction == "mean":
+        warnings.warn(
+            "kl_div: reduction='mean' divides by the number of elements; 'batchmean' is the divergence", stacklevel=2
+        )
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    x, y = jnp.asarray(input), jnp.asarray(target)
+    if not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(y.dtype, jnp.floating)):
+        raise ArgumentError(f"kl_div: input and target must be floating point, got {x.dtype} and {y.dtype}")
+    x, y = promoted(x, y)
+    if log_target:
+        loss = jnp.exp(y) * (y - x)
+    else:
+        # 0 log 0 is 0, and so is its gradient.
+        safe = jnp.where(y > 0, y, 1)
+        loss = jnp.where(y > 0, safe * jnp.log(safe), jnp.where(y == 0, 0, jnp.nan)) - y * x
+    if reduction == "batchmean":
+        return jnp.sum(loss) / (x.shape[0] if x.ndim else 1)
+    return reduced(loss, reduction, "kl_div")
