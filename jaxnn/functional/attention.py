@@ -182,8 +182,8 @@ def _blockwise(
         masks = masks.reshape(-1, *masks.shape[-2:])
 
     def one_head(operands: tuple[Array, Array, Array, Array]) -> Array:
-        *head, index = operands
-        return _one_head(*head, None if masks is None else masks[index], is_causal, scale)
+        q, k, v, index = operands
+        return _one_head(q, k, v, None if masks is None else masks[index], is_causal, scale)
 
     # One head after the other keeps a CPU in its cache; an accelerator wants them all at once.
     over_heads = lax.map if jax.default_backend() == "cpu" else lambda f, xs: jax.vmap(f)(xs)

@@ -129,8 +129,8 @@ def conv_tbc(
     steps = input.shape[0] + 2 * pad - weight.shape[0] + 1
     if steps < 0 or weight.shape[0] == 0:
         raise ArgumentError(
-            f"conv_tbc: kernel_width must be positive and exceed the {input.shape[0]} steps of input, padded with {pad} on "
-            f"either side, by one at most; got {weight.shape[0]}"
+            f"conv_tbc: weight must have a kernel of 1 to {input.shape[0] + 2 * pad + 1} steps beside input "
+            f"{input.shape} with pad={pad}, got {weight.shape[0]}"
         )
     channels_last = lax.conv_dimension_numbers(input.shape, weight.shape, ("WNC", "WIO", "WNC"))
     output = lax.conv_general_dilated(

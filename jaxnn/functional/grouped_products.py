@@ -30,8 +30,8 @@ def grouped_mm(
 
     Returns:
         ``(M, N)`` for ``(M, K)`` with ``(G, K, N)``, whose rows are cut, and for ``(G, M, K)`` with ``(K, N)``, whose
-        columns are; ``(G, M, N)`` for ``(M, K)`` with ``(K, N)``, where K is cut, and for two arrays of 3 axes. Rows and
-        columns past the last group are zero. The work is at most twice that of the groups, however they fall.
+        columns are; ``(G, M, N)`` for ``(M, K)`` with ``(K, N)``, where K is cut, and for two arrays of 3 axes. Rows
+        and columns past the last group are zero. The work is at most twice that of the groups, however they fall.
 
     Raises:
         ArgumentError: shapes or dtypes that do not fit together, ``offs`` missing or unwanted, or a ``bias``.

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 from jax.typing import DTypeLike
@@ -33,8 +34,8 @@ class SwizzleType(enum.IntEnum):
 
 
 Scale = Float[ArrayLike, "..."] | list
-Recipe = ScalingType | list | object
-Swizzle = SwizzleType | list | object | None
+Recipe = Any  # a ScalingType, torch's own, or a list of one
+Swizzle = Any  # a SwizzleType, torch's own, a list of one, or None
 
 
 def scaled_mm(
@@ -165,7 +166,7 @@ def _narrow(x: Array) -> bool:
     return x.dtype in (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
-def _single(name: str, what: str, value: object) -> object:
+def _single(name: str, what: str, value: Any) -> Any:
     if not isinstance(value, list):
         return value
     if len(value) != 1:
@@ -173,12 +174,16 @@ def _single(name: str, what: str, value: object) -> object:
     return value[0]
 
 
+def _number(member: Any) -> int:
+    return int(getattr(member, "value", member))
+
+
 def _recipe(
-    name: str, recipe_a: object, recipe_b: object, swizzle_a: object, swizzle_b: object, contraction: Sequence[int]
+    name: str, recipe_a: Any, recipe_b: Any, swizzle_a: Any, swizzle_b: Any, contraction: Sequence[int]
 ) -> ScalingType:
     """The recipe of both operands; torch's enumerations are read by their numbers."""
     first, second = (_single(name, "scale_recipe", r) for r in (recipe_a, recipe_b))
-    recipes = [ScalingType(int(getattr(r, "value", r))) for r in (first, second)]
+    recipes = [ScalingType(_number(r)) for r in (first, second)]
     if recipes[0] != recipes[1] or recipes[0] > ScalingType.RowWise:
         raise ArgumentError(
             f"{name}: scale_recipe_a and scale_recipe_b must both be TensorWise or both RowWise, got "
@@ -186,14 +191,14 @@ def _recipe(
         )
     for what, swizzle in (("swizzle_a", swizzle_a), ("swizzle_b", swizzle_b)):
         kind = None if swizzle in (None, []) else _single(name, what, swizzle)
-        if kind is not None and int(getattr(kind, "value", kind)) != SwizzleType.NO_SWIZZLE:
+        if kind is not None and _number(kind) != SwizzleType.NO_SWIZZLE:
             raise ArgumentError(f"{name}: {what} must be NO_SWIZZLE with {recipes[0].name} scales, got {kind}")
     if len(contraction) not in (0, 2) or (len(contraction) == 2 and (contraction[0] % 2, contraction[1] % 2) != (1, 0)):
         raise ArgumentError(f"{name}: contraction_dim must be empty or (1, 0), got {tuple(contraction)}")
     return recipes[0]
 
 
-def _scale(name: str, what: str, value: object, shape: tuple[int, ...]) -> Array:
+def _scale(name: str, what: str, value: Any, shape: tuple[int, ...]) -> Array:
     """The scale as a float32 array of ``shape``; one element of any shape will do where that is ``()``."""
     scale = jnp.asarray(_single(name, what, value))
     fits = scale.size == 1 if shape == () else scale.shape == shape
