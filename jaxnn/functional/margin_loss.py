@@ -15,7 +15,7 @@ from jaxnn.functional._argument import (
 )
 from jaxnn.functional._elementwise_loss import broadcast_shape
 from jaxnn.functional._input import floating
-from jaxnn.functional.rectifiers import logsigmoid
+from jaxnn.functional.activation import logsigmoid
 
 Input = Inexact[ArrayLike, "..."]
 Target = Num[ArrayLike, "..."]
@@ -163,7 +163,7 @@ def multilabel_margin_loss(
 
     Args:
         input: scores, ``(N, C)`` or ``(C,)``.
-        target: the same shape: the labels of each row, class indices closed by a -1; what follows that is not looked at.
+        target: the same shape: the labels of each row, class indices closed by a -1; what follows it does not count.
         size_average: deprecated; see ``reduction``.
         reduce: deprecated; see ``reduction``.
         reduction: ``"none"`` gives ``(N,)`` or ``()``; ``"mean"`` and ``"sum"`` give a scalar.
