@@ -66,8 +66,10 @@ def check_groups(name: str, a: Array, b: Array, offs: ArrayLike | None) -> Array
     if offs is None:
         raise ArgumentError(f"{name}: offs must say where groups end unless both arrays have 3 axes, got None")
     ends = jnp.asarray(offs)
-    if ends.ndim != 1 or ends.dtype != jnp.int32:
-        raise ArgumentError(f"{name}: offs must be int32 with one axis, got {ends.dtype} of shape {ends.shape}")
+    if ends.ndim != 1 or ends.dtype != jnp.int32 or ends.shape[0] == 0:
+        raise ArgumentError(
+            f"{name}: offs must be int32 with one axis of groups, got {ends.dtype} of shape {ends.shape}"
+        )
     groups = {x.shape[0] for x in (a, b) if x.ndim == 3}
     if groups and groups != {ends.shape[0]}:
         raise ArgumentError(f"{name}: offs must have an element for each of {groups.pop()} groups, got {ends.shape[0]}")
@@ -98,6 +100,8 @@ def _rows_grouped(a: Float[Array, "rows K"], b: Float[Array, "groups K N"], ends
 
 
 def _taken(x: Array, index: Int[Array, "..."]) -> Array:
+    if x.shape[0] == 0:
+        return jnp.zeros((*index.shape, *x.shape[1:]), x.dtype)
     return jnp.take(x, index, axis=0, mode="fill", fill_value=0)
 
 
@@ -109,7 +113,7 @@ def _blocks(length: int, ends: Int[Array, " groups"]) -> tuple[Array, Array, Arr
         An index past the end stands for none.
     """
     groups = ends.shape[0]
-    size = max(1, -(-length // max(1, groups)))
+    size = max(1, -(-length // groups))
     count = -(-length // size) + groups
     starts = jnp.concatenate([jnp.zeros_like(ends[:1]), ends[:-1]])
     block_ends = jnp.cumsum(-((starts - ends) // size), dtype=jnp.int32)
