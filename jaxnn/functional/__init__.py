@@ -44,7 +44,12 @@ from jaxnn.functional.custom import custom_sine_layer as custom_sine_layer
 from jaxnn.functional.distance import cosine_similarity as cosine_similarity
 from jaxnn.functional.distance import pairwise_distance as pairwise_distance
 from jaxnn.functional.distance import pdist as pdist
+from jaxnn.functional.dropouts import alpha_dropout as alpha_dropout
 from jaxnn.functional.dropouts import dropout as dropout
+from jaxnn.functional.dropouts import dropout1d as dropout1d
+from jaxnn.functional.dropouts import dropout2d as dropout2d
+from jaxnn.functional.dropouts import dropout3d as dropout3d
+from jaxnn.functional.dropouts import feature_alpha_dropout as feature_alpha_dropout
 from jaxnn.functional.folding import fold as fold
 from jaxnn.functional.folding import unfold as unfold
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d as fractional_max_pool2d
@@ -123,6 +128,11 @@ from jaxnn.functional.softmaxes import gumbel_softmax as gumbel_softmax
 from jaxnn.functional.softmaxes import log_softmax as log_softmax
 from jaxnn.functional.softmaxes import softmax as softmax
 from jaxnn.functional.softmaxes import softmin as softmin
+from jaxnn.functional.sparse import embedding as embedding
+from jaxnn.functional.sparse import embedding_bag as embedding_bag
+from jaxnn.functional.sparse import embedding_bag_with_renorm as embedding_bag_with_renorm
+from jaxnn.functional.sparse import embedding_with_renorm as embedding_with_renorm
+from jaxnn.functional.sparse import one_hot as one_hot
 from jaxnn.functional.transposed_convolution import conv_transpose1d as conv_transpose1d
 from jaxnn.functional.transposed_convolution import conv_transpose2d as conv_transpose2d
 from jaxnn.functional.transposed_convolution import conv_transpose3d as conv_transpose3d
