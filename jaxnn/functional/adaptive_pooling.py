@@ -1,7 +1,7 @@
 """Pooling to a given size."""
 
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -152,20 +152,25 @@ def _adaptive_avg_pool(name: str, n: int, input: ArrayLike, output_size: int | S
 
 @partial(jax.jit, static_argnums=1)
 def _means(x: Array, sizes: tuple[int, ...]) -> Array:
+    n = len(sizes)
     sums = x.astype(accumulation_dtype(x.dtype))
-    counts = []
-    for axis, output in zip(range(x.ndim - len(sizes), x.ndim), sizes, strict=True):
+    divisor = jnp.ones((1,) * n, jnp.int32)
+    for i, output in enumerate(sizes):
+        axis = x.ndim - n + i
         size = x.shape[axis]
-        starts, ends = _bounds(size, output)
-        counts.append(ends - starts)
         if size % output == 0:
             sums = axis_sum(sums, axis, evenly(size, output))
-        else:
-            held = starts[:, None] + np.arange(max(ends - starts)) < ends[:, None]
-            held = held.reshape(*held.shape, *(1,) * (x.ndim - axis - 1))
-            sums = jnp.sum(jnp.where(held, _view(sums, axis, output), jnp.zeros((), sums.dtype)), axis + 1)
-    divisor = reduce(np.multiply.outer, counts)
-    return (sums / jnp.asarray(divisor, sums.dtype)).astype(x.dtype)
+            divisor = divisor * (size // output)
+            continue
+        starts, ends = _bounds(size, np.arange(output), output)
+        held = starts[:, None] + np.arange(max(ends - starts)) < ends[:, None]
+        held = held.reshape(*held.shape, *(1,) * (n - 1 - i))
+        sums = jnp.sum(jnp.where(held, _view(sums, axis, output), jnp.zeros((), sums.dtype)), axis + 1)
+        if size * output < 2**31:
+            # Counted where XLA sees it, as in the means of windows of one stride.
+            starts, ends = _bounds(size, jnp.arange(output, dtype=jnp.int32), output)
+        divisor = divisor * jnp.asarray(ends - starts, jnp.int32).reshape(-1, *(1,) * (n - 1 - i))
+    return (sums / divisor.astype(sums.dtype)).astype(x.dtype)
 
 
 def _adaptive_max_pool(name: str, n: int, input: ArrayLike, output_size: int | Sequence[Size]) -> tuple[Array, Array]:
@@ -196,9 +201,8 @@ def _sizes(name: str, shape: tuple[int, ...], n: int, output_size: int | Sequenc
     return sizes
 
 
-def _bounds(size: int, output: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first element of each window, and the one after its last."""
-    i = np.arange(output)
+def _bounds(size: int, i: Any, output: int) -> tuple[Any, Any]:
+    """The first element of window ``i``, and the one after its last."""
     return i * size // output, -(-(i + 1) * size // output)
 
 
@@ -207,6 +211,6 @@ def _view(x: Array, axis: int, output: int) -> Array:
     size = x.shape[axis]
     if size % output == 0:
         return x.reshape(*x.shape[:axis], output, size // output, *x.shape[axis + 1 :])
-    starts, ends = _bounds(size, output)
+    starts, ends = _bounds(size, np.arange(output), output)
     positions = np.minimum(starts[:, None] + np.arange(max(ends - starts)), ends[:, None] - 1)
     return jnp.take(x, jnp.asarray(positions, jnp.int32), axis, mode="clip")

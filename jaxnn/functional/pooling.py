@@ -1,8 +1,9 @@
 """Averages and power means of windows."""
 
 import math
+import operator
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -161,25 +162,24 @@ def _avg_pool(
 ) -> Array:
     x = jnp.asarray(input)
     found = windows(name, x.shape, n, kernel_size, stride, padding, 1, ceil_mode)
-    if divisor_override == 0:
+    if divisor_override is not None and operator.index(divisor_override) == 0:
         raise ArgumentError(f"{name}: divisor_override must not be zero")
     if not jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != default_integer():
         raise NotImplementedError(f"{name}: input must be real numbers or integers of the default dtype, got {x.dtype}")
-    if divisor_override is not None:
-        divisor = np.array(divisor_override)
-    else:
-        divisor = reduce(np.multiply.outer, (_counts(window, count_include_pad) for window in found))
-    return _means(x, found, divisor)
+    return _means(x, found, count_include_pad, divisor_override)
 
 
-@partial(jax.jit, static_argnums=1)
-def _means(x: Array, found: tuple[Window, ...], divisor: Array) -> Array:
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def _means(x: Array, found: tuple[Window, ...], count_include_pad: bool, divisor_override: int | None) -> Array:
+    n = len(found)
     sums = x.astype(accumulation_dtype(x.dtype))
-    for axis, window in zip(range(x.ndim - len(found), x.ndim), found, strict=True):
-        sums = axis_sum(sums, axis, window)
-    divisor = jnp.broadcast_to(divisor, sums.shape).astype(sums.dtype)
+    divisor = jnp.ones((1,) * n, jnp.int32) if divisor_override is None else jnp.full((1,) * n, divisor_override)
+    for i, window in enumerate(found):
+        sums = axis_sum(sums, x.ndim - n + i, window)
+        if divisor_override is None:
+            divisor = divisor * _counts(window, count_include_pad).reshape(-1, *(1,) * (n - 1 - i))
     # Between integers this rounds towards zero, as torch does.
-    return lax.div(sums, divisor).astype(x.dtype)
+    return lax.div(sums, jnp.broadcast_to(divisor.astype(sums.dtype), sums.shape)).astype(x.dtype)
 
 
 def axis_sum(x: Array, axis: int, window: Window) -> Array:
@@ -195,13 +195,14 @@ def axis_sum(x: Array, axis: int, window: Window) -> Array:
     )
 
 
-def _counts(window: Window, count_include_pad: bool) -> np.ndarray:
+def _counts(window: Window, count_include_pad: bool) -> Array:
     """What each window divides by: its elements inside the input, or inside the input and its padding."""
-    starts = np.arange(window.output) * window.stride - window.padding
-    ends = np.minimum(starts + window.kernel, window.size + window.padding)
+    # Counted where XLA sees it: with a constant, XLA spends seconds on evaluating the gradient of a sum while compiling.
+    starts = jnp.arange(window.output, dtype=jnp.int32) * window.stride - window.padding
+    ends = jnp.minimum(starts + window.kernel, window.size + window.padding)
     if count_include_pad:
         return ends - starts
-    return np.minimum(ends, window.size) - np.maximum(starts, 0)
+    return jnp.minimum(ends, window.size) - jnp.maximum(starts, 0)
 
 
 def _lp_pool(

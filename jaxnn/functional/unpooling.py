@@ -98,11 +98,12 @@ def _max_unpool(
         raise ArgumentError(f"{name}: indices must have the shape of input, {x.shape}, got {places.shape}")
     check_not_empty(name, x.shape, range(1, x.ndim))
     size = math.prod(spatial)
-    if is_concrete(places) and places.size and not (np.min(places) >= 0 and np.max(places) < size):
-        raise ArgumentError(
-            f"{name}: indices must lie in [0, {size}) for an output of {spatial}, "
-            f"got values from {np.min(places)} to {np.max(places)}"
-        )
+    if is_concrete(indices) and places.size:
+        least, most = np.min(np.asarray(indices)), np.max(np.asarray(indices))
+        if least < 0 or most >= size:
+            raise ArgumentError(
+                f"{name}: indices must lie in [0, {size}) for an output of {spatial}, got values from {least} to {most}"
+            )
     rows = math.prod(x.shape[:-n]), math.prod(x.shape[-n:])
     return _placed(x.reshape(rows), places.reshape(rows), size).reshape(*x.shape[:-n], *spatial)
 
