@@ -172,7 +172,7 @@ class Engine:
         schedules = tuple(s.update(v, **extra_args) for s, v in zip(self.stateful, state.schedules, strict=True))
         return tree.unflatten(changes), OptimizerState(step, _by_name(tree, after), schedules)
 
-    def scheduled(self, state: OptimizerState) -> list[Group]:
+    def scheduled(self, state: Any) -> list[Group]:
         """The groups with every schedule replaced by its value at ``state``."""
         own = {id(schedule): value for schedule, value in zip(self.stateful, state.schedules, strict=True)}
 

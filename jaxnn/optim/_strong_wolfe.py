@@ -20,7 +20,7 @@ class Point(NamedTuple):
 
 
 class _Bracketing(NamedTuple):
-    count: Int[Array, ""]
+    calls: Int[Array, ""]
     previous: Point
     current: Point
     found: Bool[Array, ""]
@@ -28,7 +28,7 @@ class _Bracketing(NamedTuple):
 
 
 class _Zooming(NamedTuple):
-    count: Int[Array, ""]
+    calls: Int[Array, ""]
     low: Point
     high: Point
     stalled: Bool[Array, ""]
@@ -67,14 +67,14 @@ def strong_wolfe(
 
     def bracket(state: _Bracketing) -> _Bracketing:
         previous, current = state.previous, state.current
-        rises = too_high(current) | ((state.count > 1) & (current.value >= previous.value))
+        rises = too_high(current) | ((state.calls > 1) & (current.value >= previous.value))
         found = ~rises & flat_enough(current)
         bracketed = rises | (~found & (current.slope >= 0))
 
         def go_on() -> _Bracketing:
             nearest, farthest = current.step + 0.01 * (current.step - previous.step), current.step * 10
             step = _cubic_minimum(previous, current, nearest, farthest)
-            return _Bracketing(state.count + 1, current, evaluate(step), found, bracketed)
+            return _Bracketing(state.calls + 1, current, evaluate(step), found, bracketed)
 
         return lax.cond(found | bracketed, lambda: state._replace(found=found, bracketed=bracketed), go_on)
 
@@ -94,23 +94,23 @@ def strong_wolfe(
         swap = worse & (low.value > new.value)
         next_low = _choose(worse & ~swap, low, new)
         next_high = _choose(turned | swap, low, _choose(worse, new, high))
-        return _Zooming(state.count + 1, next_low, next_high, near & ~moved, found)
+        return _Zooming(state.calls + 1, next_low, next_high, near & ~moved, found)
 
     def refinable(state: _Zooming) -> Array:
         wide = ~(jnp.abs(state.high.step - state.low.step) * longest < tolerance_change)
-        return ~state.found & (state.count < max_evaluations) & wide
+        return ~state.found & (state.calls < max_evaluations) & wide
 
     no, none = jnp.zeros((), bool), jnp.zeros((), jnp.int32)
     search = lax.while_loop(
-        lambda state: ~state.found & ~state.bracketed & (state.count < max_evaluations),
+        lambda state: ~state.found & ~state.bracketed & (state.calls < max_evaluations),
         bracket,
         _Bracketing(none, start, evaluate(first), no, no),
     )
     near = _choose(search.found, search.current, _choose(search.bracketed, search.previous, start))
     ordered = near.value <= search.current.value
     ends = _choose(ordered, near, search.current), _choose(ordered, search.current, near)
-    zoomed = lax.while_loop(refinable, zoom, _Zooming(search.count, *ends, no, search.found))
-    return zoomed.low, zoomed.count + 1
+    zoomed = lax.while_loop(refinable, zoom, _Zooming(search.calls, *ends, no, search.found))
+    return zoomed.low, zoomed.calls + 1
 
 
 def _choose(condition: Array, yes: Point, no: Point) -> Point:

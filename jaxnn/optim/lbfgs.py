@@ -50,7 +50,7 @@ class _Iteration(NamedTuple):
     loss: Float[Array, ""]
     gradient: Float[Array, " n"]
     state: LBFGSState
-    count: Int[Array, ""]
+    iteration: Int[Array, ""]
     evaluations: Int[Array, ""]
     finished: Bool[Array, ""]
 
@@ -130,13 +130,13 @@ class _LBFGSEngine(Engine):
             loss=jnp.asarray(value).astype(flat.dtype),
             gradient=flat.vector(updates),
             state=state,
-            count=jnp.zeros((), jnp.int32),
+            iteration=jnp.zeros((), jnp.int32),
             evaluations=jnp.ones((), jnp.int32),
             finished=jnp.zeros((), bool),
         )
         first = first._replace(finished=_optimal(first.gradient, group))
         last = lax.while_loop(
-            lambda run: ~run.finished & (run.count < group["max_iter"]),
+            lambda run: ~run.finished & (run.iteration < group["max_iter"]),
             lambda run: _iterate(run, group, evaluate),
             first,
         )
@@ -161,12 +161,12 @@ def _iterate(run: _Iteration, group: Group, evaluate: Callable[[Array], tuple[Ar
     length = jnp.where(state.n_iter == 1, opening, lr)
     slope = jnp.vdot(run.gradient, direction)
     state = state._replace(d=direction, t=length, prev_flat_grad=run.gradient, prev_loss=run.loss)
-    run = run._replace(state=state, count=run.count + 1)
+    run = run._replace(state=state, iteration=run.iteration + 1)
 
     def move() -> _Iteration:
         if group["line_search_fn"] is None:
             place = run.position + length * direction
-            again = run.count != group["max_iter"]
+            again = run.iteration != group["max_iter"]
             loss, gradient = lax.cond(again, evaluate, lambda _: (run.loss, run.gradient), place)
             moved = run._replace(loss=loss, gradient=gradient, evaluations=run.evaluations + again.astype(jnp.int32))
         else:
