@@ -126,7 +126,9 @@ def conformance(
     entries = [entry for entry in chosen.entries() if pattern.search(chosen.name(entry))]
     if not entries:
         raise typer.BadParameter(f"{filter!r} matches no entry", param_hint="--filter")
-    work = [(e, k) for e in entries for k in (getattr(torch, name) for name in names) if k in chosen.dtypes(e)]
+    # Integers are one more dtype for the entries that take nothing else.
+    wanted = {getattr(torch, name) for name in names} | {torch.int64}
+    work = [(entry, kind) for entry in entries for kind in sorted(chosen.dtypes(entry) & wanted, key=str)]
     results = []
     with _progress(console) as progress:
         task = progress.add_task("", total=len(work))

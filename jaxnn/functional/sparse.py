@@ -59,8 +59,8 @@ def embedding(
         input: indices, any shape.
         weight: ``(rows, columns)``.
         padding_idx: the gradient of this row is zero; negative counts from the end.
-        max_norm: rows longer than this are shortened to it before they are looked up. Torch does so in ``weight`` itself;
-            :func:`embedding_with_renorm` returns that table too.
+        max_norm: rows longer than this are shortened to it before they are looked up. Torch does so in ``weight``
+            itself; :func:`embedding_with_renorm` returns that table too.
         norm_type: the norm that measures them.
         scale_grad_by_freq: divide the gradient of a row by how often it is looked up.
         sparse: accepted for torch's sake; without effect.

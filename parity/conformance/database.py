@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from parity.conformance import operators
+from parity.conformance import modules, operators
 from parity.conformance.result import Result
 
 
@@ -33,7 +33,10 @@ def databases() -> dict[str, Database]:
         "operators": Database(
             operators.functional_entries,
             operators.entry_name,
-            lambda entry: frozenset(entry.supported_dtypes("cpu")),
+            operators.entry_dtypes,
             operators.run_entry,
+        ),
+        "modules": Database(
+            modules.module_entries, modules.module_name, lambda entry: frozenset(entry.dtypes), modules.run_module
         ),
     }

@@ -19,6 +19,7 @@ from parity import weights
 from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide, evaluate_jax, is_smooth
 from parity.checking.judgement import judged
+from parity.conformance.operators import as_argument
 from parity.conformance.result import FLOORS, Result
 from parity.mirroring import mirror
 
@@ -98,12 +99,7 @@ def built(entry: Any, made: Any, dtype: torch.dtype) -> nnx.Module:
 
 
 def _argument(dtype: torch.dtype, x: Any) -> Any:
-    """A constructor argument: torch's functions become the functions of ``jaxnn.functional``."""
-    if callable(x) and getattr(x, "__module__", "").startswith("torch"):
-        from jaxnn import functional
-
-        return getattr(functional, x.__name__, x)
-    return to_jax(x.to(dtype) if is_smooth(x) else x)
+    return as_argument(x.to(dtype) if is_smooth(x) else x)
 
 
 def _refusal(entry: Any, error_input: Any) -> str:

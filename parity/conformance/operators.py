@@ -19,6 +19,7 @@ from jaxnn import functional
 from parity.arrays import to_jax, to_numpy
 from parity.comparison import Comparison, compare
 from parity.conformance.result import FLOORS, Result
+from parity.mirroring import mirror
 from parity.replay import Draws, replayed
 
 
@@ -28,6 +29,21 @@ def functional_entries() -> list[Any]:
 
     besides = ("softmax", "log_softmax", "sigmoid", "tanh")
     return [entry for entry in op_db if entry.name.startswith("nn.functional.") or entry.name in besides]
+
+
+def entry_dtypes(entry: Any) -> frozenset[torch.dtype]:
+    """Those of float32 and float64 it supports on a CPU; int64 where it takes integers alone."""
+    found = frozenset(entry.supported_dtypes("cpu")) & {torch.float32, torch.float64}
+    return found or frozenset({torch.int64})
+
+
+def as_argument(x: Any) -> Any:
+    """An argument of torch's as jaxnn takes it: arrays, dtypes, and layers and functions by their names."""
+    if isinstance(x, torch.nn.Module):
+        return mirror(x)
+    if callable(x) and getattr(x, "__module__", "").startswith("torch") and hasattr(functional, x.__name__):
+        return getattr(functional, x.__name__)
+    return to_jax(x)
 
 
 def entry_name(entry: Any) -> str:
@@ -67,7 +83,7 @@ def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 
                 result.failures.extend(f"{where}: {kind} {c.name}: {c.reason}" for c in comparisons if not c.passed)
             result.samples_passed += all(c.passed for c in forward)
             result.gradients_passed += differentiable and all(c.passed for c in gradients)
-        if entry.error_inputs_func is not None and offset == 0 and dtype == torch.float32:
+        if entry.error_inputs_func is not None and offset == 0 and dtype != torch.float64:
             for error_input in entry.error_inputs("cpu"):
                 result.errors += 1
                 complaint = _refusal(function, error_input)
@@ -82,7 +98,8 @@ def _run_sample(
 ) -> tuple[list[Comparison], list[Comparison]]:
     if function is None:
         raise NotImplementedError("jaxnn.functional has no function of this name")
-    call = (sample.input, *sample.args), sample.kwargs
+    args = (sample.input, *sample.args)
+    call = args, sample.kwargs
     process = sample.output_process_fn_grad or (lambda output: output)
     with Draws() as draws:
         torch_outputs, torch_gradients, cotangents = _torch_vjp(entry.op, call, process, differentiable)
@@ -90,8 +107,14 @@ def _run_sample(
     with Draws(draws.recorded):
         truth_outputs, truth_gradients, _ = _torch_vjp(entry.op, exact, process, differentiable, cotangents)
     with replayed(draws.recorded):
-        jax_outputs, jax_gradients = _jax_vjp(function, call, process, cotangents)
-    floor = FLOORS[dtype]
+        # The database calls these two with the table first, torch with the indices.
+        swapped = entry.name.removeprefix("nn.functional.") in ("embedding", "embedding_bag")
+        ordered = (args[1], args[0], *args[2:]) if swapped else args
+        jax_outputs, jax_gradients = _jax_vjp(function, (ordered, sample.kwargs), process, cotangents)
+        if swapped and jax_gradients:
+            position = {id(x): i for i, x in enumerate(_varied((ordered, sample.kwargs)))}
+            jax_gradients = [jax_gradients[position[id(x)]] for x in _varied(call)]
+    floor = FLOORS.get(dtype, 0.0)
 
     def compared(jax_values: list, torch_values: list, truths: list) -> list[Comparison]:
         if len(jax_values) != len(torch_values):
@@ -115,7 +138,7 @@ def _torch_vjp(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor]]:
     """Outputs, gradients of the leaves that require one, and the cotangents (drawn here unless given)."""
     args, kwargs = call
-    leaves = [x for x in torch_tree.tree_leaves(call) if isinstance(x, torch.Tensor) and x.requires_grad]
+    leaves = _varied(call)
     output = op(*args, **kwargs)
     outputs = [x for x in torch_tree.tree_leaves(output) if isinstance(x, torch.Tensor)]
     smooth = [x for x in torch_tree.tree_leaves(process(output)) if isinstance(x, torch.Tensor) and x.requires_grad]
@@ -130,6 +153,10 @@ def _torch_vjp(
     return [x.detach() for x in outputs], [g.detach() for g in zeroed], cotangents
 
 
+def _varied(call: tuple[tuple, dict]) -> list[torch.Tensor]:
+    return [x for x in torch_tree.tree_leaves(call) if isinstance(x, torch.Tensor) and x.requires_grad]
+
+
 def _jax_vjp(
     function: Callable[..., Any],
     call: tuple[tuple, dict],
@@ -138,7 +165,7 @@ def _jax_vjp(
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     leaves, spec = torch_tree.tree_flatten(call)
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
-    values = [to_jax(x) for x in leaves]
+    values = [as_argument(x) for x in leaves]
     random_key = _random_key(function)
 
     def evaluated(*changed: jax.Array) -> Any:
@@ -167,7 +194,7 @@ def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
     sample = error_input.sample_input
     if function is None:
         return "jaxnn.functional has no function of this name"
-    args, kwargs = torch_tree.tree_map(to_jax, ((sample.input, *sample.args), sample.kwargs))
+    args, kwargs = torch_tree.tree_map(as_argument, ((sample.input, *sample.args), sample.kwargs))
     try:
         function(*args, **kwargs, **_random_key(function))
     except Exception as error:

@@ -5,7 +5,7 @@ import torch
 
 from parity.conformance import databases
 
-OPERATORS = databases()["operators"]
+OPERATORS, MODULES = databases()["operators"], databases()["modules"]
 
 
 def work(database):
@@ -13,8 +13,7 @@ def work(database):
     return [
         pytest.param(entry, dtype, id=f"{database.name(entry)}-{str(dtype).removeprefix('torch.')}")
         for entry in database.entries()
-        for dtype in (torch.float32, torch.float64)
-        if dtype in database.dtypes(entry)
+        for dtype in sorted(database.dtypes(entry), key=str)
     ]
 
 
@@ -25,9 +24,24 @@ def test_a_stride_of_operator_samples_and_all_error_inputs(entry, dtype):
     assert result.passed, "\n".join(result.failures)
 
 
+@pytest.mark.parametrize(("entry", "dtype"), work(MODULES))
+def test_a_stride_of_layers_and_all_error_inputs(entry, dtype):
+    arguments = {"device": "cpu", "dtype": dtype, "requires_grad": False, "training": False}
+    count = len(entry.module_inputs_func(entry, **arguments))
+    result = MODULES.run(entry, dtype, stride=max(1, count // (3 if dtype == torch.float32 else 1)))
+    assert result.passed, "\n".join(result.failures)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(("entry", "dtype"), work(OPERATORS))
 def test_every_operator_sample(entry, dtype, seed):
     result = OPERATORS.run(entry, dtype, seed=seed)
+    assert result.passed, "\n".join(result.failures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("entry", "dtype"), work(MODULES))
+def test_every_layer(entry, dtype):
+    result = MODULES.run(entry, dtype)
     assert result.passed, "\n".join(result.failures)
