@@ -104,7 +104,7 @@ def custom_layers() -> Row:
     weight = torch.randn(2, 10)
     plain = check(tutorial.custom_layer, F.custom_layer, (torch.randn(10, 1), weight, torch.randn(2)))
     sine = check(tutorial.custom_sine_layer, F.custom_sine_layer, (torch.randn(1, 10), weight, torch.randn(1)))
-    return Row("custom_layer, custom_sine_layer", "(10, 1) (2, 10) (2); (1, 10) (2, 10) (1)", merged([plain, sine]))
+    return Row("custom layers", "(10,1)(2,10)(2,) (1,10)(2,10)(1,)", merged([plain, sine]))
 
 
 def custom_mlp() -> Row:
@@ -138,7 +138,7 @@ def losses() -> Row:
         torch_side = getattr(torch.nn, name)(**options)
         jax_side = getattr(nn, name)(**{key: to_jax(value) for key, value in options.items()})
         reports += [check(torch_side, jax_side, inputs), _printed_alike(torch_side, jax_side)]
-    return Row("CrossEntropy, MSE, BCE, BCEWithLogits", _shapes(logits, classes), merged(reports))
+    return Row("losses", _shapes(logits, classes), merged(reports))
 
 
 def simple_nn() -> Row:
@@ -166,7 +166,7 @@ def simple_nn() -> Row:
         pair = (partial(torch.optim.SGD, lr=0.05, **options), optim.SGD(lr=0.05, **options))
         report = check(torch_side, jax_side, x, steps=20, loss=loss, batches=[(x, targets)], optimizer=pair)
         reports += [report, _printed_alike(pair[0](torch_side.parameters()), pair[1])]
-    return Row("SimpleNN, optim.SGD", _shapes(x), merged(reports))
+    return Row("SimpleNN, SGD", _shapes(x), merged(reports))
 
 
 def carried(torch_side: torch.nn.Module, jax_side: nnx.Module, suffix: str) -> Report:
@@ -194,7 +194,7 @@ def _function(name: str, torch_side: Callable[..., Any], jax_side: Callable[...,
 
 
 def _shapes(*tensors: torch.Tensor) -> str:
-    return " ".join(str(tuple(x.shape)) for x in tensors)
+    return "".join(str(tuple(x.shape)).replace(" ", "") for x in tensors)
 
 
 def _fact(name: str, holds: bool, what: str) -> Comparison:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Inexact
 
@@ -53,6 +54,14 @@ def n_tuple(value: int | Sequence[int], n: int, name: str) -> tuple[int, ...]:
 def is_concrete(*arrays: ArrayLike) -> bool:
     """Whether the values are there to be looked at: false while JAX traces any of ``arrays``."""
     return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def concrete(array: ArrayLike) -> np.ndarray | None:
+    """The values of ``array``, or None while JAX traces it.
+
+    As numpy, for under ``jit`` even the comparison of two known arrays is traced.
+    """
+    return np.asarray(array) if is_concrete(array) else None
 
 
 def promoted(*arrays: ArrayLike) -> tuple[Array, ...]:

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Bool, Inexact, Num
 from jaxnn.functional._argument import (
     ArgumentError,
     check_same_dtype,
-    is_concrete,
+    concrete,
     legacy_reduction,
     promoted,
     reduced,
@@ -51,10 +51,9 @@ def binary_cross_entropy(
     x, y = floating("binary_cross_entropy", x), floating("binary_cross_entropy", y)
     dtype = x.dtype
     for name, values in (("input", x), ("target", y)):
-        inside = _is_probability(values)
-        if is_concrete(values) and not bool(inside.all()):
-            worst = values.ravel()[jnp.argmin(inside)]
-            raise ArgumentError(f"binary_cross_entropy: {name} must lie in [0, 1], got {worst} in it")
+        known = concrete(values)
+        if known is not None and (wrong := known[~((known >= 0) & (known <= 1))]).size:
+            raise ArgumentError(f"binary_cross_entropy: {name} must lie in [0, 1], got {wrong[0]} in it")
     valid = _is_probability(x) & _is_probability(y)
     loss = jnp.where(valid, _clamped_cross_entropy(widened(x), widened(y)), jnp.nan).astype(dtype)
     if weight is not None:

@@ -7,7 +7,7 @@ from jaxnn.functional._argument import (
     ArgumentError,
     check_reduction,
     check_same_dtype,
-    is_concrete,
+    concrete,
     legacy_reduction,
     reduced,
 )
@@ -147,9 +147,11 @@ def _of_indices(
     classes = log_probabilities.shape[axis]
     counted = y != ignore_index
     valid = (y >= 0) & (y < classes)
-    if is_concrete(y) and not bool(jnp.all(valid | ~counted)):
-        wrong = int(y.ravel()[jnp.argmin((valid | ~counted).ravel())])
-        raise IndexError(f"{name}: target {wrong} is not a class: there are {classes}, and ignore_index={ignore_index}")
+    known = concrete(y)
+    if known is not None and (wrong := known[((known < 0) | (known >= classes)) & (known != ignore_index)]).size:
+        raise IndexError(
+            f"{name}: target {wrong[0]} is not a class: there are {classes}, and ignore_index={ignore_index}"
+        )
     index = jnp.where(valid, y, 0)
     picked = jnp.take_along_axis(log_probabilities, jnp.expand_dims(index, axis), axis, mode="clip").squeeze(axis)
     factor = counted.astype(picked.dtype) if weight is None else jnp.where(counted, weight[index], 0)

@@ -1,6 +1,7 @@
 """Losses of several classes with a margin, and of several labels."""
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
@@ -8,7 +9,7 @@ from jaxnn.functional._argument import (
     ArgumentError,
     check_reduction,
     check_same_dtype,
-    is_concrete,
+    concrete,
     legacy_reduction,
     promoted,
     reduced,
@@ -137,8 +138,9 @@ def multi_margin_loss(
         raise ArgumentError(f"{name}: weight must have shape ({classes},), got {jnp.shape(weight)}")
     check_same_dtype(name, input=x, weight=weight)
     valid = (flat >= 0) & (flat < classes)
-    if is_concrete(y) and not bool(valid.all()):
-        raise ArgumentError(f"{name}: target {int(flat[jnp.argmin(valid)])} is not a class: there are {classes}")
+    known = concrete(y)
+    if known is not None and (wrong := known[(known < 0) | (known >= classes)]).size:
+        raise ArgumentError(f"{name}: target {wrong[0]} is not a class: there are {classes}")
     index = jnp.where(valid, flat, 0)[:, None]
     gap = margin - jnp.take_along_axis(rows, index, 1, mode="clip") + rows
     gap = jnp.where((gap > 0) & (jnp.arange(classes) != index), gap, 0)
@@ -185,9 +187,12 @@ def multilabel_margin_loss(
     classes = rows.shape[-1]
     listed = jnp.cumsum(labels == -1, -1) == 0
     valid = ~listed | ((labels >= 0) & (labels < classes))
-    if is_concrete(y) and not bool(valid.all()):
-        wrong = int(labels.ravel()[jnp.argmin(valid.ravel())])
-        raise ArgumentError(f"{name}: label {wrong} is not a class: there are {classes}")
+    known = concrete(y)
+    if known is not None:
+        known = known.reshape(rows.shape)
+        before_end = np.cumsum(known == -1, -1) == 0
+        if (wrong := known[before_end & ((known < 0) | (known >= classes))]).size:
+            raise ArgumentError(f"{name}: label {wrong[0]} is not a class: there are {classes}")
     index = jnp.where(listed & valid, labels, 0)
     chosen = jnp.any(listed[..., None] & (index[..., None] == jnp.arange(classes)), -2)
     scores = jnp.take_along_axis(rows, index, -1, mode="clip")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Inexact, Num
 
-from jaxnn.functional._argument import ArgumentError, check_reduction, is_concrete, legacy_reduction, promoted, reduced
+from jaxnn.functional._argument import ArgumentError, check_reduction, concrete, legacy_reduction, promoted, reduced
 from jaxnn.functional._elementwise_loss import absolute, broadcast_shape, paired, weighted
 
 Input = Inexact[ArrayLike, "..."]
@@ -219,8 +219,9 @@ def gaussian_nll_loss(
     """
     check_reduction("gaussian_nll_loss", reduction)
     x, y, v = promoted(input, target, jnp.full_like(jnp.asarray(input), var) if isinstance(var, float) else var)
-    if is_concrete(v) and bool(jnp.any(v < 0)):
-        raise ArgumentError(f"gaussian_nll_loss: var cannot be negative, got {float(v.min())} in it")
+    known = concrete(v)
+    if known is not None and (known < 0).any():
+        raise ArgumentError(f"gaussian_nll_loss: var cannot be negative, got {known.min()} in it")
     if v.shape != x.shape:
         if v.shape == x.shape[:-1]:
             v = v[..., None]

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Int, Num
 
-from jaxnn.functional._argument import ArgumentError, check_same_dtype, is_concrete
+from jaxnn.functional._argument import ArgumentError, check_same_dtype, concrete
 from jaxnn.functional._input import widened
 from jaxnn.functional.distance import vector_norm
 
@@ -29,18 +30,19 @@ def one_hot(input: Num[ArrayLike, "*shape"], num_classes: int = -1) -> Int[Array
     indices = jnp.asarray(input)
     if not jnp.issubdtype(indices.dtype, jnp.integer):
         raise ArgumentError(f"one_hot: input must hold class indices, got {indices.dtype}")
-    known = is_concrete(indices)
-    if known and indices.size and int(indices.min()) < 0:
-        raise ArgumentError(f"one_hot: input cannot be negative, got {int(indices.min())} in it")
+    known = concrete(indices)
+    least, most = (known.min(), known.max()) if known is not None and known.size else (0, -1)
+    if least < 0:
+        raise ArgumentError(f"one_hot: input cannot be negative, got {least} in it")
     if num_classes == -1:
-        if not known or not indices.size:
-            reason = "under jit shapes cannot depend on values" if not known else "input is empty"
+        if known is None or not known.size:
+            reason = "under jit shapes cannot depend on values" if known is None else "input is empty"
             raise ArgumentError(f"one_hot: num_classes must be given, for {reason}; got -1")
-        num_classes = int(indices.max()) + 1
+        num_classes = int(most) + 1
     if num_classes <= 0 and (num_classes < 0 or not indices.size):
         raise ArgumentError(f"one_hot: num_classes must be positive, got {num_classes}")
-    if known and indices.size and int(indices.max()) >= num_classes:
-        raise ArgumentError(f"one_hot: input must be below num_classes={num_classes}, got {int(indices.max())} in it")
+    if most >= num_classes:
+        raise ArgumentError(f"one_hot: input must be below num_classes={num_classes}, got {most} in it")
     return (indices[..., None] == jnp.arange(num_classes, dtype=indices.dtype)).astype(jnp.int_)
 
 
@@ -208,11 +210,11 @@ def _checked(name: str, input: Indices, weight: Table) -> tuple[Array, Array]:
 
 
 def _valid(name: str, indices: Array, table: Array, error: type[Exception]) -> Array:
-    valid = (indices >= 0) & (indices < table.shape[0])
-    if is_concrete(indices) and not bool(valid.all()):
-        wrong = int(indices.ravel()[jnp.argmin(valid.ravel())])
-        raise error(f"{name}: index {wrong} is not a row of weight, which has {table.shape[0]}")
-    return valid
+    count = table.shape[0]
+    known = concrete(indices)
+    if known is not None and (wrong := known[(known < 0) | (known >= count)]).size:
+        raise error(f"{name}: index {wrong[0]} is not a row of weight, which has {count}")
+    return (indices >= 0) & (indices < count)
 
 
 def _rows(
@@ -266,13 +268,16 @@ def _bags(
         raise ArgumentError(f"{name}: offsets must have one axis beside an input of one, got {found}")
     if include_last_offset and not starts.size:
         raise ArgumentError(f"{name}: include_last_offset needs at least one offset, got none")
-    if is_concrete(starts) and starts.size:
-        if int(starts[0]) != 0:
-            raise ArgumentError(f"{name}: offsets must begin with 0, got {int(starts[0])}")
-        if int(starts[-1]) > indices.size:
+    known = concrete(starts)
+    if known is not None and known.size:
+        if known[0] != 0:
+            raise ArgumentError(f"{name}: offsets must begin with 0, got {known[0]}")
+        if known[-1] > indices.size:
             raise ArgumentError(
-                f"{name}: offsets cannot go beyond the {indices.size} indices of input, got {int(starts[-1])}"
+                f"{name}: offsets cannot go beyond the {indices.size} indices of input, got {known[-1]}"
             )
+        if (np.diff(known) < 0).any():
+            raise ArgumentError(f"{name}: offsets cannot fall, got {known}")
     positions = jnp.arange(indices.size, dtype=starts.dtype)
     # What lies behind a last offset falls into a bag beyond the count, and is dropped.
     return jnp.searchsorted(starts, positions, side="right") - 1, starts.size - include_last_offset

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jaxnn import functional
 from jaxnn.functional import ArgumentError
-from jaxnn.functional._argument import is_concrete
+from jaxnn.functional._argument import concrete
 from jaxnn.nn.container import ModuleList, Sequential
 from jaxnn.nn.linear import Linear
 from jaxnn.nn.module import Module
@@ -80,10 +80,11 @@ class AdaptiveLogSoftmaxWithLoss(Module):
                 f"scalar target, got {input.shape} and {target.shape}"
             )
         valid = (target >= 0) & (target < self.n_classes)
-        if is_concrete(target) and not bool(valid.all()):
+        known = concrete(target)
+        if known is not None and known.size and not 0 <= known.min() <= known.max() < self.n_classes:
             raise ArgumentError(
                 f"AdaptiveLogSoftmaxWithLoss: target_ must lie in [0, {self.n_classes - 1}], "
-                f"got values from {target.min()} to {target.max()}"
+                f"got values from {known.min()} to {known.max()}"
             )
         index = jnp.where(valid, target, 0)[..., None]
         picked = jnp.where(valid, jnp.take_along_axis(self.log_prob(input), index, -1)[..., 0], jnp.nan)

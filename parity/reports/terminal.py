@@ -64,11 +64,15 @@ def verdict(passed: bool) -> str:
 
 def demo_table(rows: "list[Row]") -> Table:
     """The tutorial, a line for each row: its worst errors and its verdict."""
-    table = Table(title="The tutorial: JAX against torch, both against torch in float64", box=box.SIMPLE_HEAD)
-    table.add_column("row")
+    table = Table(
+        title="The tutorial: worst distance of JAX from torch, and relative errors against float64",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("row", no_wrap=True)
     table.add_column("shapes", overflow="fold")
-    for header in ("ULP", "torch error", "JAX error", "gradients", "compared"):
-        table.add_column(header, justify="right")
+    for header in ("ULP", "torch", "JAX", "grads", "all"):
+        table.add_column(header, justify="right", no_wrap=True)
     table.add_column("verdict")
     for row in rows:
         outputs = [r for r in row.report.rows if r.kind == "output"]
