@@ -115,7 +115,7 @@ def silu(input: Inexact[ArrayLike, "*shape"], inplace: bool = False) -> Inexact[
     """
     input = floating("silu", input, complex_too=True)
     x = widened(input)
-    return (x * lax.logistic(x)).astype(input.dtype)
+    return (x * _sigmoid(x)).astype(input.dtype)
 
 
 def mish(input: Float[ArrayLike, "*shape"], inplace: bool = False) -> Float[Array, "*shape"]:
@@ -192,7 +192,7 @@ def sigmoid(input: Shaped[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
     Source: ``torch.nn.functional.sigmoid``.
     """
     x = default_float(jnp.asarray(input))
-    return lax.logistic(widened(x)).astype(x.dtype)
+    return _sigmoid(widened(x)).astype(x.dtype)
 
 
 def tanh(input: Shaped[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
@@ -279,7 +279,7 @@ def glu(input: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "..."]
     if input.shape[axis] % 2:
         raise ArgumentError(f"glu: axis {dim} of input must have an even size, got shape {input.shape}")
     half, gate = jnp.split(widened(input), 2, axis)
-    return (half * lax.logistic(gate)).astype(input.dtype)
+    return (half * _sigmoid(gate)).astype(input.dtype)
 
 
 def _exponential_linear(
@@ -306,16 +306,40 @@ def _expm1_jvp(primals: tuple, tangents: tuple) -> tuple:
     return _expm1(x), tangent * jnp.exp(jnp.where(x == 0, 0, x))
 
 
+def _sigmoid(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+    return lax.logistic(x) if jnp.iscomplexobj(x) else _real_sigmoid(x)
+
+
+@jax.custom_jvp
+def _real_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    # The selection changes no value; a loop that holds one XLA vectorizes on CPU, and takes half the time.
+    underflow = math.log(jnp.finfo(x.dtype).smallest_subnormal) - 1
+    return jnp.where(x < underflow, 0, 1 / (1 + jnp.exp(-x)))
+
+
+@_real_sigmoid.defjvp
+def _real_sigmoid_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (x,), (tangent,) = primals, tangents
+    output = _real_sigmoid(x)
+    return output, tangent * (output * (1 - output))
+
+
 @jax.custom_jvp
 def _softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+    # log(1 + e) = 2 artanh(s), s = e / (2 + e) <= 1/3, as a series: a third of the time of XLA's log1p.
+    e = jnp.exp(-jnp.abs(x))
+    s = e / (2 + e)
+    series = jnp.zeros_like(s)
+    for k in reversed(range(8 if x.dtype == jnp.float32 else 17)):
+        series = series * (s * s) + 1 / (2 * k + 1)
+    return jnp.maximum(x, 0) + 2 * s * series
 
 
 @_softplus.defjvp
 def _softplus_jvp(primals: tuple, tangents: tuple) -> tuple:
     # By hand because of the kinks of the maximum and the absolute value at 0.
     (x,), (tangent,) = primals, tangents
-    return _softplus(x), tangent * lax.logistic(x)
+    return _softplus(x), tangent * _sigmoid(x)
 
 
 elu_ = elu

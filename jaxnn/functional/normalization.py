@@ -122,8 +122,9 @@ def group_norm(
             raise ArgumentError(f"group_norm: {key} must have shape {(channels,)}, got {np.shape(parameter)}")
     check_parameter_dtypes("group_norm", input, weight=weight, bias=bias)
     grouped = widened(input).reshape(batch, num_groups, channels // num_groups * math.prod(spatial))
-    output = standardized(grouped, jnp.ones((), grouped.dtype), (2,), eps).reshape(input.shape)
-    return affine(output, weight, bias, per_channel(input.ndim)).astype(input.dtype)
+    # With the spatial axes as one, XLA's loops are long enough to vectorize.
+    flat = standardized(grouped, jnp.ones((), grouped.dtype), (2,), eps).reshape(batch, channels, math.prod(spatial))
+    return affine(flat, weight, bias, per_channel(3)).reshape(input.shape).astype(input.dtype)
 
 
 def local_response_norm(
@@ -206,7 +207,8 @@ def normalize(
         raise ArgumentError(f"normalize: vectors of input {input.shape} along dim={dim} are empty and have no {p}-norm")
     norm = _p_norm(x, p, axes or (0,))
     # A selection: the derivative of a maximum would be halved where the two are equal.
-    return _quotient(x, jnp.where(norm < eps, eps, norm)).reshape(input.shape).astype(input.dtype)
+    divisor = jnp.where(norm < eps, eps, norm).astype(x.dtype)
+    return _quotient(x, divisor).reshape(input.shape).astype(input.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -285,7 +287,7 @@ def _last_axes(
 
 
 @jax.custom_jvp
-def _quotient(x: Inexact[Array, "*shape"], divisor: Float[Array, "..."]) -> Inexact[Array, "*shape"]:
+def _quotient(x: Inexact[Array, "*shape"], divisor: Inexact[Array, "..."]) -> Inexact[Array, "*shape"]:
     return x / divisor
 
 
