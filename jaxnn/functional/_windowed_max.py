@@ -22,7 +22,7 @@ def windowed_max(x: Array, views: Sequence[View]) -> tuple[Array, Array]:
     spatial = x.shape[-n:]
     values = lax.stop_gradient(x)
     size = math.prod(spatial)
-    flat = jnp.broadcast_to(jnp.arange(size, dtype=jnp.int32).reshape(spatial), x.shape)
+    flat = jnp.arange(size, dtype=jnp.int32).reshape(*(1,) * (x.ndim - n), *spatial)
     for axis, view in zip(range(x.ndim - n, x.ndim), views, strict=True):
         elements, indices = view(values, axis), view(flat, axis)
         values = jnp.max(elements, axis + 1)

@@ -212,4 +212,4 @@ def _starts(samples: Array, size: int, kernel: int, output: int) -> Array:
 
 def _view(x: Array, axis: int, positions: Array) -> Array:
     take = partial(jnp.take, axis=axis - 2, mode="clip")
-    return jax.vmap(jax.vmap(take))(x, positions)
+    return jax.vmap(jax.vmap(take))(jnp.broadcast_to(x, positions.shape[:2] + x.shape[2:]), positions)

@@ -197,7 +197,7 @@ def axis_sum(x: Array, axis: int, window: Window) -> Array:
 
 def _counts(window: Window, count_include_pad: bool) -> Array:
     """What each window divides by: its elements inside the input, or inside the input and its padding."""
-    # Counted where XLA sees it: with a constant, XLA spends seconds on evaluating the gradient of a sum while compiling.
+    # Counted where XLA sees it: with a constant, XLA spends seconds evaluating the gradient of a sum while compiling.
     starts = jnp.arange(window.output, dtype=jnp.int32) * window.stride - window.padding
     ends = jnp.minimum(starts + window.kernel, window.size + window.padding)
     if count_include_pad:
