@@ -160,8 +160,8 @@ def _lbfgs_positions(order: Sequence[str], params: PyTree) -> np.ndarray:
 
 def _lbfgs_from_torch(saved: Mapping[str, Any], fresh: LBFGSState, order: list[str], params: PyTree) -> LBFGSState:
     _check_names(order, {name: i for i, name in enumerate(dotted_names(params))})
-    entries = next(iter(saved["state"].values()), {})
-    counts = {key: jnp.asarray(entries.get(key, 0), jnp.int32) for key in ("n_iter", "func_evals")}
+    entries: Mapping[str, Any] = next(iter(saved["state"].values()), {})
+    counts: dict[str, Any] = {key: jnp.asarray(entries.get(key, 0), jnp.int32) for key in ("n_iter", "func_evals")}
     if not entries.get("n_iter"):
         return fresh._replace(**counts)
     positions, dtype = _lbfgs_positions(order, params), fresh.d.dtype

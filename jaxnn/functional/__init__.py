@@ -124,6 +124,7 @@ from jaxnn.functional.scaled_products import ScalingType as ScalingType
 from jaxnn.functional.scaled_products import SwizzleType as SwizzleType
 from jaxnn.functional.scaled_products import scaled_grouped_mm as scaled_grouped_mm
 from jaxnn.functional.scaled_products import scaled_mm as scaled_mm
+from jaxnn.functional.sequence_loss import ctc_loss as ctc_loss
 from jaxnn.functional.softmaxes import gumbel_softmax as gumbel_softmax
 from jaxnn.functional.softmaxes import log_softmax as log_softmax
 from jaxnn.functional.softmaxes import softmax as softmax
@@ -139,3 +140,5 @@ from jaxnn.functional.transposed_convolution import conv_transpose3d as conv_tra
 from jaxnn.functional.unpooling import max_unpool1d as max_unpool1d
 from jaxnn.functional.unpooling import max_unpool2d as max_unpool2d
 from jaxnn.functional.unpooling import max_unpool3d as max_unpool3d
+from jaxnn.functional.vocabulary_loss import LinearCrossEntropyOptions as LinearCrossEntropyOptions
+from jaxnn.functional.vocabulary_loss import linear_cross_entropy as linear_cross_entropy

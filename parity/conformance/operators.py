@@ -6,6 +6,7 @@ exception type torch raises.
 """
 
 import inspect
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +68,8 @@ def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 
     function = getattr(functional, name, None)
     result = Result(entry_name(entry), str(dtype).removeprefix("torch."))
     differentiable = dtype in entry.supported_backward_dtypes("cpu")
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of deprecated arguments: samples use them, and both sides warn
         for index, sample in enumerate(entry.sample_inputs("cpu", dtype, requires_grad=differentiable)):
             if index % stride != offset % stride:
                 continue
