@@ -10,9 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Int
 
+from jaxnn import nn
 from jaxnn.functional._argument import ArgumentError
 from jaxnn.optim.lr_scheduler._base import Number, Schedule
 
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 AverageFn = Callable[[Array, Array, Int[Array, ""]], Array]
 MultiAverageFn = Callable[[Sequence[Array], Sequence[Array], Int[Array, ""]], list[Array]]
 
@@ -135,33 +137,35 @@ class AveragedModel(nnx.Module):
 
 
 def update_bn(loader: Iterable[Any], model: nnx.Module, device: jax.Device | None = None) -> None:
-    """Renew the running statistics of batch normalisation: plain averages over ``loader``, of the model as it is.
+    """Renew the running statistics of batch normalisation: plain averages over ``loader``, in training mode.
 
     Args:
         loader: batches; of a tuple or list the first entry is the model's input.
-        model: changed in place.
+        model: changed in place, but for its mode.
         device: where the inputs are put.
 
     Source: ``torch.optim.swa_utils.update_bn``.
     """
-    layers = [
-        node for _, node in nnx.iter_modules(model) if hasattr(node, "running_mean") and hasattr(node, "momentum")
-    ]
-    layers = [layer for layer in layers if layer.running_mean is not None]
+    modules = [module for _, module in nnx.iter_modules(model)]
+    layers: list[Any] = [module for module in modules if isinstance(module, BATCH_NORMS) and module.track_running_stats]
     if not layers:
         return
     momenta = [layer.momentum for layer in layers]
-    modes = [layer.use_running_average for layer in layers]
+    flags = ("use_running_average", "deterministic")
+    modes = [{flag: getattr(module, flag) for flag in flags if hasattr(module, flag)} for module in modules]
+    model.train()
     for layer in layers:
-        layer.momentum, layer.use_running_average = None, False
-        layer.running_mean.set_value(jnp.zeros_like(layer.running_mean.get_value()))
-        layer.running_var.set_value(jnp.ones_like(layer.running_var.get_value()))
-        layer.num_batches_tracked.set_value(jnp.zeros_like(layer.num_batches_tracked.get_value()))
+        layer.momentum = None
+        for held, start in ((layer.running_mean, 0), (layer.running_var, 1), (layer.num_batches_tracked, 0)):
+            held.set_value(jnp.full_like(held.get_value(), start))
     for batch in loader:
         first = batch[0] if isinstance(batch, tuple | list) else batch
         model(first if device is None else jax.device_put(first, device))
-    for layer, momentum, mode in zip(layers, momenta, modes, strict=True):
-        layer.momentum, layer.use_running_average = momentum, mode
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+    for module, mode in zip(modules, modes, strict=True):
+        for flag, was in mode.items():
+            setattr(module, flag, was)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from flax import nnx
 from torch.optim import swa_utils as theirs
 
+from jaxnn import nn
 from jaxnn.optim import swa_utils as ours
 
 
@@ -86,3 +87,16 @@ def test_what_cannot_be_is_refused():
         ours.SWALR(0.1, 0.2, anneal_strategy="sin")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="anneal_epochs"):
         ours.SWALR(0.1, 0.2, -1)
+
+
+def test_batch_normalisation_averages_over_the_batches_and_keeps_its_mode():
+    batches = np.random.default_rng(0).standard_normal((3, 8, 2)).astype(np.float32)
+    reference = torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2, momentum=0.3)).eval()
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.BatchNorm1d(2, momentum=0.3))
+    model.eval()
+    theirs.update_bn([torch.tensor(batch) for batch in batches], reference)
+    ours.update_bn([(jnp.asarray(batch), None) for batch in batches], model)
+    arrays = nn.state_dict(model)
+    for name, value in reference.state_dict().items():
+        np.testing.assert_allclose(arrays[name], value, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(model(batches[0]), reference(torch.tensor(batches[0])).detach(), rtol=1e-4, atol=1e-5)
