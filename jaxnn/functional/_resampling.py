@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from jaxtyping import Array
 
-Values = TypeVar("Values")
+Values = TypeVar("Values", np.ndarray, Array)
 
 
 class Resized(NamedTuple):
@@ -37,42 +38,43 @@ class Resized(NamedTuple):
 class Table(NamedTuple):
     """For each pixel of the output the pixels it reads and their weights, both ``(output, taps)``."""
 
-    index: np.ndarray
-    weight: np.ndarray
+    pixels: np.ndarray
+    weights: np.ndarray
 
 
 def cubic_weights(t: Values, alpha: float = -0.75) -> list[Values]:
     """The four weights of cubic convolution (Keys, 1981) at ``t`` pixels after the second tap, ``t`` in [0, 1]."""
 
     def near(x: Values) -> Values:
-        return ((alpha + 2) * x - (alpha + 3)) * x * x + 1  # type: ignore[operator, return-value]
+        return ((alpha + 2) * x - (alpha + 3)) * x * x + 1
 
     def far(x: Values) -> Values:
-        return ((alpha * x - 5 * alpha) * x + 8 * alpha) * x - 4 * alpha  # type: ignore[operator, return-value]
+        return ((alpha * x - 5 * alpha) * x + 8 * alpha) * x - 4 * alpha
 
-    return [far(t + 1), near(t), near(1 - t), far(2 - t)]  # type: ignore[operator]
+    return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
-def nearest(axis: Resized, exact: bool, dtype: np.dtype, small_image: bool) -> np.ndarray:
-    """The pixel that each pixel of the output copies.
+def nearest(axis: Resized, exact: bool, dtype: np.dtype, small_image: bool) -> Table:
+    """One pixel, copied.
 
     Which of two it is where rounding decides hangs on torch's kernels, and so it does here. They compute in ``dtype``,
     float32 or float64, and round to float32 before they drop the fraction; one of them, for small images, computes in
     float32 always and, unless ``exact``, takes sizes that stay or double as such whatever the factor.
     """
-    if small_image and not exact and axis.output in (axis.size, 2 * axis.size):
-        return np.arange(axis.output) * axis.size // axis.output
+    positions = np.arange(axis.output)
     kind = np.float32 if small_image else dtype.type
     step = kind(1.0 / axis.factor) if axis.factor else kind(axis.size) / kind(axis.output)
-    positions = np.arange(axis.output)
-    if not exact:
+    if small_image and not exact and axis.output in (axis.size, 2 * axis.size):
+        source: np.ndarray = positions * axis.size // axis.output
+    elif not exact:
         source = positions.astype(kind) * step
     elif small_image:
         source = (positions + 0.5).astype(kind) * step
     else:
         # The product of two float32 is exact in float64: a fused multiply-add, as torch's compiler makes it.
         source = ((positions + 0.5) * np.float64(step) - 0.5).astype(kind) + kind(0.5)
-    return np.minimum(np.floor(source.astype(np.float32)).astype(np.int32), axis.size - 1)
+    pixels = np.minimum(np.floor(source.astype(np.float32)).astype(np.int32), axis.size - 1)
+    return Table(pixels[:, None], np.ones((axis.output, 1)))
 
 
 def linear(axis: Resized, align_corners: bool) -> Table:
@@ -96,13 +98,13 @@ def antialiased(axis: Resized, align_corners: bool, filter: Callable[[np.ndarray
     """All pixels within ``reach`` steps (pixels where the axis grows), weighted by ``filter`` to sum up to 1."""
     step = axis.step(align_corners)
     support = reach * max(step, 1.0)
-    half = 0.0 if align_corners else 0.5
-    centre = (np.arange(axis.output) + half) * step
-    first = np.maximum(np.trunc(centre - support + half).astype(np.int32), 0)
-    stop = np.minimum(np.trunc(centre + support + half).astype(np.int32), axis.size)
+    # From pixel edge to pixel edge: aligned corners change the step and nothing else, as in torch.
+    centre = (np.arange(axis.output) + 0.5) * step
+    first = np.maximum(np.trunc(centre - support + 0.5).astype(np.int32), 0)
+    stop = np.minimum(np.trunc(centre + support + 0.5).astype(np.int32), axis.size)
     taps = np.arange(min(2 * math.ceil(support) + 1, axis.size), dtype=np.int32)
     index = first[:, None] + taps
-    weight = filter((index - centre[:, None] + half) / max(step, 1.0))
+    weight = filter((index - centre[:, None] + 0.5) / max(step, 1.0))
     weight = np.where(index < stop[:, None], weight, 0.0)
     total = weight.sum(axis=1, keepdims=True)
     return Table(np.minimum(index, np.maximum(stop - 1, 0)[:, None]), weight / np.where(total == 0, 1.0, total))

@@ -21,7 +21,7 @@ class Blocks(NamedTuple):
     stride: int
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """How many blocks fit."""
         return (self.size + 2 * self.padding - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
@@ -62,7 +62,7 @@ def unfold(
         )
     check_not_empty("unfold", input.shape, (-3, -2, -1))
     rows, columns = _blocks("unfold", input.shape[-2:], kernel_size, dilation, padding, stride)
-    if min(rows.count, columns.count) < 1:
+    if min(rows.number, columns.number) < 1:
         raise ArgumentError(
             f"unfold: no block of kernel_size={(rows.kernel, columns.kernel)} and "
             f"dilation={(rows.dilation, columns.dilation)} fits input of shape {input.shape} with "
@@ -72,7 +72,7 @@ def unfold(
     by_row = _unfolded(input, rows, input.ndim - 2, input.ndim - 2)
     by_pixel = _unfolded(by_row, columns, by_row.ndim - 1, by_row.ndim - 2)
     values = input.shape[-3] * rows.kernel * columns.kernel
-    return by_pixel.reshape(*input.shape[:-3], values, rows.count * columns.count)
+    return by_pixel.reshape(*input.shape[:-3], values, rows.number * columns.number)
 
 
 def fold(
@@ -119,12 +119,12 @@ def fold(
             f"fold: the values of input must be a multiple of the {pixels} pixels of "
             f"kernel_size={(rows.kernel, columns.kernel)}, got input of shape {input.shape}"
         )
-    if min(rows.count, columns.count) < 1 or input.shape[-1] != rows.count * columns.count:
+    if min(rows.number, columns.number) < 1 or input.shape[-1] != rows.number * columns.number:
         raise ArgumentError(
-            f"fold: output_size={(rows.size, columns.size)} holds {rows.count} x {columns.count} blocks of "
+            f"fold: output_size={(rows.size, columns.size)} holds {rows.number} x {columns.number} blocks of "
             f"kernel_size={(rows.kernel, columns.kernel)}, got input of shape {input.shape}"
         )
-    split = (input.shape[-2] // pixels, rows.kernel, columns.kernel, rows.count, columns.count)
+    split = (input.shape[-2] // pixels, rows.kernel, columns.kernel, rows.number, columns.number)
     blocks = input.astype(accumulation_dtype(input.dtype)).reshape(*input.shape[:-2], *split)
     by_row = _folded(blocks, columns, blocks.ndim - 1, blocks.ndim - 3)
     return _folded(by_row, rows, by_row.ndim - 2, by_row.ndim - 3).astype(input.dtype)
@@ -164,7 +164,7 @@ def _unfolded(input: Array, blocks: Blocks, axis: int, new_axis: int) -> Array:
         jnp.zeros((), input.dtype),
         [(blocks.padding, blocks.padding, 0) if i == axis else (0, 0, 0) for i in range(input.ndim)],
     )
-    last = (blocks.count - 1) * blocks.stride
+    last = (blocks.number - 1) * blocks.stride
     elements = [
         lax.slice_in_dim(padded, start, start + last + 1, blocks.stride, axis)
         for start in range(0, blocks.kernel * blocks.dilation, blocks.dilation)
@@ -174,7 +174,7 @@ def _unfolded(input: Array, blocks: Blocks, axis: int, new_axis: int) -> Array:
 
 def _folded(blocks: Array, along: Blocks, axis: int, kernel_axis: int) -> Array:
     """The transpose of :func:`_unfolded`: each element's blocks spread by the stride, moved to their place, summed."""
-    spread = (along.count - 1) * along.stride + 1
+    spread = (along.number - 1) * along.stride + 1
     zero = jnp.zeros((), blocks.dtype)
 
     def placed(element: int) -> Array:

@@ -3,15 +3,20 @@
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Num
 
+from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional import _resampling
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype
 from jaxnn.functional._resampling import Resized, Table
 from jaxnn.functional.adaptive_pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+
+Number = TypeVar("Number", int, float)
 
 _AXES = {"linear": 1, "bilinear": 2, "bicubic": 2, "lanczos": 2, "trilinear": 3}
 _AREA = {1: adaptive_avg_pool1d, 2: adaptive_avg_pool2d, 3: adaptive_avg_pool3d}
@@ -90,9 +95,16 @@ def interpolate(
             f"and output {tuple(axis.output for axis in resized)}"
         )
     _check_dtype(input, mode)
-    if known:
-        return _copied(input, resized, exact=mode == "nearest-exact")
-    return _weighted(input, _tables(resized, mode, bool(align_corners), antialias))
+    computed = jnp.dtype(jnp.float32) if input.dtype == jnp.uint8 else accumulation_dtype(input.dtype)
+    output = input.astype(computed)
+    # The last axis first: what is gathered along the others is then whole rows of memory.
+    tables = _tables(resized, mode, bool(align_corners), antialias, computed)
+    for place, table in reversed(list(enumerate(tables, 2))):
+        if table is not None:
+            output = _read(output, place, table)
+    if input.dtype == jnp.uint8:
+        output = jnp.clip(jnp.round(output), 0, 255)
+    return output.astype(input.dtype)
 
 
 def upsample(
@@ -136,17 +148,22 @@ def upsample_bilinear(
 def _resized(
     spatial: tuple[int, ...], size: int | Sequence[int] | None, scale_factor: float | Sequence[float] | None
 ) -> list[Resized]:
-    if (size is None) == (scale_factor is None):
-        raise ArgumentError(
-            f"interpolate: one of size and scale_factor must be given, got size={size} and scale_factor={scale_factor}"
-        )
-    name, given = ("size", size) if scale_factor is None else ("scale_factor", scale_factor)
-    values = tuple(given) if isinstance(given, Sequence) else (given,) * len(spatial)
+    if size is not None and scale_factor is None:
+        sizes = _per_axis("size", size, spatial)
+        return [Resized(n, operator.index(output), None) for n, output in zip(spatial, sizes, strict=True)]
+    if scale_factor is not None and size is None:
+        factors = _per_axis("scale_factor", scale_factor, spatial)
+        return [Resized(n, int(n * float(factor)), float(factor)) for n, factor in zip(spatial, factors, strict=True)]
+    raise ArgumentError(
+        f"interpolate: one of size and scale_factor must be given, got size={size} and scale_factor={scale_factor}"
+    )
+
+
+def _per_axis(name: str, given: Number | Sequence[Number], spatial: tuple[int, ...]) -> Sequence[Number]:
+    values = given if isinstance(given, Sequence) else (given,) * len(spatial)
     if len(values) != len(spatial):
         raise ArgumentError(f"interpolate: {name} must have a value for each of the axes {spatial}, got {given}")
-    if scale_factor is None:
-        return [Resized(n, operator.index(v), None) for n, v in zip(spatial, values, strict=True)]
-    return [Resized(n, int(n * v), float(v)) for n, v in zip(spatial, values, strict=True)]
+    return values
 
 
 def _check_dtype(input: Array, mode: str) -> None:
@@ -156,30 +173,22 @@ def _check_dtype(input: Array, mode: str) -> None:
         raise NotImplementedError(f"interpolate: mode={mode!r} is not for input of dtype {input.dtype}")
 
 
-def _copied(input: Array, resized: list[Resized], exact: bool) -> Array:
-    # torch's kernel for images whose height and width sum up to so little rounds in its own way.
-    small_image = len(resized) == 2 and sum(axis.output for axis in resized) <= 128
-    dtype = np.dtype(accumulation_dtype(input.dtype)) if input.dtype != jnp.uint8 else np.dtype(np.float32)
-    for place, axis in enumerate(resized, 2):
-        index = _resampling.nearest(axis, exact, dtype, small_image)
-        times = axis.output // axis.size
-        if np.array_equal(index, np.arange(axis.size * times) // max(times, 1)):
-            # Whole copies need no gather, nor their gradient a scatter.
-            input = jnp.repeat(input, times, place)
-        else:
-            input = jnp.take(input, index, place, mode="clip")
-    return input
-
-
-def _tables(resized: list[Resized], mode: str, align_corners: bool, antialias: bool) -> list[Table | None]:
+def _tables(
+    resized: list[Resized], mode: str, align_corners: bool, antialias: bool, dtype: jnp.dtype
+) -> list[Table | None]:
     """A table for each axis, none where the axis stays as it is."""
+    if mode in ("nearest", "nearest-exact"):
+        # torch's kernel for images whose height and width sum up to so little rounds in its own way.
+        small_image = len(resized) == 2 and sum(axis.output for axis in resized) <= 128
+        return [_resampling.nearest(axis, mode == "nearest-exact", dtype, small_image) for axis in resized]
+    if mode == "bicubic" and not antialias:
+        return [_resampling.cubic(axis, align_corners) for axis in resized]
     if antialias:
         filter, reach = _FILTERS[mode]
         made = [_resampling.antialiased(axis, align_corners, filter, reach) for axis in resized]
-        return [None if axis.output == axis.size else table for axis, table in zip(resized, made, strict=True)]
-    if mode == "bicubic":
-        return [_resampling.cubic(axis, align_corners) for axis in resized]
-    return [None if axis.output == axis.size else _resampling.linear(axis, align_corners) for axis in resized]
+    else:
+        made = [_resampling.linear(axis, align_corners) for axis in resized]
+    return [None if axis.output == axis.size else table for axis, table in zip(resized, made, strict=True)]
 
 
 _FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
@@ -189,23 +198,33 @@ _FILTERS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], int]] = {
 }
 
 
-def _weighted(input: Array, tables: list[Table | None]) -> Array:
-    dtype = jnp.float32 if input.dtype == jnp.uint8 else accumulation_dtype(input.dtype)
-    output = input.astype(dtype)
-    # The last axis first: what is gathered along the others is then whole rows of memory.
-    for place, table in reversed(list(enumerate(tables, 2))):
-        if table is not None:
-            output = _read(output, place, table)
-    if input.dtype == jnp.uint8:
-        output = jnp.clip(jnp.round(output), 0, 255)
-    return output.astype(input.dtype)
-
-
 def _read(input: Array, place: int, table: Table) -> Array:
-    """The weighted sum, along one axis, of the pixels a table names."""
-    shape = [-1 if i == place else 1 for i in range(input.ndim)]
+    """The weighted sum, along one axis, of the pixels a table names.
 
-    def tap(index: np.ndarray, weight: np.ndarray) -> Array:
-        return jnp.take(input, index, place, mode="clip") * weight.astype(input.dtype).reshape(shape)
+    By slices, so that a NaN stays among the pixels that read it; but the derivative is a matrix product, as the
+    transpose of those slices would be as many scatters.
+    """
+    size, (output, taps) = input.shape[place], table.pixels.shape
+    times = output // size
+    if taps == 1 and np.array_equal(table.pixels[:, 0], np.arange(size * times) // max(times, 1)):
+        return jnp.repeat(input, times, place)
+    weights = table.weights.astype(input.dtype)
 
-    return functools.reduce(operator.add, map(tap, table.index.T, table.weight.T))
+    @jax.custom_jvp
+    def read(x: Array) -> Array:
+        shape = [-1 if i == place else 1 for i in range(x.ndim)]
+        terms = [
+            jnp.take(x, pixels, place, mode="clip") * weight.reshape(shape)
+            for pixels, weight in zip(table.pixels.T, weights.T, strict=True)
+        ]
+        return functools.reduce(operator.add, terms)
+
+    @read.defjvp
+    def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+        matrix = np.zeros((output, size), weights.dtype)
+        np.add.at(matrix, (np.arange(output)[:, None], table.pixels), weights)
+        moved = jnp.moveaxis(tangents[0], place, -1)
+        product = jnp.einsum("...i,oi->...o", moved, matrix, precision=matmul_precision())
+        return read(*primals), jnp.moveaxis(product, -1, place)
+
+    return read(input)
