@@ -88,7 +88,8 @@ def scaled_dot_product_attention(
     if dropout_p == 0.0 and query.shape[-2] * key.shape[-2] >= BLOCKWISE_FROM:
         return _blockwise(query, key, value, mask, is_causal, scale)
     scores = _scores(query, key, mask, scale, 0 if is_causal else None)
-    return _averaged(scores, value, dropout_p, dropout_key)
+    noise = dropout(jnp.ones_like(scores), dropout_p, key=dropout_key) if dropout_p else None
+    return _averaged(scores, value, noise)
 
 
 def _check_operands(name: str, query: Array, key: Array, value: Array) -> None:
@@ -134,9 +135,7 @@ def _scores(
 ) -> Float[Array, "... targets sources"]:
     """Scaled and masked scores; ``first`` is the first query's position where the mask is causal, else ``None``."""
     dtype = accumulation_dtype(query.dtype)
-    # Half precision is scaled where it does not round, after the product.
-    before, after = (1.0, scale) if query.dtype != dtype else (scale, 1.0)
-    scores = after * jnp.matmul(before * query, key.mT, precision=matmul_precision(), preferred_element_type=dtype)
+    scores = scale * jnp.matmul(query, key.mT, precision=matmul_precision(), preferred_element_type=dtype)
     if first is not None:
         targets, sources = scores.shape[-2:]
         mask = first + jnp.arange(targets)[:, None] >= jnp.arange(sources)
@@ -146,20 +145,57 @@ def _scores(
     return scores + (jnp.where(mask, 0.0, -jnp.inf).astype(dtype) if mask.dtype == bool else mask.astype(dtype))
 
 
+def _powers(scores: Float[Array, "... sources"]) -> tuple[Float[Array, "... sources"], Float[Array, "... 1"]]:
+    """Numerators and denominator of the softmax; 0 and 1 where all scores of a row are minus infinity."""
+    peak = jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf)
+    powers = jnp.exp(scores - jnp.where(peak == -jnp.inf, 0.0, peak).astype(scores.dtype))
+    total = jnp.sum(powers, axis=-1, keepdims=True)
+    return powers, jnp.where(total == 0, 1.0, total).astype(scores.dtype)
+
+
+@jax.custom_jvp
+def _softmax(scores: Float[Array, "... sources"]) -> Float[Array, "... sources"]:
+    powers, total = _powers(scores)
+    return powers / total
+
+
+@_softmax.defjvp
+def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    weights, (tangent,) = _softmax(*primals), tangents
+    # What a row has in common cancels here exactly; in the derivative of a quotient it would leave rounding behind.
+    return weights, weights * (tangent - jnp.sum(weights * tangent, axis=-1, keepdims=True))
+
+
+@jax.custom_jvp
 def _averaged(
     scores: Float[Array, "... targets sources"],
     value: Float[Array, "... sources value_embed"],
-    dropout_p: float = 0.0,
-    dropout_key: Key[Array, ""] | None = None,
+    noise: Float[Array, "... targets sources"] | None,
 ) -> Float[Array, "... targets value_embed"]:
-    """The values averaged with the softmax of the scores, zero where a row of scores is minus infinity throughout."""
-    peak = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True, initial=-jnp.inf))
-    powers = jnp.exp(scores - jnp.where(peak == -jnp.inf, 0.0, peak).astype(scores.dtype))
-    total = jnp.sum(powers, axis=-1, keepdims=True)
-    kept = dropout(powers, dropout_p, key=dropout_key).astype(value.dtype)
-    sums = jnp.matmul(kept, value, precision=matmul_precision(), preferred_element_type=scores.dtype)
+    """The values averaged with the softmax of the scores, times dropout's noise."""
+    powers, total = _powers(scores)
     # Normalized last: one division for each output, not for each weight.
-    return (sums / jnp.where(total == 0, 1.0, total).astype(scores.dtype)).astype(value.dtype)
+    return (_products(powers, value, noise) / total).astype(value.dtype)
+
+
+@_averaged.defjvp
+def _averaged_jvp(
+    primals: tuple[Array, Array, Array | None], tangents: tuple[Array, Array, Array | None]
+) -> tuple[Array, Array]:
+    (scores, value, noise), (d_scores, d_value, _) = primals, tangents
+    weights, d_weights = jax.jvp(_softmax, (scores,), (d_scores,))
+    tangent = _products(d_weights, value, noise) + _products(weights, d_value, noise)
+    return _averaged(scores, value, noise), tangent.astype(value.dtype)
+
+
+def _products(
+    weights: Float[Array, "... targets sources"],
+    value: Float[Array, "... sources value_embed"],
+    noise: Float[Array, "... targets sources"] | None,
+) -> Float[Array, "... targets value_embed"]:
+    kept = weights if noise is None else weights * noise
+    precision, dtype = matmul_precision(), weights.dtype
+    return jnp.matmul(kept.astype(value.dtype), value, precision=precision, preferred_element_type=dtype)
 
 
 def _blockwise(
@@ -216,7 +252,7 @@ def _one_head(
             scores = _scores(
                 rows, key[:seen], mask if row_mask is None else row_mask, scale, first if is_causal else None
             )
-            return _averaged(scores, value[:seen])
+            return _averaged(scores, value[:seen], None)
 
         return lax.map(jax.checkpoint(block), jax.tree.map(lambda x: x[start:stop], operands))
 
