@@ -1,5 +1,6 @@
 """Loss of a sequence whose alignment is not known."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -69,9 +70,7 @@ def ctc_loss(
         if (wrong := used[(used < 0) | (used >= classes)]).size:
             raise ArgumentError(f"ctc_loss: target {wrong[0]} is not one of {classes} classes")
     labels = jnp.where(inside & (labels >= 0) & (labels < classes), labels, blank)
-    loss = _negative_log_likelihood(rows, labels, inputs, lengths, blank)
-    if zero_infinity:
-        loss = jnp.where(loss == jnp.inf, 0, loss)
+    loss = _negative_log_likelihood(blank, zero_infinity, rows, labels, inputs, lengths)
     loss = jnp.where(valid, loss, jnp.nan).astype(x.dtype)
     if reduction == "mean":
         return jnp.mean(loss / jnp.maximum(lengths, 1).astype(loss.dtype))
@@ -116,26 +115,32 @@ def _padded(targets: Array, lengths: Array, count: int, batched: bool) -> Int[Ar
     return targets.at[jnp.minimum(places, targets.shape[0] - 1)].get(mode="promise_in_bounds")
 
 
-@jax.custom_jvp
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _negative_log_likelihood(
+    blank: int,
+    zero_infinity: bool,
     log_probs: Float[Array, "time batch classes"],
     labels: Int[Array, "batch length"],
     inputs: Int[Array, "batch"],
     lengths: Int[Array, "batch"],
-    blank: int,
 ) -> Float[Array, "batch"]:
-    return _forward(log_probs, labels, inputs, lengths, blank)
+    loss = _forward(log_probs, labels, inputs, lengths, blank)
+    return jnp.where(jnp.isposinf(loss), 0, loss) if zero_infinity else loss
 
 
 @_negative_log_likelihood.defjvp
-def _negative_log_likelihood_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    log_probs, _, inputs, *_ = primals
-    loss, pullback = jax.vjp(lambda x: _forward(x, *primals[1:]), log_probs)
+def _negative_log_likelihood_jvp(
+    blank: int, zero_infinity: bool, primals: tuple, tangents: tuple
+) -> tuple[Array, Array]:
+    log_probs, _, inputs, _ = primals
+    loss, pullback = jax.vjp(lambda x: _forward(x, *primals[1:], blank), log_probs)
     (minus_posterior,) = pullback(jnp.ones_like(loss))
     within = jnp.arange(log_probs.shape[0])[:, None, None] < inputs[:, None]
     slope = jnp.where(within, jnp.exp(log_probs) + minus_posterior, 0)
-    # A target that nothing fits has no posterior; torch's slope is NaN there.
-    slope = jnp.where(jnp.isposinf(loss)[:, None] & within, jnp.nan, slope)
+    # A target that nothing fits has no posterior; torch's slope is NaN there, unless infinity counts nothing.
+    impossible = jnp.isposinf(loss)
+    slope = jnp.where(impossible[:, None] & within, 0 if zero_infinity else jnp.nan, slope)
+    loss = jnp.where(impossible, 0, loss) if zero_infinity else loss
     return loss, jnp.sum(slope * tangents[0], (0, 2))
 
 

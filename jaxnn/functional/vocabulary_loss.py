@@ -160,7 +160,7 @@ def _divisor(y: Array, weight: Any, ignored: int, classes: int, probabilities: b
         return losses.size
     counted = y != ignored
     if weight is None:
-        return jnp.sum(counted)
+        return jnp.sum(counted, dtype=widened(losses).dtype)
     return jnp.sum(jnp.where(counted, widened(jnp.asarray(weight))[jnp.clip(y, 0, classes - 1)], 0))
 
 
