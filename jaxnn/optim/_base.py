@@ -1,5 +1,6 @@
 """What the optimizers share: an optax transformation around a rule for one parameter, with torch's groups."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple
@@ -110,7 +111,9 @@ class Optimizer(optax.GradientTransformationExtraArgs):
         return jax.tree.map(_as_complex, (change, after), (param, buffers))
 
     def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
-        return (), {**self.defaults, "param_groups": self._given}
+        accepted = inspect.signature(type(self)).parameters
+        given = {key: value for key, value in self.defaults.items() if key in accepted}
+        return (), {**given, "param_groups": self._given}
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

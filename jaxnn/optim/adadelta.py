@@ -23,8 +23,7 @@ class Adadelta(Optimizer):
         d_t = \frac{\sqrt{u_{t-1} + \epsilon}}{\sqrt{v_t + \epsilon}} g_t, \quad
         u_t = \rho u_{t-1} + (1 - \rho) d_t^2, \quad \theta_t = \theta_{t-1} - \gamma d_t
 
-    Differs from ``optax.adadelta``: the L2 penalty is part of the gradient from the start, where optax adds it to the
-    finished step, and the learning rate is 1 unless given.
+    Same algorithm as ``optax.adadelta``, with a learning rate of 1 unless given.
 
     Args:
         lr: learning rate :math:`\gamma`, a number or a schedule.

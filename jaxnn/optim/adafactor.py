@@ -20,8 +20,8 @@ class Adafactor(Optimizer):
     Rows and columns are the last two axes; a vector keeps its whole second moment.
 
     Differs from ``optax.adafactor``: every matrix is factored, however small, over the last two axes rather than the
-    largest two; the decay reaches :math:`t = 1` without an offset; :math:`\epsilon_1` clamps, where optax adds it to
-    the squared gradient; the rate is bounded by :math:`t^{-1/2}`; weight decay is scaled by the rate; no momentum.
+    largest two; :math:`\epsilon_1` is a floor, where optax adds it to the squared gradient; the rate is bounded by
+    :math:`t^{-1/2}`; weight decay is scaled by the rate; there is no momentum.
 
     Args:
         lr: learning rate :math:`\gamma`, a number or a schedule.

@@ -15,7 +15,8 @@ class Rprop(Optimizer):
     with :math:`\eta_+` where :math:`g_t g_{t-1} > 0` and :math:`\eta_-` where it is negative; there :math:`g_t` counts
     as zero, in this step and as the next one's past.
 
-    Same algorithm as ``optax.rprop``, with the learning rate as the first step size.
+    Differs from ``optax.rprop``: each step is taken at once, where optax (0.2.8) returns the one before, and a step
+    size is clipped even where the gradient is zero.
 
     Args:
         lr: the first :math:`s`.

@@ -24,8 +24,8 @@ class SGD(Optimizer):
 
     with :math:`g_t + \mu b_t` in place of :math:`b_t` in the last formula for Nesterov's; :math:`g` has the penalty.
 
-    Differs from ``optax.sgd``: weight decay stands before the momentum, dampening exists and spares the first step, and
-    the learning rate is outside the momentum, so that a schedule does not reach past gradients.
+    Differs from ``optax.sgd``: the L2 penalty exists and enters the momentum, where ``optax.add_decayed_weights`` after
+    it would not; so does dampening, which spares the first step.
 
     Args:
         lr: learning rate :math:`\gamma`, a number or a schedule.

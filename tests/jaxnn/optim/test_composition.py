@@ -198,8 +198,9 @@ def test_an_update_is_differentiable_and_maps_over_a_new_axis():
     np.testing.assert_allclose(changes[2], transform.update(many[2], state, params)[0], rtol=1e-6)
 
 
-def test_an_optimizer_is_copied_and_passed_as_one_thing():
-    transform = optim.Adam(lr=0.1, betas=(0.8, 0.9), param_groups=[{"params": "a"}, {}])
+@pytest.mark.parametrize("make", [optim.Adam, optim.AdamW])
+def test_an_optimizer_is_copied_and_passed_as_one_thing(make: Any):
+    transform = make(lr=0.1, betas=(0.8, 0.9), param_groups=[{"params": "a"}, {}])
     for twin in (copy.deepcopy(transform), pickle.loads(pickle.dumps(transform))):
         assert str(twin) == str(transform)
     assert isinstance(transform, optax.GradientTransformation)
