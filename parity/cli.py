@@ -126,8 +126,8 @@ def conformance(
     entries = [entry for entry in chosen.entries() if pattern.search(chosen.name(entry))]
     if not entries:
         raise typer.BadParameter(f"{filter!r} matches no entry", param_hint="--filter")
-    # Integers are one more dtype for the entries that take nothing else.
-    wanted = {getattr(torch, name) for name in names} | {torch.int64}
+    # What takes no floating point is run in the dtypes it takes.
+    wanted = {getattr(torch, name) for name in names} | {torch.complex64, torch.complex128, torch.int64}
     work = [(entry, kind) for entry in entries for kind in sorted(chosen.dtypes(entry) & wanted, key=str)]
     results = []
     with _progress(console) as progress:

@@ -63,6 +63,7 @@ def compare(
     kind: str = "output",
     neighbours: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     floor: float = 4.0,
+    scale: float = 0.0,
     factor: float = FACTOR,
 ) -> Comparison:
     """The verdict on one tensor.
@@ -81,6 +82,8 @@ def compare(
             inputs moved :data:`FAR` times as far in the same direction.
         floor: error always allowed, in machine epsilons of the dtype times the tensor's norm; torch's own error can be
             zero by luck.
+        scale: a norm that stands for the tensor's in ``floor`` where it is the larger: where a gradient cancels to
+            nothing, what is left is rounding of the size of what cancelled.
         factor: how many times the explained error passes.
     """
     a, b, t = np.asarray(jax_value), np.asarray(torch_value), np.asarray(truth)
@@ -99,7 +102,7 @@ def compare(
             if wrong
             else Comparison(kind, name, b.shape, 0.0, 0.0, 0.0, 0.0, True)
         )
-    eps = float(ml_dtypes.finfo(b.dtype).eps)
+    eps = float((np if np.iscomplexobj(b) else ml_dtypes).finfo(b.dtype).eps)
     a, b, t = _as_reals(a), _as_reals(b), _as_reals(t)
     finite = np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True) or not np.isfinite(a[finite]).all():
@@ -115,11 +118,11 @@ def compare(
     passed, measures = True, []
     for norm in (_root_mean_square, _maximum):
         jump = min(norm(far), norm(far - FAR * near))
-        explained = max(norm(b - t), norm(near), jump, floor / factor * eps * norm(t))
+        explained = max(norm(b - t), norm(near), jump, floor / factor * eps * max(norm(t), scale))
         error = norm(a - t)
         passed &= bool(error <= factor * explained)
-        scale = norm(t) or 1.0
-        measures.append((norm(b - t) / scale, error / scale, factor * explained / scale))
+        unit = norm(t) or 1.0
+        measures.append((norm(b - t) / unit, error / unit, factor * explained / unit))
     (torch_error, jax_error, allowed), (_, worst, worst_allowed) = measures
     reason = ""
     if not passed:

@@ -48,7 +48,7 @@ class Draws(TorchDispatchMode):
             output, mask = func(*args, **kwargs)
             self._noted(mask)
             return output, mask
-        if kind == "aten::rrelu_with_noise" and args[4]:
+        if kind == "aten::rrelu_with_noise" and len(args) > 4 and args[4]:
             if self.replaying:
                 noise = args[1].copy_(self._next())
                 return torch.where(args[0] <= 0, args[0] * noise, args[0])

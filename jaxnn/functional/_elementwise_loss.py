@@ -3,7 +3,6 @@
 import warnings
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from jaxnn.functional._argument import ArgumentError, promoted, reduced
@@ -56,10 +55,3 @@ def broadcast_shape(name: str, **arrays: ArrayLike) -> tuple[int, ...]:
     except ValueError:
         found = ", ".join(f"{key} {jnp.shape(array)}" for key, array in arrays.items())
         raise ArgumentError(f"{name}: arrays must broadcast against each other, got {found}") from None
-
-
-def absolute(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-    """The absolute value, of gradient zero at zero, as in torch; JAX's own has gradient one there."""
-    if jnp.issubdtype(x.dtype, jnp.complexfloating):
-        return jnp.abs(x)
-    return x * lax.stop_gradient(jnp.sign(x))

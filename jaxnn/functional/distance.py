@@ -7,8 +7,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact
 
 from jaxnn.functional._argument import ArgumentError, promoted
-from jaxnn.functional._elementwise_loss import absolute, broadcast_shape
-from jaxnn.functional._input import checked_axis, floating, widened
+from jaxnn.functional._elementwise_loss import broadcast_shape
+from jaxnn.functional._input import checked_axis, floating, magnitude, widened
 
 Input = Inexact[ArrayLike, "..."]
 Output = Inexact[Array, "..."]
@@ -33,10 +33,12 @@ def pairwise_distance(x1: Input, x2: Input, p: float = 2.0, eps: float = 1e-6, k
     """
     broadcast_shape("pairwise_distance", x1=x1, x2=x2)
     first, second = promoted(x1, x2)
-    return vector_norm(first - second + eps, p, keepdim)
+    return vector_norm(default_float(first - second) + eps, p, keepdim)
 
 
-def cosine_similarity(x1: Input, x2: Input, dim: int = 1, eps: float = 1e-8) -> Output:
+def cosine_similarity(
+    x1: Num[ArrayLike, "..."], x2: Num[ArrayLike, "..."], dim: int = 1, eps: int | float = 1e-8
+) -> Float[Array, "..."]:
     r"""Cosine of the angle between vectors along an axis.
 
     .. math:: \frac{x_1 \cdot x_2}{\max(\lVert x_1 \rVert_2, \epsilon) \max(\lVert x_2 \rVert_2, \epsilon)}
@@ -45,32 +47,32 @@ def cosine_similarity(x1: Input, x2: Input, dim: int = 1, eps: float = 1e-8) -> 
         x1: any shape that has axis ``dim`` after broadcasting.
         x2: broadcasts against ``x1``.
         dim: the axis of the vectors.
-        eps: the least norm.
+        eps: the least norm; as in torch the gradient passes through a shorter vector's norm nevertheless.
 
     Raises:
         ArgumentError: the shapes do not broadcast.
         IndexError: there is no axis ``dim``.
+        NotImplementedError: neither array is floating point, or one is complex.
 
     Source: ``torch.nn.functional.cosine_similarity``.
     """
-    shape = broadcast_shape("cosine_similarity", x1=x1, x2=x2)
-    first, second = promoted(x1, x2)
-    first, second = floating("cosine_similarity", first), floating("cosine_similarity", second)
+    shape = broadcast_shape("cosine_similarity", x1=x1, x2=x2) or (1,)
+    first, second = (floating("cosine_similarity", x) for x in promoted(x1, x2))
     axis = checked_axis("cosine_similarity", dim, len(shape))
-    dtype = first.dtype
-    if not shape:
-        first, second, axis = first[None], second[None], 0
-    first, second = widened(jnp.broadcast_to(first, shape or (1,))), widened(jnp.broadcast_to(second, shape or (1,)))
-    units = [x / _bounded_norm(x, axis, eps) for x in (first, second)]
-    return jnp.sum(units[0] * units[1], axis).astype(dtype)
+    units = []
+    for x in (first, second):
+        vectors = widened(jnp.broadcast_to(x, shape))
+        norm = _safe_sqrt(jnp.sum(lax.square(vectors), axis, keepdims=True))
+        units.append(vectors / with_tangent(jnp.maximum(norm, eps), norm))
+    return jnp.sum(units[0] * units[1], axis).astype(first.dtype)
 
 
-def pdist(input: Float[ArrayLike, "n d"], p: float = 2.0) -> Float[Array, "pairs"]:
+def pdist(input: Float[ArrayLike, "n d"], p: int | float = 2.0) -> Float[Array, " pairs"]:
     r"""Distances between all pairs of rows, those of row 0 first.
 
     .. math:: d_{ij} = \lVert x_i - x_j \rVert_p, \quad i < j
 
-    The gradient is zero where rows coincide.
+    The gradient is zero where rows coincide. Of the maximum norm it goes to every one of equal largest entries.
 
     Args:
         input: ``(N, D)``.
@@ -87,38 +89,46 @@ def pdist(input: Float[ArrayLike, "n d"], p: float = 2.0) -> Float[Array, "pairs
     x = floating("pdist", input)
     if x.ndim != 2:
         raise ArgumentError(f"pdist: input must have two axes, (N, D), got shape {x.shape}")
-    if p < 0:
+    if not p >= 0:
         raise ArgumentError(f"pdist: p cannot be negative, got {p}")
-    # One block for each offset between the rows of a pair would be many small ones; a gather of the pairs is one.
-    first, second = jnp.triu_indices(x.shape[0], 1)
-    return vector_norm(x[first] - x[second], p)
+    differences = x[:, None] - x[None]
+    distances = vector_norm(differences, p)
+    if math.isinf(p):
+        size = magnitude(differences)
+        largest = jnp.sum(jnp.where(size == distances[..., None], size, 0), -1)
+        distances = with_tangent(distances, largest)
+    # The indices are computed: as constants they would be as large as the result.
+    rows, pairs = x.shape[0], x.shape[0] * (x.shape[0] - 1) // 2
+    later = rows - 1 - jnp.arange(rows)
+    first = jnp.repeat(jnp.arange(rows), later, total_repeat_length=pairs)
+    second = rows - (jnp.cumsum(later)[first] - jnp.arange(pairs))
+    return distances.at[first, second].get(mode="promise_in_bounds", unique_indices=True)
 
 
-def vector_norm(x: Inexact[Array, "*batch d"], p: float, keepdim: bool = False) -> Inexact[Array, "..."]:
+def vector_norm(x: Inexact[Array, "..."], p: int | float, keepdim: bool = False) -> Float[Array, "..."]:
     """The norm of the last axis, with torch's gradient: zero at the origin, shared among equal largest entries."""
-    size = absolute(widened(x))
+    size = widened(magnitude(x))
+    axis = -1 if x.ndim else None
     if p == 0:
-        norm = jnp.sum((size != 0).astype(size.dtype), -1, keepdims=keepdim)
+        norm = jnp.sum((size != 0).astype(size.dtype), axis, keepdims=keepdim)
     elif p == 1:
-        norm = jnp.sum(size, -1, keepdims=keepdim)
+        norm = jnp.sum(size, axis, keepdims=keepdim)
     elif p == 2:
-        norm = safe_sqrt(jnp.sum(lax.square(size), -1, keepdims=keepdim))
-    elif math.isinf(p):
-        norm = jnp.max(size, -1, keepdims=keepdim, initial=0) if p > 0 else jnp.min(size, -1, keepdims=keepdim)
+        norm = _safe_sqrt(jnp.sum(lax.square(size), axis, keepdims=keepdim))
+    elif p == math.inf:
+        norm = jnp.max(size, axis, keepdims=keepdim, initial=0)
+    elif p == -math.inf:
+        norm = jnp.min(size, axis, keepdims=keepdim)
     else:
         zero = size == 0
         powers = jnp.where(zero, 0 if p > 0 else math.inf, jnp.where(zero, 1, size) ** p)
-        total = jnp.sum(powers, -1, keepdims=keepdim)
-        norm = jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p))
-    return norm.astype(size.dtype if jnp.issubdtype(x.dtype, jnp.complexfloating) else x.dtype)
+        total = jnp.sum(powers, axis, keepdims=keepdim)
+        zero = total == 0
+        norm = jnp.where(zero, 0, jnp.where(zero, 1, total) ** (1 / p))
+    return norm.astype(jnp.finfo(x.dtype).dtype)
 
 
-def safe_sqrt(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+def _safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The square root, of gradient zero at zero."""
     zero = x == 0
     return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))
-
-
-def _bounded_norm(x: Float[Array, "..."], axis: int, eps: float) -> Float[Array, "..."]:
-    norm = safe_sqrt(jnp.sum(lax.square(x), axis, keepdims=True))
-    return jnp.maximum(norm, eps)

@@ -97,6 +97,7 @@ def bilinear(
     if bias is not None and jnp.shape(bias) != weight.shape[:1]:
         raise ArgumentError(f"bilinear: bias must have shape {weight.shape[:1]}, got {jnp.shape(bias)}")
     dtype = accumulation_dtype(weight.dtype)
-    maps = jnp.einsum("...i,oij->...oj", input1, weight, precision=matmul_precision(), preferred_element_type=dtype)
-    output = jnp.sum(maps * input2[..., None, :].astype(dtype), axis=-1, dtype=dtype).astype(weight.dtype)
+    # The second input first: its axis is the last of weight, which then need not be transposed.
+    maps = jnp.einsum("...j,oij->...oi", input2, weight, precision=matmul_precision(), preferred_element_type=dtype)
+    output = jnp.sum(maps * input1[..., None, :].astype(dtype), axis=-1, dtype=dtype).astype(weight.dtype)
     return output if bias is None else output + jnp.asarray(bias)

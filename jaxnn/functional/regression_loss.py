@@ -8,7 +8,8 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from jaxnn.functional._argument import ArgumentError, check_reduction, concrete, legacy_reduction, promoted, reduced
-from jaxnn.functional._elementwise_loss import absolute, broadcast_shape, paired, weighted
+from jaxnn.functional._elementwise_loss import broadcast_shape, paired, weighted
+from jaxnn.functional._input import magnitude
 
 Input = Inexact[ArrayLike, "..."]
 Target = Num[ArrayLike, "..."]
@@ -74,7 +75,7 @@ def l1_loss(
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     x, y = paired("l1_loss", input, target, complex_too=True)
-    return weighted("l1_loss", absolute(x - y), weight, jnp.shape(input), reduction)
+    return weighted("l1_loss", magnitude(x - y), weight, jnp.shape(input), reduction)
 
 
 def smooth_l1_loss(
@@ -106,7 +107,7 @@ def smooth_l1_loss(
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta cannot be negative, got {beta}")
     x, y = paired("smooth_l1_loss", input, target)
-    error = absolute(x - y)
+    error = magnitude(x - y)
     if beta == 0:
         return reduced(error, reduction, "smooth_l1_loss")
     inside = jnp.minimum(error, beta)
@@ -141,7 +142,7 @@ def huber_loss(
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}")
     x, y = paired("huber_loss", input, target)
     x = x.astype(jnp.asarray(input).dtype) if jnp.issubdtype(jnp.asarray(input).dtype, jnp.floating) else x
-    error = absolute(x - y.astype(x.dtype))
+    error = magnitude(x - y.astype(x.dtype))
     inside = jnp.minimum(error, delta)
     loss = 0.5 * lax.square(inside) + delta * (error - inside)
     return weighted("huber_loss", loss, weight, jnp.shape(input), reduction, mean_of_weights=False)

@@ -101,7 +101,7 @@ def embedding_with_renorm(
 def embedding_bag(
     input: Indices,
     weight: Table,
-    offsets: Int[ArrayLike, "bags"] | None = None,
+    offsets: Int[ArrayLike, "offsets"] | None = None,
     max_norm: float | None = None,
     norm_type: float = 2,
     scale_grad_by_freq: bool = False,
@@ -151,7 +151,7 @@ def embedding_bag(
 def embedding_bag_with_renorm(
     input: Indices,
     weight: Table,
-    offsets: Int[ArrayLike, "bags"] | None = None,
+    offsets: Int[ArrayLike, "offsets"] | None = None,
     max_norm: float | None = None,
     norm_type: float = 2,
     scale_grad_by_freq: bool = False,
@@ -253,7 +253,7 @@ def _with_tangent_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def _bags(
-    name: str, indices: Array, offsets: Int[ArrayLike, "bags"] | None, include_last_offset: bool
+    name: str, indices: Array, offsets: Int[ArrayLike, "offsets"] | None, include_last_offset: bool
 ) -> tuple[Array | None, int]:
     """The bag of each index and how many bags there are; no array where the bags are rows."""
     if indices.ndim == 2:

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-FLOORS = {torch.float32: 16.0, torch.float64: 1e5}
+FLOORS = {torch.float32: 16.0, torch.float64: 1e5, torch.complex64: 16.0, torch.complex128: 1e5}
 """Error always allowed, in machine epsilons of a tensor's norm.
 
 In float32 torch's own error is often zero on samples of a few elements. Float64 has no truth above it: two float64
