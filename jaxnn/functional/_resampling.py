@@ -41,6 +41,12 @@ class Table(NamedTuple):
     pixels: np.ndarray
     weights: np.ndarray
 
+    def matrix(self, size: int) -> np.ndarray:
+        """The weights by output pixel and by each of the ``size`` input pixels."""
+        dense = np.zeros((len(self.pixels), size))
+        np.add.at(dense, (np.arange(len(self.pixels))[:, None], self.pixels), self.weights)
+        return dense
+
 
 def cubic_weights(t: Values, alpha: float = -0.75) -> list[Values]:
     """The four weights of cubic convolution (Keys, 1981) at ``t`` pixels after the second tap, ``t`` in [0, 1]."""
@@ -54,7 +60,7 @@ def cubic_weights(t: Values, alpha: float = -0.75) -> list[Values]:
     return [far(t + 1), near(t), near(1 - t), far(2 - t)]
 
 
-def nearest(axis: Resized, exact: bool, dtype: np.dtype, small_image: bool) -> Table:
+def nearest(axis: Resized, exact: bool, dtype: type[np.floating], small_image: bool) -> Table:
     """One pixel, copied.
 
     Which of two it is where rounding decides hangs on torch's kernels, and so it does here. They compute in ``dtype``,
@@ -62,7 +68,7 @@ def nearest(axis: Resized, exact: bool, dtype: np.dtype, small_image: bool) -> T
     float32 always and, unless ``exact``, takes sizes that stay or double as such whatever the factor.
     """
     positions = np.arange(axis.output)
-    kind = np.float32 if small_image else dtype.type
+    kind = np.float32 if small_image else dtype
     step = kind(1.0 / axis.factor) if axis.factor else kind(axis.size) / kind(axis.output)
     if small_image and not exact and axis.output in (axis.size, 2 * axis.size):
         source: np.ndarray = positions * axis.size // axis.output
@@ -108,6 +114,19 @@ def antialiased(axis: Resized, align_corners: bool, filter: Callable[[np.ndarray
     weight = np.where(index < stop[:, None], weight, 0.0)
     total = weight.sum(axis=1, keepdims=True)
     return Table(np.minimum(index, np.maximum(stop - 1, 0)[:, None]), weight / np.where(total == 0, 1.0, total))
+
+
+def whole_weights(table: Table, size: int) -> tuple[np.ndarray, int]:
+    """The weights of an axis of ``size`` pixels as 16-bit whole numbers, and how many of their bits are a fraction.
+
+    Taps that fall on one pixel, as at the edges, are rounded as one.
+    """
+    merged = np.take_along_axis(table.matrix(size), table.pixels, axis=1)
+    merged[np.diff(table.pixels, axis=1, prepend=-1) == 0] = 0.0
+    bits = 1
+    while bits < 22 and merged.max() * 2 ** (bits + 1) + 0.5 < 2**15:
+        bits += 1
+    return np.trunc(merged * 2**bits + np.copysign(0.5, merged)).astype(np.int32), bits
 
 
 def triangle(x: np.ndarray) -> np.ndarray:

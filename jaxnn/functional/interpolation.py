@@ -95,15 +95,13 @@ def interpolate(
             f"and output {tuple(axis.output for axis in resized)}"
         )
     _check_dtype(input, mode)
-    computed = jnp.dtype(jnp.float32) if input.dtype == jnp.uint8 else accumulation_dtype(input.dtype)
-    output = input.astype(computed)
+    read = _read_bytes if input.dtype == jnp.uint8 and not known else _read
+    output = input.astype(accumulation_dtype(input.dtype))
     # The last axis first: what is gathered along the others is then whole rows of memory.
-    tables = _tables(resized, mode, bool(align_corners), antialias, computed)
+    tables = _tables(resized, mode, bool(align_corners), antialias, input.dtype)
     for place, table in reversed(list(enumerate(tables, 2))):
         if table is not None:
-            output = _read(output, place, table)
-    if input.dtype == jnp.uint8:
-        output = jnp.clip(jnp.round(output), 0, 255)
+            output = read(output, place, table)
     return output.astype(input.dtype)
 
 
@@ -180,7 +178,8 @@ def _tables(
     if mode in ("nearest", "nearest-exact"):
         # torch's kernel for images whose height and width sum up to so little rounds in its own way.
         small_image = len(resized) == 2 and sum(axis.output for axis in resized) <= 128
-        return [_resampling.nearest(axis, mode == "nearest-exact", dtype, small_image) for axis in resized]
+        kind = np.float64 if dtype == jnp.float64 else np.float32
+        return [_resampling.nearest(axis, mode == "nearest-exact", kind, small_image) for axis in resized]
     if mode == "bicubic" and not antialias:
         return [_resampling.cubic(axis, align_corners) for axis in resized]
     if antialias:
@@ -212,19 +211,29 @@ def _read(input: Array, place: int, table: Table) -> Array:
 
     @jax.custom_jvp
     def read(x: Array) -> Array:
-        shape = [-1 if i == place else 1 for i in range(x.ndim)]
-        terms = [
-            jnp.take(x, pixels, place, mode="clip") * weight.reshape(shape)
-            for pixels, weight in zip(table.pixels.T, weights.T, strict=True)
-        ]
-        return functools.reduce(operator.add, terms)
+        return _tap_by_tap(x, place, table.pixels, weights)
 
     @read.defjvp
     def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-        matrix = np.zeros((output, size), weights.dtype)
-        np.add.at(matrix, (np.arange(output)[:, None], table.pixels), weights)
+        matrix = table.matrix(size).astype(weights.dtype)
         moved = jnp.moveaxis(tangents[0], place, -1)
         product = jnp.einsum("...i,oi->...o", moved, matrix, precision=matmul_precision())
         return read(*primals), jnp.moveaxis(product, -1, place)
 
     return read(input)
+
+
+def _read_bytes(input: Array, place: int, table: Table) -> Array:
+    """As :func:`_read`, in the whole numbers torch computes with, rounded to bytes after each axis."""
+    weights, bits = _resampling.whole_weights(table, input.shape[place])
+    total = _tap_by_tap(input.astype(jnp.int32), place, table.pixels, weights)
+    return jnp.clip((total + (1 << bits - 1)) >> bits, 0, 255).astype(input.dtype)
+
+
+def _tap_by_tap(x: Array, place: int, pixels: np.ndarray, weights: np.ndarray) -> Array:
+    shape = [-1 if i == place else 1 for i in range(x.ndim)]
+    terms = [
+        jnp.take(x, pixel, place, mode="clip") * weight.reshape(shape)
+        for pixel, weight in zip(pixels.T, weights.T, strict=True)
+    ]
+    return functools.reduce(operator.add, terms)
