@@ -163,9 +163,10 @@ def simple_nn() -> Row:
         {"maximize": True, "weight_decay": 0.1},
     ]
     for options in variants:
-        pair = (partial(torch.optim.SGD, lr=0.05, **options), optim.SGD(lr=0.05, **options))
-        report = check(torch_side, jax_side, x, steps=20, loss=loss, batches=[(x, targets)], optimizer=pair)
-        reports += [report, _printed_alike(pair[0](torch_side.parameters()), pair[1])]
+        make: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, lr=0.05, **options)
+        transform = optim.SGD(lr=0.05, **options)
+        report = check(torch_side, jax_side, x, steps=20, loss=loss, batches=[(x, targets)], optimizer=(make, transform))
+        reports += [report, _printed_alike(make(torch_side.parameters()), transform)]
     return Row("SimpleNN, SGD", _shapes(x), merged(reports))
 
 

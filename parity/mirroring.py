@@ -72,7 +72,7 @@ def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]
     Torch's layers keep what they were built with under the names of their constructors' parameters; the few that do not
     stand in ``RECOVERED``.
     """
-    recovered = {}
+    recovered: dict[str, Any] = {}
     for name in list(inspect.signature(twin.__init__).parameters)[1:]:
         if name in ("device", "size_average", "reduce"):
             continue

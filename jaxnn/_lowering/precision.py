@@ -10,4 +10,5 @@ def matmul_precision() -> lax.Precision | None:
     In torch a float32 matrix product is float32. JAX's own default is TensorFloat-32 on a GPU and bfloat16 on a TPU;
     whoever prefers that says so with ``jax.default_matmul_precision``, and is obeyed.
     """
-    return lax.Precision.HIGHEST if jax.config.jax_default_matmul_precision is None else None
+    chosen = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return lax.Precision.HIGHEST if chosen is None else None

@@ -50,6 +50,8 @@ from jaxnn.functional.dropouts import dropout1d as dropout1d
 from jaxnn.functional.dropouts import dropout2d as dropout2d
 from jaxnn.functional.dropouts import dropout3d as dropout3d
 from jaxnn.functional.dropouts import feature_alpha_dropout as feature_alpha_dropout
+from jaxnn.functional.embedding_bags import embedding_bag as embedding_bag
+from jaxnn.functional.embedding_bags import embedding_bag_with_renorm as embedding_bag_with_renorm
 from jaxnn.functional.folding import fold as fold
 from jaxnn.functional.folding import unfold as unfold
 from jaxnn.functional.fractional_pooling import fractional_max_pool2d as fractional_max_pool2d
@@ -130,8 +132,6 @@ from jaxnn.functional.softmaxes import log_softmax as log_softmax
 from jaxnn.functional.softmaxes import softmax as softmax
 from jaxnn.functional.softmaxes import softmin as softmin
 from jaxnn.functional.sparse import embedding as embedding
-from jaxnn.functional.sparse import embedding_bag as embedding_bag
-from jaxnn.functional.sparse import embedding_bag_with_renorm as embedding_bag_with_renorm
 from jaxnn.functional.sparse import embedding_with_renorm as embedding_with_renorm
 from jaxnn.functional.sparse import one_hot as one_hot
 from jaxnn.functional.transposed_convolution import conv_transpose1d as conv_transpose1d

@@ -4,17 +4,21 @@ import math
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Inexact
+from jaxtyping import Array, ArrayLike, Float, Inexact, Num
 
 from jaxnn.functional._argument import ArgumentError, promoted
 from jaxnn.functional._elementwise_loss import broadcast_shape
-from jaxnn.functional._input import checked_axis, floating, magnitude, widened
-
-Input = Inexact[ArrayLike, "..."]
-Output = Inexact[Array, "..."]
+from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
+from jaxnn.functional._tangents import with_tangent
 
 
-def pairwise_distance(x1: Input, x2: Input, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Output:
+def pairwise_distance(
+    x1: Num[ArrayLike, "..."],
+    x2: Num[ArrayLike, "..."],
+    p: int | float = 2.0,
+    eps: int | float = 1e-6,
+    keepdim: bool = False,
+) -> Float[Array, "..."]:
     r"""Distance of each row of one array from the row of the other.
 
     .. math:: d = \lVert x_1 - x_2 + \epsilon \rVert_p

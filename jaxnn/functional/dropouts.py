@@ -4,29 +4,30 @@ import math
 import warnings
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Inexact, Key
+from jaxtyping import Array, ArrayLike, Key, Shaped
 
 from jaxnn.functional import _random
 from jaxnn.functional._argument import ArgumentError
+from jaxnn.functional._input import widened
 
 SELU_FLOOR = 1.7580993408473766
 """Minus the value SELU tends to below, the product of its scale and its alpha: what alpha dropout drops to."""
 
 
-def check_probability(name: str, p: float) -> None:
+def check_probability(name: str, p: int | float) -> None:
     """Refuse a dropout probability outside [0, 1]."""
     if not 0.0 <= p <= 1.0:
         raise ArgumentError(f"{name}: p is a probability and must lie in [0, 1], got {p}")
 
 
 def dropout(
-    input: Inexact[ArrayLike, "*shape"],
-    p: float = 0.5,
+    input: Shaped[ArrayLike, "*shape"],
+    p: int | float = 0.5,
     training: bool = True,
     inplace: bool = False,
     *,
     key: Key[Array, ""] | None = None,
-) -> Inexact[Array, "*shape"]:
+) -> Shaped[Array, "*shape"]:
     r"""Zero each element with probability ``p`` and scale the rest so that the mean stays.
 
     .. math:: y_i = \frac{m_i}{1 - p} x_i, \quad m_i \sim \mathrm{Bernoulli}(1 - p)
@@ -39,7 +40,8 @@ def dropout(
         key: a ``jax.random.key``; needed in training unless ``p`` is 0 or 1.
 
     Raises:
-        ArgumentError: ``p`` lies outside [0, 1], or a key is needed and missing.
+        ArgumentError: ``p`` lies outside [0, 1], a key is needed and missing, or integers are to be scaled.
+        NotImplementedError: ``input`` is complex, in training.
 
     Source: ``torch.nn.functional.dropout``; Hinton et al. (2012).
     """
@@ -49,13 +51,13 @@ def dropout(
 
 
 def dropout1d(
-    input: Inexact[ArrayLike, "*shape"],
-    p: float = 0.5,
+    input: Shaped[ArrayLike, "*shape"],
+    p: int | float = 0.5,
     training: bool = True,
     inplace: bool = False,
     *,
     key: Key[Array, ""] | None = None,
-) -> Inexact[Array, "*shape"]:
+) -> Shaped[Array, "*shape"]:
     """Zero whole channels of ``(N, C, L)`` or ``(C, L)`` with probability ``p``; see :func:`dropout`.
 
     Raises:
@@ -71,13 +73,13 @@ def dropout1d(
 
 
 def dropout2d(
-    input: Inexact[ArrayLike, "*shape"],
-    p: float = 0.5,
+    input: Shaped[ArrayLike, "*shape"],
+    p: int | float = 0.5,
     training: bool = True,
     inplace: bool = False,
     *,
     key: Key[Array, ""] | None = None,
-) -> Inexact[Array, "*shape"]:
+) -> Shaped[Array, "*shape"]:
     """Zero whole channels of ``(N, C, H, W)`` with probability ``p``; see :func:`dropout`.
 
     As in torch three axes are taken for ``(N, C, L)``, with a warning, and so is any other number of axes.
@@ -99,13 +101,13 @@ def dropout2d(
 
 
 def dropout3d(
-    input: Inexact[ArrayLike, "*shape"],
-    p: float = 0.5,
+    input: Shaped[ArrayLike, "*shape"],
+    p: int | float = 0.5,
     training: bool = True,
     inplace: bool = False,
     *,
     key: Key[Array, ""] | None = None,
-) -> Inexact[Array, "*shape"]:
+) -> Shaped[Array, "*shape"]:
     """Zero whole channels of ``(N, C, D, H, W)`` or ``(C, D, H, W)`` with probability ``p``; see :func:`dropout`.
 
     Any other number of axes is taken for ``(C, ...)``, with a warning, as in torch.
@@ -122,13 +124,13 @@ def dropout3d(
 
 
 def alpha_dropout(
-    input: Inexact[ArrayLike, "*shape"],
-    p: float = 0.5,
+    input: Shaped[ArrayLike, "*shape"],
+    p: int | float = 0.5,
     training: bool = False,
     inplace: bool = False,
     *,
     key: Key[Array, ""] | None = None,
-) -> Inexact[Array, "*shape"]:
+) -> Shaped[Array, "*shape"]:
     r"""Dropout that keeps mean and variance behind SELU: what is dropped becomes SELU's least value.
 
     .. math:: y = a\,(m x - (1 - m)\alpha) + a\alpha p, \quad a = ((1 - p)(1 + \alpha^2 p))^{-1/2}
@@ -141,7 +143,8 @@ def alpha_dropout(
         key: a ``jax.random.key``; needed in training unless ``p`` is 0 or 1.
 
     Raises:
-        ArgumentError: ``p`` lies outside [0, 1], or a key is needed and missing.
+        ArgumentError: ``p`` lies outside [0, 1], a key is needed and missing, or integers are to be scaled.
+        NotImplementedError: ``input`` is complex, in training.
 
     Source: ``torch.nn.functional.alpha_dropout``; Klambauer et al. (2017).
     """
@@ -151,13 +154,13 @@ def alpha_dropout(
 
 
 def feature_alpha_dropout(
-    input: Inexact[ArrayLike, "*shape"],
-    p: float = 0.5,
+    input: Shaped[ArrayLike, "*shape"],
+    p: int | float = 0.5,
     training: bool = False,
     inplace: bool = False,
     *,
     key: Key[Array, ""] | None = None,
-) -> Inexact[Array, "*shape"]:
+) -> Shaped[Array, "*shape"]:
     """:func:`alpha_dropout` of whole channels of ``(N, C, ...)``.
 
     Raises:
@@ -171,7 +174,7 @@ def feature_alpha_dropout(
 
 
 def _batched(
-    name: str, x: Array, ndim: int, p: float, training: bool, key: Array | None, alpha: float | None = None
+    name: str, x: Array, ndim: int, p: int | float, training: bool, key: Array | None, alpha: float | None = None
 ) -> Array:
     """Drop channels of ``x``, which lacks its batch axis where it has less than ``ndim`` axes."""
     shape = (1,) * (ndim - x.ndim) + x.shape
@@ -185,7 +188,7 @@ def _dropped(
     name: str,
     x: Array,
     noise_shape: tuple[int, ...],
-    p: float,
+    p: int | float,
     training: bool,
     key: Array | None,
     alpha: float | None = None,
@@ -195,8 +198,13 @@ def _dropped(
     # Products rather than selections: torch multiplies, so that NaN and infinity stay NaN where they are dropped.
     if p == 1:
         return x * jnp.zeros((), x.dtype)
-    kept = _random.bernoulli(_random.required(key, name), 1.0 - p, noise_shape).astype(x.dtype)
+    if jnp.issubdtype(x.dtype, jnp.complexfloating):
+        raise NotImplementedError(f"{name}: input must be real to be dropped in training, got {x.dtype}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ArgumentError(f"{name}: input must be floating point to be scaled in training, got {x.dtype}")
+    wide = widened(x)
+    kept = _random.bernoulli(_random.required(key, name), 1.0 - p, noise_shape).astype(wide.dtype)
     if alpha is None:
-        return x * (kept / jnp.asarray(1.0 - p, x.dtype))
+        return (wide * (kept * (1.0 / (1.0 - p)))).astype(x.dtype)
     a = 1.0 / math.sqrt((alpha * alpha * p + 1) * (1 - p))
-    return x * (kept * a) + ((kept - 1) * (alpha * a) + alpha * a * p)
+    return (wide * (kept * a) + ((kept - 1) * (alpha * a) + alpha * a * p)).astype(x.dtype)

@@ -132,8 +132,8 @@ def _negative_log_likelihood(
 def _negative_log_likelihood_jvp(
     blank: int, zero_infinity: bool, primals: tuple, tangents: tuple
 ) -> tuple[Array, Array]:
-    log_probs, _, inputs, _ = primals
-    loss, pullback = jax.vjp(lambda x: _forward(x, *primals[1:], blank), log_probs)
+    log_probs, labels, inputs, lengths = primals
+    loss, pullback = jax.vjp(lambda x: _forward(x, labels, inputs, lengths, blank), log_probs)
     (minus_posterior,) = pullback(jnp.ones_like(loss))
     within = jnp.arange(log_probs.shape[0])[:, None, None] < inputs[:, None]
     slope = jnp.where(within, jnp.exp(log_probs) + minus_posterior, 0)

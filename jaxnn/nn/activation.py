@@ -49,7 +49,7 @@ class _Alpha(Module):
         self.inplace = inplace
 
     def extra_repr(self) -> str:
-        return f"alpha={self.alpha}" + _inplace(self)
+        return f"alpha={self.alpha}" + _inplace(self.inplace)
 
 
 class _Lambd(Module):
@@ -62,8 +62,8 @@ class _Lambd(Module):
         return str(self.lambd)
 
 
-def _inplace(module: Module) -> str:
-    return ", inplace=True" if module.inplace else ""
+def _inplace(inplace: bool) -> str:
+    return ", inplace=True" if inplace else ""
 
 
 class ReLU(_Inplace):
@@ -245,7 +245,7 @@ class LeakyReLU(Module):
         return functional.leaky_relu(input, self.negative_slope)
 
     def extra_repr(self) -> str:
-        return f"negative_slope={self.negative_slope}" + _inplace(self)
+        return f"negative_slope={self.negative_slope}" + _inplace(self.inplace)
 
 
 class Hardtanh(Module):
@@ -269,7 +269,7 @@ class Hardtanh(Module):
         return functional.hardtanh(input, self.min_val, self.max_val)
 
     def extra_repr(self) -> str:
-        return f"min_val={self.min_val}, max_val={self.max_val}" + _inplace(self)
+        return f"min_val={self.min_val}, max_val={self.max_val}" + _inplace(self.inplace)
 
 
 class Softplus(Module):
@@ -298,7 +298,7 @@ class Threshold(Module):
         return functional.threshold(input, self.threshold, self.value)
 
     def extra_repr(self) -> str:
-        return f"threshold={self.threshold}, value={self.value}" + _inplace(self)
+        return f"threshold={self.threshold}, value={self.value}" + _inplace(self.inplace)
 
 
 class PReLU(Module):
@@ -346,4 +346,4 @@ class RReLU(RandomModule):
         return functional.rrelu(input, self.lower, self.upper, self.training, key=self.drawn(key))
 
     def extra_repr(self) -> str:
-        return f"lower={self.lower}, upper={self.upper}" + _inplace(self)
+        return f"lower={self.lower}, upper={self.upper}" + _inplace(self.inplace)

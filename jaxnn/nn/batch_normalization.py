@@ -50,13 +50,13 @@ class _NormBase(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.use_running_average = False
-        self.weight = constant((num_features,), 1, device, dtype) if affine else nnx.data(None)
-        self.bias = constant((num_features,), 0, device, dtype) if affine and bias else nnx.data(None)
-        self.running_mean = self.running_var = self.num_batches_tracked = nnx.data(None)
+        self.weight = constant((num_features,), 1, device, dtype) if affine else None
+        self.bias = constant((num_features,), 0, device, dtype) if affine and bias else None
+        self.running_mean = self.running_var = self.num_batches_tracked = None
         if track_running_stats:
             self.running_mean = nnx.BatchStat(jnp.zeros(num_features, dtype or jnp.float32, device=device))
             self.running_var = nnx.BatchStat(jnp.ones(num_features, dtype or jnp.float32, device=device))
-            self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), jnp.int_, device=device))
+            self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), int, device=device))
 
     def _check_rank(self, input: ArrayLike) -> None:
         if jnp.ndim(input) not in self.ranks:
@@ -65,9 +65,10 @@ class _NormBase(Module):
                 f"got shape {jnp.shape(input)}"
             )
 
-    def _store(self, mean: Array, var: Array) -> None:
-        self.running_mean.set_value(mean)
-        self.running_var.set_value(var)
+    def _store(self, mean: Array | None, var: Array | None) -> None:
+        for variable, new in ((self.running_mean, mean), (self.running_var, var)):
+            if variable is not None and new is not None:
+                variable.set_value(new)
 
     def extra_repr(self) -> str:
         return (
@@ -81,7 +82,7 @@ class _BatchNorm(_NormBase):
         self._check_rank(input)
         weight, bias = value(self.weight), value(self.bias)
         mean, var = value(self.running_mean), value(self.running_var)
-        if self.use_running_average or mean is None:
+        if self.use_running_average or mean is None or self.num_batches_tracked is None:
             return functional.batch_norm(input, mean, var, weight, bias, mean is None, 0.0, self.eps)
         count = self.num_batches_tracked.get_value() + 1
         # Without a momentum the running statistics are the mean over all batches.

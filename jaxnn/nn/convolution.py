@@ -25,6 +25,7 @@ class _ConvBase(Module):
 
     spatial: ClassVar[int]
     convolve: ClassVar[Callable[..., Array]]
+    padding: str | tuple[int, ...]
 
     def _build(
         self,
@@ -69,8 +70,9 @@ class _ConvBase(Module):
             parts.append(f"padding={self.padding}")
         if self.dilation != (1,) * n:
             parts.append(f"dilation={self.dilation}")
-        if getattr(self, "output_padding", (0,) * n) != (0,) * n:
-            parts.append(f"output_padding={self.output_padding}")
+        output_padding = getattr(self, "output_padding", (0,) * n)
+        if output_padding != (0,) * n:
+            parts.append(f"output_padding={output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
         if self.bias is None:
@@ -126,7 +128,7 @@ class _ConvNd(_ConvBase):
         padding = self.padding
         if self.padding_mode != "zeros":
             input = functional.pad(input, self._border(), mode=self.padding_mode)
-            padding = 0
+            padding = (0,) * self.spatial
         return type(self).convolve(
             input, self.weight[...], value(self.bias), self.stride, padding, self.dilation, self.groups
         )
@@ -135,13 +137,15 @@ class _ConvNd(_ConvBase):
         """``padding`` in the order of ``functional.pad``: last axis first, a pair an axis."""
         if self.padding == "valid":
             return [0, 0] * self.spatial
-        if self.padding == "same":
+        if isinstance(self.padding, str):
             total = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
             return [side for t in reversed(total) for side in (t // 2, t - t // 2)]
-        return [side for p in reversed(self.padding) for side in (int(p), int(p))]
+        return [side for p in reversed(self.padding) for side in (p, p)]
 
 
 class _ConvTransposeNd(_ConvBase):
+    padding: tuple[int, ...]
+
     def __init__(
         self,
         in_channels: int,

@@ -42,7 +42,7 @@ class RandomModule(Module):
 
     def __init__(self, rngs: nnx.Rngs | None) -> None:
         self.deterministic = False
-        self.rngs = nnx.data(None) if rngs is None else rngs["dropout"].fork()
+        self.rngs = None if rngs is None else rngs["dropout"].fork()
 
     @property
     def training(self) -> bool:
@@ -58,7 +58,7 @@ class RandomModule(Module):
 
 def optional_buffer(array: ArrayLike | None) -> Buffer | None:
     """A buffer, or a None that may become one."""
-    return nnx.data(None) if array is None else Buffer(jnp.asarray(array))
+    return None if array is None else Buffer(jnp.asarray(array))
 
 
 def value(variable: nnx.Variable | None) -> Array | None:

@@ -38,8 +38,8 @@ class LayerNorm(Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        self.weight = constant(self.normalized_shape, 1, device, dtype) if elementwise_affine else nnx.data(None)
-        self.bias = constant(self.normalized_shape, 0, device, dtype) if elementwise_affine and bias else nnx.data(None)
+        self.weight = constant(self.normalized_shape, 1, device, dtype) if elementwise_affine else None
+        self.bias = constant(self.normalized_shape, 0, device, dtype) if elementwise_affine and bias else None
 
     def __call__(self, input: Input) -> Output:
         return functional.layer_norm(input, self.normalized_shape, value(self.weight), value(self.bias), self.eps)
@@ -71,7 +71,7 @@ class RMSNorm(Module):
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        self.weight = constant(self.normalized_shape, 1, device, dtype) if elementwise_affine else nnx.data(None)
+        self.weight = constant(self.normalized_shape, 1, device, dtype) if elementwise_affine else None
 
     def __call__(self, x: Input) -> Output:
         return functional.rms_norm(x, self.normalized_shape, value(self.weight), self.eps)
@@ -107,8 +107,8 @@ class GroupNorm(Module):
         self.num_channels = num_channels
         self.eps = eps
         self.affine = affine
-        self.weight = constant((num_channels,), 1, device, dtype) if affine else nnx.data(None)
-        self.bias = constant((num_channels,), 0, device, dtype) if affine and bias else nnx.data(None)
+        self.weight = constant((num_channels,), 1, device, dtype) if affine else None
+        self.bias = constant((num_channels,), 0, device, dtype) if affine and bias else None
 
     def __call__(self, input: Input) -> Output:
         return functional.group_norm(input, self.num_groups, value(self.weight), value(self.bias), self.eps)

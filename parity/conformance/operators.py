@@ -39,6 +39,14 @@ def entry_dtypes(entry: Any) -> frozenset[torch.dtype]:
     return next((supported & kind for kind in kinds if supported & kind), frozenset())
 
 
+def call_of(entry: Any, sample: Any) -> tuple[tuple, dict]:
+    """A sample's arguments in the order of ``torch.nn.functional``; the database gives embeddings the table first."""
+    args = (sample.input, *sample.args)
+    if entry.name in ("nn.functional.embedding", "nn.functional.embedding_bag"):
+        args = (args[1], args[0], *args[2:])
+    return args, sample.kwargs
+
+
 def as_argument(x: Any) -> Any:
     """An argument of torch's as jaxnn takes it: arrays, dtypes, and layers and functions by their names."""
     if isinstance(x, torch.nn.Module):
@@ -101,8 +109,7 @@ def _run_sample(
 ) -> tuple[list[Comparison], list[Comparison]]:
     if function is None:
         raise NotImplementedError("jaxnn.functional has no function of this name")
-    args = (sample.input, *sample.args)
-    call = args, sample.kwargs
+    call = (sample.input, *sample.args), sample.kwargs
     process = sample.output_process_fn_grad or (lambda output: output)
     with Draws() as draws:
         torch_outputs, torch_gradients, cotangents = _torch_vjp(entry.op, call, process, differentiable)
@@ -110,12 +117,10 @@ def _run_sample(
     with Draws(draws.recorded):
         truth_outputs, truth_gradients, _ = _torch_vjp(entry.op, exact, process, differentiable, cotangents)
     with replayed(draws.recorded):
-        # The database calls these two with the table first, torch with the indices.
-        swapped = entry.name.removeprefix("nn.functional.") in ("embedding", "embedding_bag")
-        ordered = (args[1], args[0], *args[2:]) if swapped else args
-        jax_outputs, jax_gradients = _jax_vjp(function, (ordered, sample.kwargs), process, cotangents)
-        if swapped and jax_gradients:
-            position = {id(x): i for i, x in enumerate(_varied((ordered, sample.kwargs)))}
+        ordered = call_of(entry, sample)
+        jax_outputs, jax_gradients = _jax_vjp(function, ordered, process, cotangents)
+        if jax_gradients:
+            position = {id(x): i for i, x in enumerate(_varied(ordered))}
             jax_gradients = [jax_gradients[position[id(x)]] for x in _varied(call)]
     floor = FLOORS.get(dtype, 0.0)
     # In float64 there is no truth above torch's own rounding, and a gradient may cancel to that.

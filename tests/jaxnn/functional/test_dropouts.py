@@ -23,7 +23,7 @@ def test_p_outside_0_and_1_is_refused(dropout, p):
 @pytest.mark.parametrize("dropout", EVERY)
 def test_training_without_a_key_is_refused_and_evaluation_needs_none(dropout):
     x = jnp.ones(shape_for(dropout))
-    with pytest.raises(ValueError, match="key=None; pass key=jax.random.key"):
+    with pytest.raises(ValueError, match=r"key=None; pass key=jax\.random\.key"):
         dropout(x, 0.5, True)
     np.testing.assert_array_equal(dropout(x, 0.5, False), x)
     np.testing.assert_array_equal(dropout(x, 0.0, True), x)
