@@ -164,9 +164,9 @@ def simple_nn() -> Row:
     ]
     for options in variants:
         make: Callable[..., torch.optim.Optimizer] = partial(torch.optim.SGD, lr=0.05, **options)
-        transform = optim.SGD(lr=0.05, **options)
-        report = check(torch_side, jax_side, x, steps=20, loss=loss, batches=[(x, targets)], optimizer=(make, transform))
-        reports += [report, _printed_alike(make(torch_side.parameters()), transform)]
+        pair = (make, optim.SGD(lr=0.05, **options))
+        report = check(torch_side, jax_side, x, steps=20, loss=loss, batches=[(x, targets)], optimizer=pair)
+        reports += [report, _printed_alike(make(torch_side.parameters()), pair[1])]
     return Row("SimpleNN, SGD", _shapes(x), merged(reports))
 
 
