@@ -1,7 +1,9 @@
 """Distances between rows."""
 
 import math
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Num
@@ -63,12 +65,26 @@ def cosine_similarity(
     shape = broadcast_shape("cosine_similarity", x1=x1, x2=x2) or (1,)
     first, second = (floating("cosine_similarity", x) for x in promoted(x1, x2))
     axis = checked_axis("cosine_similarity", dim, len(shape))
-    units = []
-    for x in (first, second):
-        vectors = widened(jnp.broadcast_to(x, shape))
-        norm = _safe_sqrt(jnp.sum(lax.square(vectors), axis, keepdims=True))
-        units.append(vectors / with_tangent(jnp.maximum(norm, eps), norm))
+    units = [_directions(axis, eps, widened(jnp.broadcast_to(x, shape))) for x in (first, second)]
     return jnp.sum(units[0] * units[1], axis).astype(first.dtype)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _directions(axis: int, eps: int | float, vectors: Array) -> Array:
+    """``vectors`` divided by their norms, or by ``eps`` where they are shorter."""
+    norm = jnp.sqrt(jnp.sum(lax.square(vectors), axis, keepdims=True))
+    return vectors / jnp.maximum(norm, eps)
+
+
+@_directions.defjvp
+def _directions_jvp(axis: int, eps: int | float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # Of the tangent what lies along the vector cancels exactly; a quotient's derivative would leave rounding behind.
+    (vectors,), (tangent,) = primals, tangents
+    norm = _safe_sqrt(jnp.sum(lax.square(vectors), axis, keepdims=True))
+    length = jnp.maximum(norm, eps)
+    along = vectors / jnp.where(norm == 0, 1, norm)
+    directions = vectors / length
+    return directions, (tangent - directions * jnp.sum(along * tangent, axis, keepdims=True)) / length
 
 
 def pdist(input: Float[ArrayLike, "n d"], p: int | float = 2.0) -> Float[Array, " pairs"]:

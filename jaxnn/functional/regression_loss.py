@@ -280,9 +280,8 @@ def kl_div(
     if log_target:
         loss = jnp.exp(y) * (y - x)
     else:
-        # 0 log 0 is 0, and so is its gradient.
-        safe = jnp.where(y > 0, y, 1)
-        loss = jnp.where(y > 0, safe * jnp.log(safe), jnp.where(y == 0, 0, jnp.nan)) - y * x
+        # 0 log 0 is 0; in the target it has no derivative there, and as in torch the gradient is NaN.
+        loss = jnp.where(y == 0, 0, y * jnp.log(y)) - y * x
     if reduction == "batchmean":
         return jnp.sum(loss) / (x.shape[0] if x.ndim else 1)
     return reduced(loss, reduction, "kl_div")

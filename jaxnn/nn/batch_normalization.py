@@ -52,11 +52,14 @@ class _NormBase(Module):
         self.use_running_average = False
         self.weight = constant((num_features,), 1, device, dtype) if affine else None
         self.bias = constant((num_features,), 0, device, dtype) if affine and bias else None
-        self.running_mean = self.running_var = self.num_batches_tracked = None
-        if track_running_stats:
-            self.running_mean = nnx.BatchStat(jnp.zeros(num_features, dtype or jnp.float32, device=device))
-            self.running_var = nnx.BatchStat(jnp.ones(num_features, dtype or jnp.float32, device=device))
-            self.num_batches_tracked = nnx.BatchStat(jnp.zeros((), int, device=device))
+
+        def statistic(start: Array) -> nnx.BatchStat | None:
+            return nnx.BatchStat(start) if track_running_stats else None
+
+        # One assignment each: nnx decides at the first whether an attribute holds data.
+        self.running_mean = statistic(jnp.zeros(num_features, dtype or jnp.float32, device=device))
+        self.running_var = statistic(jnp.ones(num_features, dtype or jnp.float32, device=device))
+        self.num_batches_tracked = statistic(jnp.zeros((), int, device=device))
 
     def _check_rank(self, input: ArrayLike) -> None:
         if jnp.ndim(input) not in self.ranks:

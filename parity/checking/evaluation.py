@@ -51,6 +51,11 @@ class TorchSide:
                 self.single = self._evaluate(subject, self.call)
             self.draws = draws.recorded
 
+    def varied_inputs(self) -> list[str]:
+        """The names of the inputs that are differentiated: those that ask for it, or all where none does."""
+        smooth = {name: x for name, x in named_inputs(self.call).items() if is_smooth(x)}
+        return [name for name, x in smooth.items() if x.requires_grad] or list(smooth)
+
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""
         with Draws(self.draws):
@@ -75,7 +80,8 @@ class TorchSide:
         leaves, spec = torch_tree.tree_flatten(call)
         leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
         args, kwargs = torch_tree.tree_unflatten(leaves, spec)
-        varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if is_smooth(x)}
+        chosen = self.varied_inputs()
+        varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
         output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
@@ -86,7 +92,8 @@ class TorchSide:
         if not (self.gradients and smooth and sources):
             return result
         if not self.cotangents:
-            self.cotangents = [torch.randn(x.shape, generator=self._generator, dtype=torch.float64) for x in smooth]
+            # Drawn in float32: the same numbers in either precision.
+            self.cotangents = [torch.randn(x.shape, generator=self._generator, dtype=torch.float32) for x in smooth]
         vectors = [v.to(x.dtype) for v, x in zip(self.cotangents, smooth, strict=True)]
         found = torch.autograd.grad(smooth, list(sources.values()), vectors, allow_unused=True)
         for (name, x), gradient in zip(sources.items(), found, strict=True):
@@ -98,7 +105,8 @@ class TorchSide:
 def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
     """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was."""
     leaves, spec = torch_tree.tree_flatten(side.call)
-    varied = [i for i, x in enumerate(leaves) if is_smooth(x)]
+    inputs = side.varied_inputs()
+    varied = [i for i, name in enumerate(named_inputs(side.call)) if name in inputs]
     values = [to_jax(x) for x in leaves]
     if isinstance(subject, nnx.Module):
         graphdef, params, others = split_arrays(subject)
@@ -130,12 +138,11 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
 
     with replayed(side.draws):
-        vectors = [to_jax(v.float()) for v in side.cotangents]
+        vectors = [to_jax(v) for v in side.cotangents]
         changed = [values[i] for i in varied]
         (found, after), (by_parameter, by_input) = jax.jit(evaluate)(parameters, changed, rest, vectors)
     names = list(side.single.outputs)
     names += [f"output {i}" for i in range(len(names), len(found))]
-    inputs = [name for name, x in named_inputs(side.call).items() if is_smooth(x)]
     return Evaluation(
         outputs=dict(zip(names, map(np.asarray, found), strict=False)),
         parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
@@ -147,7 +154,7 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
 def as_tensor(x: Any) -> Any:
     """An array of any library as a tensor of its own; anything else as it is."""
     if isinstance(x, torch.Tensor):
-        return x.detach().clone()
+        return x.detach().clone().requires_grad_(x.requires_grad)
     return to_tensor(x) if isinstance(x, np.ndarray | jax.Array) else x
 
 

@@ -37,6 +37,6 @@ def databases() -> dict[str, Database]:
             operators.run_entry,
         ),
         "modules": Database(
-            modules.module_entries, modules.module_name, lambda entry: frozenset(entry.dtypes), modules.run_module
+            modules.module_entries, modules.module_name, modules.module_dtypes, modules.run_module
         ),
     }

@@ -36,6 +36,11 @@ def module_name(entry: Any) -> str:
     return entry.name.removeprefix("nn.")
 
 
+def module_dtypes(entry: Any) -> frozenset[torch.dtype]:
+    """Of float32 and float64, those the entry supports: in complex dtypes torch's modules are not sampled whole."""
+    return frozenset(entry.dtypes) & {torch.float32, torch.float64}
+
+
 def run_module(entry: Any, dtype: torch.dtype, *, stride: int = 1, seed: int = 0) -> Result:
     """Run every ``stride``-th input of ``entry`` in both modes and, in float32, its error inputs."""
     result = Result(module_name(entry), str(dtype).removeprefix("torch."))
@@ -93,8 +98,11 @@ def built(entry: Any, made: Any, dtype: torch.dtype) -> nnx.Module:
     if kind is None:
         raise NotImplementedError("jaxnn.nn has no layer of this name")
     args, kwargs = torch_tree.tree_map(partial(_argument, dtype), (made.args, dict(made.kwargs)))
-    if "rngs" in inspect.signature(kind.__init__).parameters:
+    parameters = inspect.signature(kind.__init__).parameters
+    if "rngs" in parameters:
         kwargs["rngs"] = nnx.Rngs(0)
+    if "dtype" in parameters:
+        kwargs.setdefault("dtype", to_jax(dtype))
     return kind(*args, **kwargs)
 
 
