@@ -36,7 +36,5 @@ def databases() -> dict[str, Database]:
             operators.entry_dtypes,
             operators.run_entry,
         ),
-        "modules": Database(
-            modules.module_entries, modules.module_name, modules.module_dtypes, modules.run_module
-        ),
+        "modules": Database(modules.module_entries, modules.module_name, modules.module_dtypes, modules.run_module),
     }

@@ -176,7 +176,7 @@ def _jax_vjp(
     leaves, spec = torch_tree.tree_flatten(call)
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
     values = [as_argument(x) for x in leaves]
-    random_key = _random_key(function)
+    random_key = random_key(function)
 
     def evaluated(*changed: jax.Array) -> Any:
         merged = list(values)
@@ -206,7 +206,7 @@ def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
         return "jaxnn.functional has no function of this name"
     args, kwargs = torch_tree.tree_map(as_argument, ((sample.input, *sample.args), sample.kwargs))
     try:
-        function(*args, **kwargs, **_random_key(function))
+        function(*args, **kwargs, **random_key(function))
     except Exception as error:
         if isinstance(error, error_input.error_type):
             return ""
@@ -214,7 +214,7 @@ def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
     return f"is not refused; torch says {error_input.error_regex!r}"
 
 
-def _random_key(function: Callable[..., Any]) -> dict[str, jax.Array]:
+def random_key(function: Callable[..., Any]) -> dict[str, jax.Array]:
     """The random key, by the name it has in ``function``; attention's ``key``, not keyword-only, is another thing."""
     names = [n for n, p in inspect.signature(function).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     return {name: jax.random.key(0) for name in ("key", "dropout_key") if name in names}
