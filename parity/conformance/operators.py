@@ -176,14 +176,14 @@ def _jax_vjp(
     leaves, spec = torch_tree.tree_flatten(call)
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
     values = [as_argument(x) for x in leaves]
-    random_key = random_key(function)
+    keys = random_key(function)
 
     def evaluated(*changed: jax.Array) -> Any:
         merged = list(values)
         for i, x in zip(varied, changed, strict=True):
             merged[i] = x
         args, kwargs = torch_tree.tree_unflatten(merged, spec)
-        return function(*args, **kwargs, **random_key)
+        return function(*args, **kwargs, **keys)
 
     def smooth_outputs(*changed: jax.Array) -> tuple[list[jax.Array], list[jax.Array]]:
         output = evaluated(*changed)
