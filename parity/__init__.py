@@ -1,7 +1,11 @@
-"""The bridge between PyTorch and jaxnn: weights carried over, outputs, gradients and training runs compared."""
+"""The bridge between PyTorch and jaxnn: weights carried over, results compared, models written anew in JAX."""
 
 from parity import weights as weights
 from parity.checking import DivergenceError as DivergenceError
 from parity.checking import Report as Report
 from parity.checking import check as check
 from parity.checking import check_training as check_training
+from parity.porting import Port as Port
+from parity.porting import PortError as PortError
+from parity.porting import port as port
+from parity.porting import register_operator as register_operator

@@ -1,0 +1,197 @@
+"""A torch model as a graph of PyTorch's own operators, with every module call noted."""
+
+import inspect
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils import _pytree as torch_tree
+
+from parity.porting.errors import PortError
+from parity.porting.functionalization import functionalized, inlined
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A tensor, by the name of the node that made it."""
+
+    name: str
+
+
+@dataclass
+class Record:
+    """One call of a module: its arguments by the names in ``forward``, and what it returned."""
+
+    positional: tuple[Any, ...]
+    keywords: dict[str, Any]
+    names: dict[str, str]
+    output: Any = None
+
+
+@dataclass
+class Capture:
+    """What export found.
+
+    Attributes:
+        records: of each module call, by path and the number of the call.
+        renamed: nodes that stand for others since functionalization, by name.
+        notes: what is to be said of it.
+    """
+
+    program: torch.export.ExportedProgram
+    graph: torch.fx.Graph
+    records: dict[tuple[str, int], Record]
+    notes: list[str]
+
+
+def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None) -> Capture:
+    """``module`` exported with its first axes of equal size free, or as free as export allows."""
+    notes: list[str] = []
+    shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
+    records: dict[tuple[str, int], Record] = {}
+    try:
+        program = _exported(module, arguments, shapes, records)
+    except Exception as error:
+        if shapes is None:
+            raise _refused(error) from error
+        records.clear()
+        notes.append(f"sizes are fixed to the example's: {_first_line(error)}")
+        try:
+            program = _exported(module, arguments, None, records)
+        except Exception as second:
+            raise _refused(second) from second
+    graph_module = program.graph_module
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
+        inlined(graph_module)
+        functionalized(graph_module.graph)
+    placeholders = _placeholder_names(program)
+    for record in records.values():
+        record.positional, record.keywords, record.output = torch_tree.tree_map(
+            lambda x: Reference(placeholders.get(x.name, x.name)) if isinstance(x, Reference) else x,
+            (record.positional, record.keywords, record.output),
+        )
+        record.names = {placeholders.get(node, node): name for node, name in record.names.items()}
+    return Capture(program, graph_module.graph, records, notes)
+
+
+def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, Any]:
+    """Every tensor's first axis that is as long as the first tensor's, marked as free."""
+    args, kwargs = arguments
+    leaves = [x for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim]
+    size = leaves[0].shape[0] if leaves else 0
+
+    def free(x: Any) -> Any:
+        automatic = isinstance(x, torch.Tensor) and x.ndim and x.shape[0] == size and size > 1
+        return {0: torch.export.Dim.AUTO} if automatic else None
+
+    marked_args, marked_kwargs = torch_tree.tree_map(free, (args, kwargs))
+    bound = signature.bind(*marked_args, **marked_kwargs).arguments
+    flat: dict[str, Any] = {}
+    for name, value in bound.items():
+        kind = signature.parameters[name].kind
+        flat |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return flat
+
+
+def _exported(
+    module: torch.nn.Module, arguments: Arguments, shapes: Any, records: dict[tuple[str, int], Record]
+) -> torch.export.ExportedProgram:
+    args, kwargs = arguments
+    with warnings.catch_warnings(), _recorded(module, records), torch.no_grad():
+        warnings.simplefilter("ignore")
+        with torch.enable_grad():
+            return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
+
+
+@contextmanager
+def _recorded(module: torch.nn.Module, records: dict[tuple[str, int], Record]) -> Iterator[None]:
+    counts: Counter[str] = Counter()
+    open_calls: list[Record] = []
+    handles = []
+
+    def before(path: str, signature: inspect.Signature) -> Callable[..., None]:
+        def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            positional, keywords = torch_tree.tree_map(_reference, (args, kwargs))
+            record = Record(positional, keywords, _named(signature, positional, keywords))
+            records[path, counts[path]] = record
+            counts[path] += 1
+            open_calls.append(record)
+
+        return hook
+
+    def after(_: torch.nn.Module, args: Any, output: Any) -> None:
+        open_calls.pop().output = torch_tree.tree_map(_reference, output)
+
+    for path, child in module.named_modules():
+        signature = inspect.signature(child.forward)
+        handles.append(child.register_forward_pre_hook(before(path, signature), with_kwargs=True))
+        handles.append(child.register_forward_hook(after))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _reference(x: Any) -> Any:
+    mode = get_proxy_mode()
+    if isinstance(x, torch.Tensor) and mode is not None:
+        proxy = mode.tracer.unwrap_proxy(x)
+        return Reference(proxy.node.name) if isinstance(proxy, torch.fx.Proxy) else x
+    return x
+
+
+def _named(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, str]:
+    """The parameter of ``forward`` that each node came in by."""
+    try:
+        bound = signature.bind(*args, **kwargs).arguments
+    except TypeError:
+        return {}
+    names: dict[str, str] = {}
+    for name, value in bound.items():
+        kind = signature.parameters[name].kind
+        entries = value.items() if kind is inspect.Parameter.VAR_KEYWORD else [(name, value)]
+        for key, entry in entries:
+            leaves = torch_tree.tree_flatten_with_path(entry)[0]
+            for path, leaf in leaves:
+                if isinstance(leaf, Reference):
+                    last = getattr(path[-1], "key", getattr(path[-1], "idx", "")) if path else ""
+                    inner = last if isinstance(last, str) and last.isidentifier() else f"{key}_{last}" if path else key
+                    names.setdefault(leaf.name, inner)
+    return names
+
+
+def _placeholder_names(program: torch.export.ExportedProgram) -> dict[str, str]:
+    """The final names of placeholders by the ones they were traced under."""
+    kinds = torch.export.graph_signature.InputKind
+    traced = [
+        spec.arg.name
+        for spec in program.graph_signature.input_specs
+        if spec.kind not in (kinds.CONSTANT_TENSOR, kinds.CUSTOM_OBJ, kinds.TOKEN) and hasattr(spec.arg, "name")
+    ]
+    return {f"arg{i}_1": name for i, name in enumerate(traced)}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def _refused(error: Exception) -> PortError:
+    """Export's refusal with the line of the model at fault."""
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in file and "/parity/" not in file:
+            place = f' (at {file}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})'
+        trace = trace.tb_next
+    return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {str(error)[:2000]}")

@@ -1,0 +1,467 @@
+"""Classes for the modules of a model: one for each torch class and body."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jaxnn import nn
+from parity.arrays import to_jax
+from parity.mirroring import arguments as mirrored_arguments
+from parity.porting.errors import PortError
+from parity.porting.expression import constant, constants, filled, plain, skeleton
+from parity.porting.operation import narrowed
+from parity.porting.tree import CONTAINERS, Call, has_twin, is_chain
+from parity.porting.writing import Body, Extras, Unsupported, Writer, access
+
+
+@dataclass(eq=False)
+class Draft:
+    """One module as text: its constructor and its methods, numbers marked."""
+
+    path: str
+    module: torch.nn.Module
+    calls: list[Call]
+    bases: str = "nnx.Module"
+    constructor: list[str] = field(default_factory=list)
+    methods: dict[str, Body] = field(default_factory=dict)
+    extras: Extras = field(default_factory=Extras)
+    method_of: dict[int, str] = field(default_factory=dict)
+    class_name: str = ""
+    arguments: str = ""
+
+    def text(self) -> str:
+        """Everything, to be compared with other instances."""
+        lines = [self.bases, *self.constructor]
+        for name, body in self.methods.items():
+            lines += [f"{name}({', '.join(body.parameters)})", *body.lines]
+        return "\n".join(lines)
+
+    def needs_rngs(self) -> bool:
+        """Whether the constructor passes random streams on."""
+        return any("rngs" in line for line in self.constructor)
+
+
+class Author:
+    """Writes the classes of a model, those of the inner modules first."""
+
+    def __init__(self, model: torch.nn.Module, root: Call) -> None:
+        self.model, self.root = model, root
+        self.modules: dict[str, torch.nn.Module] = dict(model.named_modules(remove_duplicate=False))
+        self.paths = {id(module): path for path, module in reversed(list(self.modules.items()))}
+        self.unsupported: list[Unsupported] = []
+        self.drafts: dict[str, Draft] = {}
+        self.classes: dict[tuple[Any, str], tuple[str, list[Draft]]] = {}
+        self.sources: list[str] = []
+        self.used_names: set[str] = set()
+        self.arrays: dict[str, torch.Tensor] = {}
+        self.ties = self._tied()
+
+    def write(self, signature: list[tuple[str, Any]], returned: Any) -> list[str]:
+        """The source of every class, the model's own last."""
+        calls: dict[str, list[Call]] = defaultdict(list)
+        for call in _written(self.root):
+            calls[call.path].append(call)
+        for path, module in self.modules.items():
+            if path not in calls and self._needs_class(path, module):
+                calls[path] = []
+        heights: dict[int, list[str]] = defaultdict(list)
+        for path in calls:
+            heights[self._height(path, calls)].append(path)
+        for height in sorted(heights):
+            for path in heights[height]:
+                self._draft(path, calls[path], signature, returned)
+            self._grouped([self.drafts[path] for path in heights[height]])
+        return self.sources
+
+    def _needs_class(self, path: str, module: torch.nn.Module) -> bool:
+        """Whether a module that is never called holds something to be carried along."""
+        if path not in self.paths.values() or has_twin(module) or type(module) in CONTAINERS:
+            return False
+        inside_leaf = any(has_twin(self.modules[p]) for p in _parents(path))
+        return not inside_leaf and not isinstance(module, torch.nn.ParameterList) and any(True for _ in module.state_dict())
+
+    def _height(self, path: str, calls: dict[str, list[Call]]) -> int:
+        prefix = f"{path}." if path else ""
+        inner = [p for p in calls if p != path and p.startswith(prefix)]
+        return max((p.count(".") + 1 for p in inner), default=path.count(".") + 1 if path else 0) * 0 + self._levels(path, inner)
+
+    def _levels(self, path: str, inner: list[str]) -> int:
+        nearest = [p for p in inner if not any(p.startswith(f"{q}.") for q in inner)]
+        return 1 + max((self._levels(p, [q for q in inner if q.startswith(f"{p}.")]) for p in nearest), default=0)
+
+    # One module.
+
+    def _draft(self, path: str, calls: list[Call], signature: list[tuple[str, Any]], returned: Any) -> None:
+        module = self.modules[path]
+        draft = self.drafts[path] = Draft(path, module, calls)
+        if calls and path and isinstance(module, torch.nn.Sequential) and all(is_chain(call) for call in calls):
+            draft.bases = "nn.Sequential"
+            inner = [self._built(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None]
+            draft.constructor.append(f"super().__init__({', '.join(inner)})")
+            return
+        for call in calls:
+            writer = Writer(call, draft.extras, self.method, {}, self.unsupported, self.modules)
+            if path:
+                body = writer.body()
+            else:
+                for node, (name, _) in zip(returned.inputs, signature, strict=True):
+                    del node, name
+                body = returned.body(writer)
+            same = next((name for name, known in draft.methods.items() if _same(known, body)), None)
+            name = same or ("__call__" if not draft.methods else f"call_{len(draft.methods) + 1}")
+            draft.methods[name] = body
+            draft.method_of[call.index] = name
+        draft.constructor += self._constructor(draft)
+
+    def method(self, call: Call) -> tuple[str, list[Any]]:
+        """The method that does what ``call`` did, and the sizes it wants besides arrays."""
+        draft = self.drafts.get(call.path)
+        if draft is None or not draft.methods:
+            return "__call__", []
+        name = draft.method_of[call.index]
+        return name, draft.methods[name].sizes
+
+    def _constructor(self, draft: Draft) -> Iterator[str]:
+        module, path = draft.module, draft.path
+        tied = {name for name, _ in self.ties}
+        for name, parameter in module._parameters.items():
+            full = f"{path}.{name}".lstrip(".")
+            if parameter is not None and full not in tied:
+                kind = "nnx.Param" if parameter.requires_grad or parameter.is_floating_point() else "nn.Buffer"
+                yield _assignment(name, f"{kind}({_zeros(parameter)})")
+            elif parameter is None:
+                continue
+        for name, buffer in module._buffers.items():
+            if buffer is None:
+                continue
+            if name in module._non_persistent_buffers_set:
+                if name in draft.extras.arrays:
+                    continue
+                continue
+            yield _assignment(name, f"nn.Buffer({_zeros(buffer)})")
+        for name, array in draft.extras.arrays.items():
+            self.arrays[f"{path}.{name}".lstrip(".")] = array
+            yield _assignment(name, f"nn.Buffer({_zeros(array)})")
+        for name, child in module._modules.items():
+            if child is None:
+                continue
+            child_path = f"{path}.{name}".lstrip(".")
+            original = self.paths[id(child)]
+            if original != child_path:
+                if _inside(original, path):
+                    yield f"self.{name} = {access(path, original, self.modules)}"
+                continue
+            built = self._built(child_path, child)
+            if built is not None and self._wanted(child_path, child):
+                yield _assignment(name, built)
+        for name, layer in draft.extras.layers.items():
+            yield _assignment(name, layer)
+        if draft.extras.random:
+            yield 'self.rngs = rngs["default"].fork()'
+        for name, original in self.ties:
+            if _common(name, original) == path:
+                owner, _, attribute = name.rpartition(".")
+                yield f"{access(path, owner, self.modules)}.{attribute} = {access(path, original, self.modules)}"
+        for shared, original in self._shared_modules():
+            if _common(shared, original) == path and shared.rpartition(".")[0] != path:
+                yield f"{access(path, shared, self.modules)} = {access(path, original, self.modules)}"
+
+    def _shared_modules(self) -> list[tuple[str, str]]:
+        found = []
+        for path, module in self.modules.items():
+            original = self.paths[id(module)]
+            parent = path.rpartition(".")[0]
+            if original != path and self.paths[id(self.modules[parent])] == parent:
+                found.append((path, original))
+        return found
+
+    def _wanted(self, path: str, child: torch.nn.Module) -> bool:
+        """Whether the module is called, or holds arrays."""
+        if any(True for _ in child.state_dict()):
+            return True
+        return any(call.path == path or call.path.startswith(f"{path}.") for call in _all(self.root))
+
+    def _built(self, path: str, child: torch.nn.Module) -> str:
+        """The expression that constructs ``child``."""
+        if path in self.drafts:
+            draft = self.drafts[path]
+            inside = [part for part in (draft.arguments, "rngs=rngs" if draft.needs_rngs() else "") if part]
+            return f"{draft.class_name}({', '.join(inside)})"
+        if has_twin(child):
+            return layer(child)
+        if isinstance(child, torch.nn.ModuleDict):
+            parts = [f'"{name}": {self._built(f"{path}.{name}", module)}' for name, module in child._modules.items() if module is not None]
+            return f"nn.ModuleDict({{{', '.join(parts)}}})"
+        if isinstance(child, torch.nn.ParameterList):
+            return f"nnx.List([{', '.join(f'nnx.Param({_zeros(p)})' for p in child)}])"
+        if type(child) in CONTAINERS:
+            return self._listed(path, child)
+        if any(True for _ in child.children()) or any(True for _ in child.state_dict()):
+            raise PortError(f"port: {path} ({type(child).__name__}) is never called, and nothing says how to build it")
+        return "nn.Identity()"
+
+    def _listed(self, path: str, child: torch.nn.Module) -> str:
+        parts = [self._built(f"{path}.{name}", module) for name, module in child._modules.items() if module is not None]
+        called = any(call.path == path for call in _all(self.root))
+        named = not all(name == str(i) for i, name in enumerate(child._modules))
+        if named:
+            inner = ", ".join(f'"{name}": {part}' for name, part in zip(child._modules, parts, strict=True))
+            return f"nn.{type(child).__name__}({{{inner}}})"
+        if len(parts) > 1 and len(set(map(plain, parts))) == 1:
+            if called:
+                return f"nn.Sequential(*({parts[0]} for _ in range({constant(len(parts), 'depth')})))"
+            return f"nnx.List([{parts[0]} for _ in range({constant(len(parts), 'depth')})])"
+        return f"nn.Sequential({', '.join(parts)})" if called else f"nnx.List([{', '.join(parts)}])"
+
+    def _tied(self) -> list[tuple[str, str]]:
+        """Parameters that are another's: the second path of each, and the first."""
+        first: dict[int, str] = {}
+        pairs = []
+        for path, parameter in self.model.named_parameters(remove_duplicate=False):
+            original = first.setdefault(id(parameter), path)
+            owner = path.rpartition(".")[0]
+            if original != path and self.paths[id(self.modules[owner])] == owner:
+                pairs.append((path, original))
+        return pairs
+
+    # Classes of many modules.
+
+    def _grouped(self, drafts: list[Draft]) -> None:
+        groups: dict[tuple[Any, str], list[Draft]] = defaultdict(list)
+        for draft in drafts:
+            groups[type(draft.module), skeleton(draft.text())].append(draft)
+        for (kind, _), members in groups.items():
+            name = self._class_name(kind)
+            self.sources.append(self._class(name, kind, members))
+
+    def _class_name(self, kind: type) -> str:
+        wanted = kind.__name__ if kind.__name__.isidentifier() else "Block"
+        name, count = wanted, 1
+        while name in self.used_names or name in ("F", "nn"):
+            count += 1
+            name = f"{wanted}{count}"
+        self.used_names.add(name)
+        return name
+
+    def _class(self, name: str, kind: type, members: list[Draft]) -> str:
+        first = members[0]
+        hints = [hint for _, hint in constants(first.text())]
+        columns = list(zip(*([value for value, _ in constants(draft.text())] for draft in members), strict=True))
+        split = len(constants("\n".join([first.bases, *first.constructor])))
+        parameters: dict[tuple[str, ...], str] = {}
+        for column, hint in zip(columns, hints, strict=True):
+            if len(set(column)) > 1 and column not in parameters:
+                parameters[column] = _fresh(self._attribute_named(column, members) or hint or "size", set(parameters.values()))
+        for i, draft in enumerate(members):
+            draft.class_name = name
+            draft.arguments = ", ".join(constant_text(column[i], parameter) for column, parameter in parameters.items())
+        stored = {parameters[column] for column in columns[split:] if column in parameters}
+        values = [
+            (parameters[column] if i < split else f"self.{parameters[column]}") if column in parameters else column[0]
+            for i, column in enumerate(columns)
+        ]
+        return render(name, kind, first, list(parameters.values()), sorted(stored), values)
+
+    def _attribute_named(self, column: tuple[str, ...], members: list[Draft]) -> str | None:
+        """The attribute of the torch modules that holds the numbers."""
+        for attribute, value in vars(members[0].module).items():
+            if attribute.startswith("_") or repr(value) != column[0]:
+                continue
+            if all(repr(vars(d.module).get(attribute)) == entry for d, entry in zip(members, column, strict=True)):
+                return attribute
+        return None
+
+
+def constant_text(value: str, hint: str) -> str:
+    """A number that is text already, marked again."""
+    return f"\x01{value}\x02{hint}\x03"
+
+
+def _fresh(wanted: str, used: set[str]) -> str:
+    wanted = wanted if wanted.isidentifier() and not keyword.iskeyword(wanted) else "size"
+    name, count = wanted, 1
+    while name in used:
+        count += 1
+        name = f"{wanted}_{count}"
+    return name
+
+
+def render(name: str, kind: type, draft: Draft, parameters: list[str], stored: list[str], values: list[str]) -> str:
+    """The text of one class."""
+    remaining = iter(values)
+
+    def fill(text: str) -> str:
+        return filled(text, [next(remaining) for _ in constants(text)])
+
+    lines = [f"class {name}({fill(draft.bases)}):"]
+    constructor = [fill(line) for line in draft.constructor]
+    if constructor or stored:
+        signature = ["self", *parameters, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])]
+        typed = ", ".join(signature)
+        lines.append(f"    def __init__({typed}):")
+        lines += [f"        self.{parameter} = {parameter}" for parameter in stored if f"self.{parameter} =" not in constructor]
+        lines += [wrapped(line, 8) for line in constructor]
+    for method, body in draft.methods.items():
+        head = fill(f"{method}({', '.join(['self', *body.parameters])})")
+        lines += ["", f"    def {head}:"] if len(lines) > 1 else [f"    def {head}:"]
+        lines += [wrapped(fill(line), 8) for line in body.lines]
+    if len(lines) == 1:
+        lines.append("    pass")
+    return "\n".join(lines)
+
+
+def wrapped(line: str, indent: int, width: int = 120) -> str:
+    """The line, broken behind commas of its outermost bracket where it is too long."""
+    prefix = " " * indent
+    if len(line) + indent <= width:
+        return prefix + line
+    match = re.search(r"[(\[{]", line)
+    if match is None:
+        return prefix + line
+    opening = match.start()
+    closing = _closing(line, opening)
+    while closing < len(line) - 1 and line[closing + 1 :].lstrip()[:1] not in ("", ")", "]", "}"):
+        following = re.search(r"[(\[{]", line[closing + 1 :])
+        if following is None:
+            break
+        opening = closing + 1 + following.start()
+        closing = _closing(line, opening)
+    parts = _commas(line[opening + 1 : closing])
+    if len(parts) == 1 and " for " in parts[0]:
+        element, _, rest = parts[0].rpartition(" for ")
+        body = [wrapped(element, indent + 4), " " * (indent + 4) + f"for {rest}"]
+    else:
+        body = [wrapped(part + ("," if part else ""), indent + 4) for part in parts]
+    return "\n".join([prefix + line[: opening + 1], *body, prefix + line[closing:]])
+
+
+def _closing(line: str, opening: int) -> int:
+    depth = 0
+    for i in range(opening, len(line)):
+        depth += line[i] in "([{"
+        depth -= line[i] in ")]}"
+        if depth == 0:
+            return i
+    return len(line) - 1
+
+
+def _commas(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for i, character in enumerate(text):
+        depth += character in "([{"
+        depth -= character in ")]}"
+        if character == "," and depth == 0:
+            parts.append(text[start:i].strip())
+            start = i + 1
+    tail = text[start:].strip()
+    return parts + ([tail] if tail else [])
+
+
+def layer(module: torch.nn.Module) -> str:
+    """The constructor of a layer, arguments that are defaults left out."""
+    twin = getattr(nn, type(module).__name__)
+    parameters = inspect.signature(twin.__init__).parameters
+    given = mirrored_arguments(module, twin)
+    parts, positional = [], True
+    for name, parameter in list(parameters.items())[1:]:
+        if name == "rngs":
+            parts.append("rngs=rngs")
+            continue
+        if name not in given or name == "inplace" or (name == "dtype" and str(given[name]) in ("float32", "None")):
+            positional = positional and name not in given
+            continue
+        value, default = given[name], parameter.default
+        single = _single(value)
+        if default is not parameter.empty and (_equal(value, default) or _equal(single, default)):
+            positional = False
+            continue
+        # A stride is told apart from a kernel size by its name, once it is not the next in line.
+        required = default is parameter.empty
+        text = _literal(single, name)
+        parts.append(text if required and positional else f"{name}={text}")
+        positional = positional and required
+    return f"nn.{type(module).__name__}({', '.join(parts)})"
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, list | tuple) and value and all(isinstance(v, int) and v == value[0] for v in value):
+        return value[0]
+    return value
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
+
+
+def _literal(value: Any, name: str) -> str:
+    if isinstance(value, bool | int | float):
+        return constant(value, name)
+    if value is None or isinstance(value, str):
+        return repr(value).replace("'", '"')
+    if isinstance(value, tuple | list) and all(isinstance(v, int | float) for v in value):
+        return constant(tuple(value), name)
+    if name == "dtype":
+        return f"jnp.{value}"
+    raise PortError(f"port: a layer's {name}={value!r} cannot be written")
+
+
+def _zeros(tensor: torch.Tensor) -> str:
+    shape = ", ".join(constant(int(size), "dim") for size in tensor.shape) + ("," if tensor.ndim == 1 else "")
+    name = narrowed(str(to_jax(tensor.dtype)))
+    dtype = "" if name == "float32" else f", {'bool' if name == 'bool' else f'jnp.{name}'}"
+    return f"jnp.zeros(({shape}){dtype})"
+
+
+def _assignment(name: str, value: str) -> str:
+    if name.isidentifier() and not keyword.iskeyword(name):
+        return f"self.{name} = {value}"
+    return f'setattr(self, "{name}", {value})'
+
+
+def _same(a: Body, b: Body) -> bool:
+    return a.parameters == b.parameters and a.lines == b.lines and list(map(str, a.sizes)) == list(map(str, b.sizes))
+
+
+def _all(call: Call) -> Iterator[Call]:
+    for child in call.calls():
+        yield child
+        if not child.leaf:
+            yield from _all(child)
+
+
+def _written(call: Call) -> Iterator[Call]:
+    """The calls of modules that become classes, inner ones first."""
+    for child in call.calls():
+        if not child.leaf:
+            yield from _written(child)
+    if not (type(call.module) in CONTAINERS and call.path):
+        yield call
+
+
+def _parents(path: str) -> Iterator[str]:
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
+
+
+def _inside(path: str, scope: str) -> bool:
+    return not scope or path.startswith(f"{scope}.")
+
+
+def _common(a: str, b: str) -> str:
+    shared = []
+    for x, y in zip(a.split(".")[:-1], b.split(".")[:-1], strict=False):
+        if x != y:
+            break
+        shared.append(x)
+    return ".".join(shared)
+
+

@@ -1,0 +1,225 @@
+"""Graphs without nested regions and without writes into memory that another value shows."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule, Node
+
+aten = torch.ops.aten
+
+_LOWER = {
+    "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
+    "conv_transpose2d", "conv_transpose3d", "scaled_dot_product_attention", "einsum",
+}  # fmt: skip
+_UPPER = {"layer_norm", "group_norm", "softmax", "log_softmax", "mse_loss", "cross_entropy_loss", "cumsum", "pow", "norm"}
+
+
+def inlined(module: GraphModule) -> None:
+    """Put the body of every ``no_grad`` and ``autocast`` region in its place."""
+    for node in list(module.graph.nodes):
+        name = str(node.target)
+        if node.op != "call_function" or name not in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
+            continue
+        position = 1 if name == "wrap_with_set_grad_enabled" else 4
+        body = getattr(module, node.args[position].target)
+        inlined(body)
+        finish: Callable[[Graph, Node], Node] | None = None
+        lower = None
+        if name == "wrap_with_set_grad_enabled":
+            finish = _detached if not node.args[0] else None
+        elif node.args[2]:
+            lower = node.args[1] or torch.bfloat16
+        results = _spliced(module.graph, node, body.graph, node.args[position + 1 :], lower)
+        if finish is not None:
+            with module.graph.inserting_before(node):
+                results = [finish(module.graph, x) if isinstance(x, Node) else x for x in results]
+        for user in list(node.users):
+            if user.target is operator.getitem:
+                user.replace_all_uses_with(results[user.args[1]])
+                module.graph.erase_node(user)
+        if node.users:
+            node.replace_all_uses_with(results[0])
+        module.graph.erase_node(node)
+
+
+def _detached(graph: Graph, node: Node) -> Node:
+    value = node.meta["val"]
+    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+        return node
+    detached = graph.call_function(aten.detach.default, (node,))
+    detached.meta = dict(node.meta)
+    return detached
+
+
+def _spliced(graph: Graph, before: Node, body: Graph, arguments: Any, lower: torch.dtype | None) -> list[Any]:
+    replaced: dict[Node, Any] = {}
+    incoming = iter(arguments)
+    results: list[Any] = []
+    with graph.inserting_before(before):
+        for node in body.nodes:
+            if node.op == "placeholder":
+                replaced[node] = next(incoming)
+            elif node.op == "output":
+                returned = node.args[0]
+                listed = returned if isinstance(returned, tuple | list) else [returned]
+                results = [replaced[x] if isinstance(x, Node) else x for x in listed]
+            else:
+                copied = graph.node_copy(node, lambda x: replaced[x])
+                if lower is not None and node.op == "call_function":
+                    _autocast(graph, copied, lower)
+                replaced[node] = copied
+    return results
+
+
+def _autocast(graph: Graph, node: Node, lower: torch.dtype) -> None:
+    """What autocast does to one operator: its floating-point arguments in ``lower``, or in float32."""
+    name = str(node.target).split(".")[1] if "." in str(node.target) else ""
+    wanted = lower if name in _LOWER else torch.float32 if name in _UPPER else None
+    if wanted is None:
+        return
+
+    def cast(x: Node) -> Node:
+        value = x.meta.get("val")
+        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or value.dtype in (wanted, torch.float64):
+            return x
+        with graph.inserting_before(node):
+            converted = graph.call_function(aten.to.dtype, (x, wanted))
+        converted.meta = dict(node.meta) | {"val": value.to(wanted)}
+        return converted
+
+    node.args = torch.fx.map_arg(node.args, cast)
+
+
+_VIEWS = {
+    "view", "reshape", "select", "slice", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "detach", "alias",
+    "flatten", "unflatten", "narrow", "diagonal", "view_as", "movedim", "swapaxes", "swapdims", "contiguous", "to", "mT",
+    "reshape_as", "expand_as", "real", "imag", "view_as_real", "view_as_complex", "numpy_T",
+}  # fmt: skip
+_SPLITS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
+
+
+def packet(node: Node) -> str:
+    """The operator's name without library and overload."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name
+
+
+def in_place(node: Node) -> bool:
+    """Whether the operator writes into its first argument."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    arguments = node.target._schema.arguments
+    return bool(arguments and arguments[0].alias_info is not None and arguments[0].alias_info.is_write)
+
+
+def base(node: Node) -> Node | None:
+    """What ``node`` is a view of, if it is one."""
+    if node.op != "call_function":
+        return None
+    if node.target is operator.getitem and isinstance(node.args[0], Node) and packet(node.args[0]) in _SPLITS:
+        return node.args[0].args[0]
+    source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
+    if source is None or packet(node) not in _VIEWS:
+        return None
+    if packet(node) in ("to", "contiguous", "reshape", "flatten") and _copies(node, source):
+        return None
+    return source
+
+
+def _copies(node: Node, source: Node) -> bool:
+    if packet(node) == "to":
+        return source.meta["val"].dtype != node.meta["val"].dtype
+    return not source.meta["val"].is_contiguous() and packet(node) != "to"
+
+
+def functionalized(graph: Graph) -> None:
+    """Rewrite writes through views: what shares the memory is computed anew from the value written."""
+    nodes = list(graph.nodes)
+    order = {node: i for i, node in enumerate(nodes)}
+    for node in nodes:
+        if not in_place(node):
+            continue
+        target = node.args[0]
+        assert isinstance(target, Node)
+        _written_back(graph, target, node, order)
+
+
+def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int]) -> None:
+    """From here on ``target`` is ``new``; so are the values it is a view of, and their views."""
+    moment = order[new]
+    position = new
+    current: Any = new.args[1] if packet(new) == "fill_" and base(target) is not None else new
+    replaced: dict[Node, Node] = {target: new}
+    view = target
+    while (source := base(view)) is not None:
+        with graph.inserting_after(position):
+            current = _scattered(graph, view, source, current)
+        current.meta = dict(new.meta) | {"val": source.meta["val"]}
+        order[current] = moment
+        position = current
+        replaced[source] = current
+        view = source
+    # Other views of the same memory, read later, are taken again.
+    pending = list(replaced)
+    while pending:
+        source = pending.pop()
+        for user in list(source.users):
+            if user in replaced or order.get(user, -1) >= moment or base(user) is not source:
+                continue
+            if not _read_after(user, moment, order):
+                continue
+            with graph.inserting_after(position):
+                again = graph.node_copy(user, lambda x: replaced.get(x, x))
+            order[again] = moment
+            position = again
+            replaced[user] = again
+            pending.append(user)
+    fresh = set(replaced.values())
+    for old, now in replaced.items():
+        for user in list(old.users):
+            if user not in fresh and order.get(user, -1) > moment:
+                user.replace_input_with(old, now)
+
+
+def _read_after(node: Node, moment: int, order: dict[Node, int]) -> bool:
+    return any(order.get(user, -1) > moment or (base(user) is node and _read_after(user, moment, order)) for user in node.users)
+
+
+def _scattered(graph: Graph, view: Node, source: Node, new: Any) -> Node:
+    """``source`` with ``new`` where ``view`` shows it."""
+    kind, args = packet(view), view.args
+    shape = list(source.meta["val"].shape)
+    if kind == "select":
+        return graph.call_function(aten.select_scatter.default, (source, new, *args[1:]))
+    if kind == "slice":
+        return graph.call_function(aten.slice_scatter.default, (source, new, *args[1:]))
+    if kind == "narrow":
+        _, dim, start, length = args
+        return graph.call_function(aten.slice_scatter.default, (source, new, dim, start, start + length))
+    if kind in ("view", "reshape", "flatten", "unflatten", "unsqueeze", "squeeze", "view_as", "reshape_as"):
+        return graph.call_function(aten.view.default, (new, shape))
+    if kind in ("transpose", "swapaxes", "swapdims"):
+        return graph.call_function(aten.transpose.int, (new, *args[1:]))
+    if kind in ("t", "mT", "numpy_T"):
+        return graph.call_function(aten.transpose.int, (new, -1, -2))
+    if kind == "permute":
+        inverse = [0] * len(args[1])
+        for i, d in enumerate(args[1]):
+            inverse[d] = i
+        return graph.call_function(aten.permute.default, (new, inverse))
+    if kind in ("detach", "alias", "contiguous", "to"):
+        return graph.call_function(aten.alias.default, (new,))
+    if kind == "expand":
+        raise NotImplementedError("a write into an expanded tensor")
+    if view.target is operator.getitem:
+        split, index = args
+        dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
+        if packet(split) == "unbind":
+            dim = split.args[1] if len(split.args) > 1 else 0
+            return graph.call_function(aten.select_scatter.default, (source, new, dim, index))
+        parts = split.meta["val"]
+        start = sum(part.shape[dim] for part in parts[:index])
+        return graph.call_function(aten.slice_scatter.default, (source, new, dim, start, start + parts[index].shape[dim]))
+    raise NotImplementedError(f"a write into a view made by {kind}")

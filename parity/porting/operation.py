@@ -1,0 +1,148 @@
+"""One operator of the graph, as what writes it sees it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import torch
+
+from parity.arrays import to_jax
+from parity.porting.expression import ATOM, PRODUCT, SUM, Expression, binary, constant
+
+NARROWED = {"int64": "int32", "float64": "float32", "complex128": "complex64"}
+
+
+class Tensor(Expression):
+    """An expression of an array, with the shape and dtype that it has."""
+
+    value: torch.Tensor
+
+    def __init__(self, expression: Expression, value: torch.Tensor) -> None:
+        super().__init__(expression.text, expression.strength, expression.names)
+        object.__setattr__(self, "value", value)
+
+    @property
+    def shape(self) -> tuple[Any, ...]:
+        """The sizes, symbolic ones among them."""
+        return tuple(self.value.shape)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.value.ndim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Torch's dtype."""
+        return self.value.dtype
+
+
+class Operation:
+    """The arguments of one operator by name, and the ways to write it.
+
+    Attributes:
+        output: what export says of the result: a fake tensor, or several.
+        arguments: by the names of the schema; tensors as :class:`Tensor`, symbolic sizes as ``torch.SymInt``.
+    """
+
+    def __init__(
+        self, name: str, arguments: dict[str, Any], output: Any, size: Callable[[Any], Expression], host: Any = None
+    ) -> None:
+        self.name = name
+        self.arguments = arguments
+        self.output = output
+        self.host = host
+        self._size = size
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.arguments[name]
+        except KeyError:
+            raise AttributeError(f"{self.name} has no argument {name}, only {list(self.arguments)}") from None
+
+    def expression(self, value: Any, hint: str = "") -> Expression:
+        """Any argument as an expression."""
+        if isinstance(value, Expression):
+            return value
+        if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
+            return self._size(value)
+        if isinstance(value, list | tuple):
+            parts = [self.expression(part, hint) for part in value]
+            names = frozenset().union(*(part.names for part in parts))
+            inner = ", ".join(part.text for part in parts) + ("," if len(parts) == 1 else "")
+            return Expression(f"({inner})", ATOM, names)
+        if isinstance(value, torch.dtype):
+            return Expression(dtype_name(value))
+        if isinstance(value, bool) or value is None or isinstance(value, str):
+            return Expression(constant(value, hint) if isinstance(value, bool) else repr(value).replace("'", '"'))
+        if isinstance(value, int | float):
+            return number(value, hint)
+        if isinstance(value, complex):
+            return Expression(repr(value), ATOM)
+        raise TypeError(f"{self.name}: cannot write {value!r}")
+
+    def call(self, function: str, *args: Any, **kwargs: Any) -> Expression:
+        """``function(*args, **kwargs)``; a keyword whose value is None is left out."""
+        parts, names = [], frozenset[str]()
+        for keyword, value in [("", value) for value in args] + list(kwargs.items()):
+            if value is None and keyword:
+                continue
+            part = self.expression(value, keyword.rstrip("_"))
+            parts.append(f"{keyword}={part.text}" if keyword else part.text)
+            names |= part.names
+        return Expression(f"{function}({', '.join(parts)})", ATOM, names)
+
+    def method(self, value: Expression, name: str, *args: Any, **kwargs: Any) -> Expression:
+        """``value.name(*args, **kwargs)``."""
+        called = self.call(f"{value.within(ATOM)}.{name}", *args, **kwargs)
+        return Expression(called.text, ATOM, called.names | value.names)
+
+    def binary(self, operator: str, left: Any, right: Any, strength: int) -> Expression:
+        """``left operator right``."""
+        return binary(operator, self.expression(left), self.expression(right), strength)
+
+    def promoted(self, expression: Expression, *operands: Any) -> Expression:
+        """``expression``, cast where JAX would give another dtype to ``operands`` than torch gives the result."""
+        kinds = [to_jax(x.dtype) if isinstance(x, Tensor) else type(x) for x in operands]
+        kinds = [_python(kind) if isinstance(kind, type) else jnp.dtype(narrowed(str(kind))) for kind in kinds]
+        predicted = jnp.result_type(*kinds)
+        return self.cast(expression, self.output.dtype, str(predicted))
+
+    def cast(self, expression: Expression, dtype: torch.dtype, now: str = "") -> Expression:
+        """``expression.astype(dtype)`` unless it is ``now`` of that dtype."""
+        wanted = narrowed(str(to_jax(dtype)))
+        if now and narrowed(now) == wanted:
+            return expression
+        if isinstance(expression, Tensor) and narrowed(str(to_jax(expression.dtype))) == wanted:
+            return expression
+        return self.method(expression, "astype", Expression(dtype_name(dtype)))
+
+    def same(self, expression: Expression) -> Tensor:
+        """``expression`` with the shape and dtype of the result."""
+        return Tensor(expression, self.output)
+
+
+def _python(kind: type) -> Any:
+    if kind in (torch.SymInt, torch.SymFloat):
+        return int if kind is torch.SymInt else float
+    return kind
+
+
+def number(value: float, hint: str = "") -> Expression:
+    """A Python number; the infinite ones by name."""
+    if value != value or value in (float("inf"), float("-inf")):
+        return Expression("jnp.nan") if value != value else Expression("jnp.inf" if value > 0 else "-jnp.inf", SUM + 1)
+    if isinstance(value, int) and value >= 2**63 - 1:
+        raise TypeError(f"{value} is no size")
+    return Expression(constant(value, hint), ATOM if value >= 0 else PRODUCT)
+
+
+def narrowed(dtype: str) -> str:
+    """The dtype that JAX uses for ``dtype`` while 64 bits are off."""
+    return NARROWED.get(dtype, dtype)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``jnp.float32`` and so on; 64 bits become what JAX calls them by default."""
+    name = narrowed(str(to_jax(dtype)))
+    return "bool" if name == "bool" else f"jnp.{name}"

@@ -1,0 +1,81 @@
+"""Products of matrices and what is solved with them."""
+
+from parity.porting.expression import ATOM, PRODUCT, SUM, Expression
+from parity.porting.operation import Operation, Tensor
+from parity.porting.operators.registry import register_operator
+
+
+@register_operator("aten.matmul", "aten.mm", "aten.bmm", "aten.mv", "aten.linalg_matmul")
+def _matmul(op: Operation) -> Expression:
+    left, right = op.arguments.values()
+    return op.binary("@", left, right, PRODUCT)
+
+
+@register_operator("aten.dot", "aten.inner", "aten.outer", "aten.kron", "aten.vdot", "aten.ger")
+def _product(op: Operation) -> Expression:
+    left, right = op.arguments.values()
+    name = op.name.split(".")[1]
+    return op.call(f"jnp.{'outer' if name == 'ger' else name}", left, right)
+
+
+@register_operator("aten.addmm", "aten.baddbmm", "aten.addbmm", "aten.addmv")
+def _add_product(op: Operation) -> Expression:
+    added, left, right = list(op.arguments.values())[:3]
+    product = op.binary("@", left, right, PRODUCT)
+    if op.alpha != 1:
+        product = op.binary("*", op.alpha, product, PRODUCT)
+    if op.beta == 0:
+        return product
+    if "addbmm" in op.name and "baddbmm" not in op.name:
+        product = op.method(product, "sum", 0)
+    if op.beta != 1:
+        added = op.binary("*", op.beta, added, PRODUCT)
+    return op.binary("+", added, product, SUM)
+
+
+@register_operator("aten.einsum")
+def _einsum(op: Operation) -> Expression:
+    operands = Expression(
+        ", ".join(x.text for x in op.tensors), ATOM, frozenset().union(*(x.names for x in op.tensors))
+    )
+    return op.call("jnp.einsum", op.equation.replace(" ", ""), operands)
+
+
+@register_operator("aten.tensordot")
+def _tensordot(op: Operation) -> Expression:
+    return op.call("jnp.tensordot", op.arguments["self"], op.other, (list(op.dims_self), list(op.dims_other)))
+
+
+@register_operator("aten.cross", "aten.linalg_cross")
+def _cross(op: Operation) -> Expression:
+    return op.call("jnp.cross", op.arguments["self"], op.other, axis=op.dim)
+
+
+@register_operator("aten.trace")
+def _trace(op: Operation) -> Expression:
+    return op.call("jnp.trace", op.arguments["self"])
+
+
+@register_operator("aten.cdist")
+def _cdist(op: Operation) -> Expression:
+    left, right = op.x1, op.x2
+    difference = op.binary("-", _behind(left, "..., :, None, :"), _behind(right, "..., None, :, :"), SUM)
+    return op.call("jnp.linalg.norm", difference, **({} if op.p == 2 else {"ord": op.p}), axis=-1)
+
+
+def _behind(operand: Tensor, index: str) -> Expression:
+    return Expression(f"{operand.within(ATOM)}[{index}]", ATOM, operand.names)
+
+
+@register_operator(
+    "aten.linalg_inv", "aten.inverse", "aten.linalg_det", "aten.det", "aten.linalg_solve", "aten.linalg_cholesky",
+    "aten.linalg_eigh", "aten.linalg_qr", "aten.linalg_pinv", "aten.linalg_slogdet", "aten.slogdet",
+    "aten.linalg_matrix_power", "aten.matrix_exp", "aten.cholesky", "aten.linalg_inv_ex",
+)  # fmt: skip
+def _linalg(op: Operation) -> Expression:
+    name = op.name.split(".")[1].removeprefix("linalg_")
+    if name == "matrix_exp":
+        return op.call("jax.scipy.linalg.expm", *list(op.arguments.values())[:1])
+    name = {"inverse": "inv"}.get(name, name)
+    count = 2 if name in ("solve", "matrix_power") else 1
+    return op.call(f"jnp.linalg.{name}", *list(op.arguments.values())[:count])

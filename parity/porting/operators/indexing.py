@@ -1,0 +1,188 @@
+"""Elements picked out and written back."""
+
+from typing import Any
+
+import torch
+
+from parity.porting.expression import ATOM, Expression
+from parity.porting.operation import Operation, Tensor
+from parity.porting.operators.registry import register_operator
+
+END = 2**63 - 1
+
+
+def subscript(op: Operation, operand: Expression, dim: int, entry: Expression) -> Expression:
+    """``operand[:, :, entry]``; from the end with an ellipsis where that is shorter."""
+    assert isinstance(operand, Tensor)
+    dim %= operand.ndim
+    if dim == operand.ndim - 1 and dim > 1:
+        text = f"..., {entry.text}"
+    else:
+        text = ":, " * dim + entry.text
+    return Expression(f"{operand.within(ATOM)}[{text}]", ATOM, operand.names | entry.names)
+
+
+def slice_entry(op: Operation, operand: Tensor) -> Expression | None:
+    """``start:end:step``, None for the whole axis."""
+    start, end, step = op.arguments.get("start"), op.arguments.get("end"), op.arguments.get("step", 1)
+    size = operand.shape[op.dim]
+    start = None if isinstance(start, int) and start == 0 else start
+    if isinstance(end, int) and (end == END or (isinstance(size, int) and end >= size)):
+        end = None
+    elif isinstance(end, torch.SymInt) and isinstance(size, torch.SymInt) and str(end) == str(size):
+        end = None
+    if start is None and end is None and step == 1:
+        return None
+    parts = ["" if x is None else op.expression(x) for x in (start, end)]
+    names = frozenset().union(*(part.names for part in parts if isinstance(part, Expression)))
+    text = ":".join(part.text if isinstance(part, Expression) else "" for part in parts)
+    return Expression(text + (f":{op.expression(step).text}" if step != 1 else ""), ATOM, names)
+
+
+@register_operator("aten.slice.Tensor")
+def _slice(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    entry = slice_entry(op, operand)
+    return operand if entry is None else subscript(op, operand, op.dim, entry)
+
+
+@register_operator("aten.select.int")
+def _select(op: Operation) -> Expression:
+    return subscript(op, op.arguments["self"], op.dim, op.expression(op.index))
+
+
+@register_operator("aten.narrow")
+def _narrow(op: Operation) -> Expression:
+    stop = op.start + op.length
+    text = f"{op.expression(op.start).text}:{op.expression(stop).text}"
+    return subscript(op, op.arguments["self"], op.dim, Expression(text, ATOM, op.expression(stop).names))
+
+
+def updated(op: Operation, operand: Expression, index: str, names: frozenset[str], value: Any, verb: str = "set") -> Expression:
+    """``operand.at[index].set(value)``."""
+    written = op.expression(value)
+    return Expression(
+        f"{operand.within(ATOM)}.at[{index}].{verb}({written.text})", ATOM, operand.names | names | written.names
+    )
+
+
+@register_operator("aten.select_scatter", "aten.slice_scatter")
+def _scatter_back(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    entry = op.expression(op.index) if "select" in op.name else slice_entry(op, operand)
+    if entry is None:
+        return op.src
+    dim = op.dim % operand.ndim
+    return updated(op, operand, ":, " * dim + entry.text, entry.names, op.src)
+
+
+def _index(op: Operation, operand: Tensor, indices: list[Any]) -> Expression:
+    parts = [":" if x is None else op.expression(x).text for x in indices]
+    names = frozenset().union(*(op.expression(x).names for x in indices if x is not None))
+    return Expression(", ".join(parts), ATOM, names)
+
+
+@register_operator("aten.index.Tensor", "aten._unsafe_index.Tensor")
+def _index_tensor(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    if any(x is not None and x.dtype == torch.bool for x in op.indices):
+        raise NotImplementedError("a boolean mask as index: the shape would depend on the data")
+    index = _index(op, operand, list(op.indices))
+    return Expression(f"{operand.within(ATOM)}[{index.text}]", ATOM, operand.names | index.names)
+
+
+@register_operator("aten.index_put", "aten._index_put_impl")
+def _index_put(op: Operation) -> Expression:
+    operand, indices = op.arguments["self"], list(op.indices)
+    verb = "add" if op.accumulate else "set"
+    masks = [x for x in indices if x is not None and x.dtype == torch.bool]
+    if masks:
+        if len(indices) > 1 or op.values.value.numel() != 1 or op.accumulate:
+            raise NotImplementedError("values put where a boolean mask is true, one for each")
+        mask = masks[0]
+        behind = operand.ndim - mask.ndim
+        shaped = Expression(f"{mask.within(ATOM)}[..., {', '.join(['None'] * behind)}]", ATOM, mask.names) if behind else mask
+        return op.cast(op.call("jnp.where", shaped, op.values, operand), op.output.dtype)
+    index = _index(op, operand, indices)
+    return updated(op, operand, index.text, index.names, op.values, verb)
+
+
+@register_operator("aten.index_select")
+def _index_select(op: Operation) -> Expression:
+    return op.call("jnp.take", op.arguments["self"], op.index, axis=op.dim)
+
+
+@register_operator("aten.take_along_dim", "aten.gather")
+def _gather(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    index = op.arguments.get("index", op.arguments.get("indices"))
+    dim = op.dim % operand.ndim
+    cuts = [
+        ":" if i == dim or str(a) == str(b) else f":{op.expression(b).text}"
+        for i, (a, b) in enumerate(zip(operand.shape, index.shape, strict=True))
+    ]
+    if "gather" in op.name and any(cut != ":" for cut in cuts):
+        operand = Expression(f"{operand.within(ATOM)}[{', '.join(cuts)}]", ATOM, operand.names)
+    return op.call("jnp.take_along_axis", operand, index, axis=op.dim)
+
+
+@register_operator("aten.scatter", "aten.scatter_add", "aten.scatter_reduce.two")
+def _scatter(op: Operation) -> Expression:
+    operand, index = op.arguments["self"], op.index
+    source = op.arguments.get("src", op.arguments.get("value"))
+    verb = "add" if "scatter_add" in op.name else "set"
+    reduce = op.arguments.get("reduce")
+    if reduce is not None:
+        if op.arguments.get("include_self", True) is False or reduce not in ("sum", "amax", "amin", "prod", "add", "multiply"):
+            raise NotImplementedError(f"scatter_reduce with reduce={reduce!r}, include_self={op.arguments.get('include_self')}")
+        verb = {"sum": "add", "add": "add", "prod": "multiply", "multiply": "multiply", "amax": "max", "amin": "min"}[reduce]
+    dim = op.dim % operand.ndim
+    if isinstance(source, Tensor) and [str(s) for s in source.shape] != [str(s) for s in index.shape]:
+        cuts = ", ".join(f":{op.expression(size).text}" for size in index.shape)
+        source = Expression(f"{source.within(ATOM)}[{cuts}]", ATOM, source.names)
+    if operand.ndim == 1:
+        return updated(op, operand, index.text, index.names, source, verb)
+    grid = op.expression(list(index.shape))
+    axes = ", ".join(index.text if i == dim else f"grid[{i}]" for i in range(operand.ndim))
+    # The other axes are indexed by their own positions.
+    positions = [
+        index.text if i == dim else f"jnp.arange({op.expression(index.shape[i]).text}){_shaped(i, operand.ndim)}"
+        for i in range(operand.ndim)
+    ]
+    del axes
+    return updated(op, operand, ", ".join(positions), index.names | grid.names, source, verb)
+
+
+def _shaped(axis: int, ndim: int) -> str:
+    behind = ndim - axis - 1
+    return f"[:, {', '.join(['None'] * behind)}]" if behind else ""
+
+
+@register_operator("aten.index_add", "aten.index_copy", "aten.index_fill.int_Scalar")
+def _index_update(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    value = op.arguments.get("source", op.arguments.get("value"))
+    if op.arguments.get("alpha", 1) != 1:
+        value = op.binary("*", value, op.alpha, 16)
+    verb = "add" if "index_add" in op.name else "set"
+    return updated(op, operand, ":, " * (op.dim % operand.ndim) + op.index.text, op.index.names, value, verb)
+
+
+@register_operator("aten.masked_scatter", "aten.masked_select", "aten.nonzero", "aten.unique_consecutive", "aten._unique2")
+def _data_dependent(op: Operation) -> Expression:
+    raise NotImplementedError("a shape that depends on the data")
+
+
+@register_operator("aten.bucketize.Tensor", "aten.searchsorted.Tensor")
+def _bucketize(op: Operation) -> Expression:
+    side = "right" if op.right else "left"
+    if "bucketize" in op.name:
+        return op.call("jnp.searchsorted", op.boundaries, op.arguments["self"], side=side)
+    if op.sorted_sequence.ndim > 1:
+        raise NotImplementedError("searchsorted in several sequences")
+    return op.call("jnp.searchsorted", op.sorted_sequence, op.arguments["self"], side=side)
+
+
+@register_operator("aten.isin")
+def _isin(op: Operation) -> Expression:
+    return op.call("jnp.isin", op.elements, op.test_elements)

@@ -1,0 +1,244 @@
+"""Operators that torch.nn.functional has under a name of its own."""
+
+import inspect
+from typing import Any
+
+from jaxnn import functional
+from parity.porting.expression import Expression
+from parity.porting.operation import Operation, Tensor
+from parity.porting.operators.registry import Builder, register_operator
+
+# The parameters of the ATen schema that torch.nn.functional calls otherwise.
+_RENAMED = {"self": "input", "indices": "input", "negative_slope": "negative_slope"}
+
+
+def _functional(name: str, dropped: tuple[str, ...] = (), **renamed: str) -> Builder:
+    """Write ``F.name``, the arguments that differ from its defaults by keyword behind the first two."""
+    parameters = inspect.signature(getattr(functional, name)).parameters
+
+    def write(op: Operation) -> Expression:
+        given: dict[str, Any] = {}
+        for key, value in op.arguments.items():
+            key = renamed.get(key, _RENAMED.get(key, key))
+            if key in dropped or (key not in parameters and value in (None, False)):
+                continue
+            if key not in parameters:
+                raise NotImplementedError(f"{op.name} with {key}={value!r}")
+            given[key] = value
+        positional: list[Any] = []
+        keywords: dict[str, Any] = {}
+        for key, parameter in parameters.items():
+            if key not in given:
+                continue
+            value = given[key]
+            if _equal(value, parameter.default):
+                continue
+            value = _single(value)
+            needed = parameter.default is parameter.empty or isinstance(value, Tensor)
+            if needed and not keywords and len(positional) == list(parameters).index(key):
+                positional.append(value)
+            else:
+                keywords[key] = value
+        return op.call(f"F.{name}", *positional, **keywords)
+
+    return write
+
+
+def _equal(value: Any, default: Any) -> bool:
+    if isinstance(value, Tensor):
+        return False
+    if isinstance(value, list | tuple) and not isinstance(default, list | tuple):
+        return default is None and not value or (len(value) > 0 and all(type(v) is type(default) and v == default for v in value))
+    return type(value) is type(default) and value == default or (value is None and default is None)
+
+
+def _single(value: Any) -> Any:
+    """One number for equal ones."""
+    if isinstance(value, list | tuple) and value and all(isinstance(v, int) and v == value[0] for v in value):
+        return value[0]
+    return value
+
+
+for _name in (
+    "linear", "relu", "relu6", "elu", "selu", "celu", "gelu", "leaky_relu", "prelu", "hardtanh", "hardswish", "hardsigmoid",
+    "hardshrink", "softshrink", "silu", "mish", "softplus", "glu", "threshold", "conv1d", "conv2d", "conv3d",
+    "conv_transpose1d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
+    "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "bilinear", "cosine_similarity", "pairwise_distance",
+    "grid_sampler", "one_hot", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "embedding",
+    "group_norm", "layer_norm", "rms_norm",
+):  # fmt: skip
+    if hasattr(functional, _name):
+        register_operator(f"aten.{_name}")(
+            _functional(_name, dropped=("cudnn_enable", "cudnn_enabled", "scale_grad_by_freq", "sparse"))
+        )
+register_operator("aten.log_sigmoid")(_functional("logsigmoid"))
+register_operator("aten.conv_transpose2d.input")(_functional("conv_transpose2d"))
+register_operator("aten.conv_transpose3d.input")(_functional("conv_transpose3d"))
+register_operator("aten.im2col")(_functional("unfold"))
+register_operator("aten.col2im")(_functional("fold"))
+for _rank in (1, 2, 3):
+    register_operator(f"aten.max_pool{_rank}d_with_indices")(_functional(f"max_pool{_rank}d_with_indices"))
+for _rank in (1, 2, 3):
+    register_operator(f"aten.adaptive_max_pool{_rank}d")(_functional(f"adaptive_max_pool{_rank}d_with_indices"))
+
+
+@register_operator("aten.embedding")
+def _embedding(op: Operation) -> Expression:
+    padding = op.arguments.get("padding_idx", -1)
+    return op.call("F.embedding", op.indices, op.weight, padding_idx=None if padding == -1 else padding)
+
+
+@register_operator("aten.layer_norm")
+def _layer_norm(op: Operation) -> Expression:
+    eps = None if op.eps == 1e-5 else op.eps
+    return op.call("F.layer_norm", op.input, list(op.normalized_shape), op.weight, op.bias, eps=eps)
+
+
+@register_operator("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d")
+def _pool(op: Operation) -> Expression:
+    name = op.name.split(".")[1]
+    size, stride = _single(op.kernel_size), _single(list(op.stride))
+    keywords = {}
+    for key, default in (("padding", 0), ("dilation", 1), ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)):
+        value = _single(op.arguments.get(key, default))
+        if value != default:
+            keywords[key] = value
+    positional = [size] if not stride or stride == size else [size, stride]
+    return op.call(f"F.{name}", op.arguments["self"], *positional, **keywords)
+
+
+@register_operator("aten.softmax", "aten._softmax", "aten.log_softmax", "aten._log_softmax")
+def _softmax(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    if op.output.dtype != operand.dtype:
+        operand = op.cast(operand, op.output.dtype)
+    return op.call("jax.nn.log_softmax" if "log" in op.name else "jax.nn.softmax", operand, **({} if op.dim in (-1, op.output.ndim - 1) else {"axis": op.dim}))
+
+
+@register_operator("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding")
+def _conv_padded(op: Operation) -> Expression:
+    return _functional(op.name.split(".")[1])(op)
+
+
+@register_operator("aten.conv_transpose1d", "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")
+def _conv_transpose(op: Operation) -> Expression:
+    return _functional(op.name.split(".")[1])(op)
+
+
+@register_operator("aten.convolution")
+def _convolution(op: Operation) -> Expression:
+    rank = op.input.ndim - 2
+    op.arguments.pop("output_padding") if not op.transposed else None
+    name = f"conv_transpose{rank}d" if op.arguments.pop("transposed") else f"conv{rank}d"
+    return _functional(name)(op)
+
+
+@register_operator("aten.batch_norm", "aten._native_batch_norm_legit_no_training")
+def _batch_norm(op: Operation) -> Expression:
+    if op.arguments.get("training"):
+        raise NotImplementedError("batch_norm as a function that trains; as a layer it is carried over")
+    return op.call(
+        "F.batch_norm", op.input, op.running_mean, op.running_var, op.weight, op.bias,
+        eps=None if op.eps == 1e-5 else op.eps,
+    )  # fmt: skip
+
+
+@register_operator("aten.instance_norm")
+def _instance_norm(op: Operation) -> Expression:
+    if op.running_mean is not None:
+        raise NotImplementedError("instance_norm with running statistics as a function")
+    return op.call("F.instance_norm", op.input, weight=op.weight, bias=op.bias, eps=op.eps)
+
+
+@register_operator("aten.rms_norm")
+def _rms_norm(op: Operation) -> Expression:
+    return op.call("F.rms_norm", op.input, list(op.normalized_shape), op.weight, eps=op.eps)
+
+
+@register_operator("aten.group_norm")
+def _group_norm(op: Operation) -> Expression:
+    return op.call("F.group_norm", op.input, op.num_groups, op.weight, op.bias, eps=None if op.eps == 1e-5 else op.eps)
+
+
+@register_operator("aten.scaled_dot_product_attention")
+def _attention(op: Operation) -> Expression:
+    if op.dropout_p:
+        raise NotImplementedError("attention with dropout in training")
+    keywords = {"attn_mask": op.attn_mask, "scale": op.scale}
+    if op.is_causal:
+        keywords["is_causal"] = True
+    if op.enable_gqa:
+        keywords["enable_gqa"] = True
+    return op.call("F.scaled_dot_product_attention", op.query, op.key, op.value, **keywords)
+
+
+@register_operator("aten.pad", "aten.constant_pad_nd", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d", "aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
+def _pad(op: Operation) -> Expression:
+    name = op.name.split(".")[1]
+    mode = op.arguments.get("mode", "constant")
+    mode = name.split("_pad")[0].replace("replication", "replicate").replace("reflection", "reflect") if "_pad" in name else mode
+    value = op.arguments.get("value") or None
+    padding = op.arguments.get("pad", op.arguments.get("padding"))
+    return op.call("F.pad", op.arguments["self"], list(padding), mode=None if mode == "constant" else mode, value=value)
+
+
+def _resized(mode: str) -> Builder:
+    def write(op: Operation) -> Expression:
+        size = op.arguments.get("output_size", op.arguments.get("size"))
+        operand = op.arguments.get("self", op.arguments.get("input"))
+        keywords: dict[str, Any] = {"mode": None if mode == "nearest" else mode}
+        if op.arguments.get("align_corners"):
+            keywords["align_corners"] = True
+        if "_aa" in op.name:
+            keywords["antialias"] = True
+        scales = op.arguments.get("scale_factors") or [op.arguments.get(k) for k in ("scales", "scales_d", "scales_h", "scales_w") if op.arguments.get(k) is not None]
+        if scales:
+            whole = [int(s) if s == int(s) else s for s in scales]
+            return op.call("F.interpolate", operand, scale_factor=_single(whole), **keywords)
+        return op.call("F.interpolate", operand, size=list(op.output.shape[2:]) if size is None else list(size), **keywords)
+
+    return write
+
+
+for _name, _mode in {
+    "upsample_nearest1d": "nearest", "upsample_nearest2d": "nearest", "upsample_nearest3d": "nearest",
+    "_upsample_nearest_exact1d": "nearest-exact", "_upsample_nearest_exact2d": "nearest-exact",
+    "upsample_linear1d": "linear", "upsample_bilinear2d": "bilinear", "_upsample_bilinear2d_aa": "bilinear",
+    "upsample_bicubic2d": "bicubic", "_upsample_bicubic2d_aa": "bicubic", "upsample_trilinear3d": "trilinear",
+}.items():  # fmt: skip
+    register_operator(f"aten.{_name}")(_resized(_mode))
+
+
+@register_operator("aten.grid_sampler", "aten.grid_sampler_2d", "aten.grid_sampler_3d")
+def _grid_sample(op: Operation) -> Expression:
+    mode = ("bilinear", "nearest", "bicubic")[op.interpolation_mode]
+    padding = ("zeros", "border", "reflection")[op.padding_mode]
+    return op.call(
+        "F.grid_sample", op.input, op.grid, mode=None if mode == "bilinear" else mode,
+        padding_mode=None if padding == "zeros" else padding, align_corners=op.align_corners,
+    )  # fmt: skip
+
+
+@register_operator("aten.affine_grid_generator")
+def _affine_grid(op: Operation) -> Expression:
+    return op.call("F.affine_grid", op.theta, list(op.size), align_corners=op.align_corners)
+
+
+@register_operator("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
+def _dropout(op: Operation) -> Expression:
+    kind = {"dropout": "Dropout", "feature_dropout": "Dropout2d", "alpha_dropout": "AlphaDropout", "feature_alpha_dropout": "FeatureAlphaDropout"}[op.name.split(".")[1].rstrip("_")]
+    if kind == "Dropout2d":
+        kind = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}.get(op.input.ndim, kind)
+    layer = op.host.dropout_layer(kind, op.p, op.train)
+    return op.input if layer is None else op.call(layer, op.input)
+
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+@register_operator("aten.mse_loss", "aten.l1_loss", "aten.smooth_l1_loss", "aten.huber_loss", "aten.binary_cross_entropy", "aten.binary_cross_entropy_with_logits", "aten.cross_entropy_loss", "aten.nll_loss_nd", "aten.kl_div")
+def _loss(op: Operation) -> Expression:
+    name = op.name.split(".")[1]
+    name = {"cross_entropy_loss": "cross_entropy", "nll_loss_nd": "nll_loss"}.get(name, name)
+    op.arguments["reduction"] = _REDUCTIONS[op.reduction]
+    return _functional(name)(op)

@@ -1,0 +1,270 @@
+"""A torch model as JAX source, and the proof that it is the same."""
+
+import itertools
+import linecache
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+from torch.utils import _pytree as torch_tree
+
+from jaxnn import nn
+from parity import weights
+from parity.arrays import to_numpy
+from parity.checking import Report, check
+from parity.porting.capture import captured
+from parity.porting.classes import Author
+from parity.porting.errors import PortError
+from parity.porting.signature import Face
+from parity.porting.tree import call_tree
+
+_COUNT = itertools.count()
+
+
+class Port:
+    """A torch model's JAX twin.
+
+    Attributes:
+        source: Python source of ``nnx.Module`` classes; the last is the model.
+        module: an instance of it, weights loaded.
+        name: of the model's class.
+        notes: what was fixed while porting.
+    """
+
+    def __init__(self, source: str, name: str, arrays: dict[str, np.ndarray], notes: list[str]) -> None:
+        self.source, self.name, self.notes = source, name, notes
+        self.arrays = arrays
+        self.module = loaded(source, name, arrays)
+        self._report: Report | None = None
+        self._subject: tuple[torch.nn.Module, Any, Any] | None = None
+
+    @property
+    def report(self) -> Report:
+        """The port held against the original on the example's inputs: outputs, gradients, buffers."""
+        if self._report is None:
+            if self._subject is None:
+                raise PortError("port: a port without its original has no report")
+            self._report = checked(self._subject[0], self.module, self._subject[1], self._subject[2], gradients=True)
+        return self._report
+
+    def save(self, directory: str | Path) -> None:
+        """Write ``model.py``, ``model.safetensors`` and a ``README.md`` that says how to use them."""
+        folder = Path(directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.py").write_text(self.source)
+        weights.save(self.arrays, folder / "model.safetensors")
+        (folder / "README.md").write_text(_README.format(name=self.name))
+
+
+_README = """# {name}
+
+A JAX port of a PyTorch model. Needs `jax`, `flax`, `jaxnn` and `safetensors`.
+
+```python
+from flax import nnx
+from jaxnn import nn
+from safetensors.numpy import load_file
+
+from model import {name}
+
+model = {name}(rngs=nnx.Rngs(0))  # without rngs where its constructor takes none
+nn.load_state_dict(model, load_file("model.safetensors"))
+model.eval()
+```
+
+Parameters have the names and layouts of the original's `state_dict`.
+"""
+
+
+def port(
+    module: torch.nn.Module,
+    args: tuple[Any, ...] | torch.Tensor,
+    kwargs: dict[str, Any] | None = None,
+    *,
+    dynamic_shapes: dict[str, Any] | None = None,
+    verify: bool = True,
+) -> Port:
+    """Write the JAX source of a torch model, and make sure that it does the same.
+
+    The model is run once, by ``torch.export``, on the example inputs. The first axis of every input as long as the
+    first input's is free in the port; the other sizes are the example's.
+
+    Args:
+        module: the model; read, not changed. Its mode, training or evaluation, is the port's.
+        args: positional arguments; one tensor alone need not be in a tuple.
+        kwargs: keyword arguments.
+        dynamic_shapes: of ``torch.export``, where other axes are to be free.
+        verify: compare outputs on the example and on another batch, and refuse a port that differs.
+
+    Raises:
+        PortError: export refuses the model, or operators are unsupported (all of them are named, with module and
+            line).
+        DivergenceError: the port differs from the model; the error is the report.
+    """
+    arguments = (tuple(args) if isinstance(args, tuple | list) else (args,), kwargs or {})
+    capture = captured(module, arguments, dynamic_shapes)
+    _mark_arrays(capture.program, capture.graph)
+    root = call_tree(capture, module)
+    face = Face(capture, root, module)
+    author = Author(module, root)
+    classes = author.write([], face)
+    if author.unsupported:
+        raise PortError(_unsupported(author))
+    name = author.drafts[""].class_name
+    source = _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__) + "\n\n\n".join(classes) + "\n"
+    arrays = weights.load(module) | {path: to_numpy(tensor) for path, tensor in author.arrays.items()}
+    result = Port(source, name, arrays, capture.notes)
+    _set_modes(module, result.module)
+    result._subject = (module, *arguments)
+    if verify:
+        checked(module, result.module, *arguments).raise_for_divergence()
+        other = another(arguments, grown=not capture.notes)
+        if other is not None:
+            checked(module, result.module, *other).raise_for_divergence()
+    return result
+
+
+_HEADER = '''"""{model}, ported from PyTorch."""
+
+{imports}
+
+
+'''
+
+
+def _imports(text: str) -> str:
+    first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
+    lines = [*first, "from flax import nnx"]
+    ours = []
+    if "F." in text:
+        ours.append("from jaxnn import functional as F")
+    if "nn." in text.replace("jaxnn.", "").replace("jax.nn.", ""):
+        ours.insert(0, "from jaxnn import nn")
+    if len(ours) == 2:
+        ours = ["from jaxnn import functional as F", "from jaxnn import nn"]
+    return "\n".join(lines) + ("\n\n" + "\n".join(ours) if ours else "")
+
+
+def _mark_arrays(program: torch.export.ExportedProgram, graph: torch.fx.Graph) -> None:
+    """Note on every placeholder which parameter, buffer or constant it is."""
+    kinds = torch.export.graph_signature.InputKind
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+    for node in graph.nodes:
+        spec = specs.get(node.name) if node.op == "placeholder" else None
+        if spec is None or spec.kind is kinds.USER_INPUT:
+            continue
+        node.meta["path"] = spec.target
+        if spec.kind is kinds.CONSTANT_TENSOR or (spec.kind is kinds.BUFFER and not spec.persistent):
+            node.meta["constant"] = program.constants[spec.target]
+            if spec.kind is kinds.CONSTANT_TENSOR:
+                node.meta["path"] = ""
+
+
+def _unsupported(author: Author) -> str:
+    seen: dict[tuple[str, str], Any] = {}
+    for entry in author.unsupported:
+        seen.setdefault((entry.operator, entry.reason), entry)
+    lines = [
+        f"  {entry.operator} in {entry.path or 'the model'}: {entry.line}" + (f"  ({entry.reason})" if entry.reason else "")
+        for entry in seen.values()
+    ]
+    return (
+        "port: these operators cannot be written in JAX:\n" + "\n".join(lines)
+        + '\nAdd one with @parity.register_operator("aten.name.overload"): a function of the operation that returns '
+        'its expression, such as op.call("jnp.name", op.self).'
+    )  # fmt: skip
+
+
+def loaded(source: str, name: str, arrays: dict[str, np.ndarray]) -> nnx.Module:
+    """The model that ``source`` defines, with ``arrays`` in it."""
+    title = f"parity_port_{next(_COUNT)}"
+    file = f"<{title}>"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    namespace = types.ModuleType(title)
+    sys.modules[title] = namespace
+    exec(compile(source, file, "exec"), namespace.__dict__)
+    kind = getattr(namespace, name)
+    takes_rngs = "rngs" in kind.__init__.__code__.co_varnames if hasattr(kind.__init__, "__code__") else False
+    # No array is made before the real ones come.
+    module = nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0)) if takes_rngs else kind())
+    nn.load_state_dict(module, arrays)
+    for i, (_, variable) in enumerate(nnx.iter_graph(module)):
+        if isinstance(variable, nnx.RngKey):
+            variable.set_value(jax.random.fold_in(jax.random.key(0), i))
+        elif isinstance(variable, nnx.RngCount):
+            variable.set_value(jnp.zeros((), jnp.uint32))
+    return module
+
+
+def _set_modes(original: torch.nn.Module, twin: nnx.Module) -> None:
+    twin.train() if original.training else twin.eval()
+    for path, module in original.named_modules():
+        at: Any = twin
+        for name in path.split(".") if path else ():
+            at = at[int(name)] if isinstance(at, nnx.List) else getattr(at, name, None)
+        for attribute in ("deterministic", "use_running_average"):
+            if hasattr(at, attribute):
+                setattr(at, attribute, not module.training)
+
+
+class _Flat(torch.nn.Module):
+    """A model whose arguments and results are flat."""
+
+    def __init__(self, inner: torch.nn.Module, nested: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.inner, self.nested = inner, nested
+        self.training = inner.training
+
+    def forward(self, *leaves: Any) -> Any:
+        args, kwargs = self.nested(leaves)
+        return tuple(x for x in torch_tree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(x, torch.Tensor))
+
+
+class _FlatPort(nnx.Module):
+    def __init__(self, inner: nnx.Module, nested: Callable[[Any], Any]) -> None:
+        self.inner, self.nested = inner, nested
+
+    def __call__(self, *leaves: Any) -> Any:
+        args, kwargs = self.nested(leaves)
+        # Torch's order of leaves: jax.tree would sort the keys of dicts.
+        found = torch_tree.tree_leaves(self.inner(*args, **kwargs))
+        return tuple(x for x in found if isinstance(x, jax.Array))
+
+
+def checked(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any, *, gradients: bool = False) -> Report:
+    """``parity.check`` with arguments and results flattened in one order."""
+    leaves, spec = torch_tree.tree_flatten((tuple(args), kwargs))
+
+    def nested(leaves: Any) -> Any:
+        return torch_tree.tree_unflatten(list(leaves), spec)
+
+    return check(_Flat(module, nested), _FlatPort(twin, nested), tuple(leaves), gradients=gradients)
+
+
+def another(arguments: Any, *, grown: bool) -> Any:
+    """Arguments of other values, drawn from the example's own; one row longer where sizes are free."""
+    leaves = [x for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim]
+    if not leaves:
+        return None
+    size = leaves[0].shape[0]
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
+            return x
+        shape = list(x.shape)
+        if grown and shape[0] == size and size > 1:
+            shape[0] = size + 1
+        picked = torch.randint(0, x.numel(), shape, generator=generator)
+        return x.detach().reshape(-1)[picked]
+
+    return torch_tree.tree_map(drawn, arguments)
+
+

@@ -1,0 +1,122 @@
+"""The model's own arguments and results: their structure in Python."""
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.utils import _pytree as torch_tree
+
+from parity.porting.capture import Capture
+from parity.porting.errors import PortError
+from parity.porting.expression import ATOM, Expression
+from parity.porting.tree import Call
+from parity.porting.writing import Body, Writer
+
+
+class Face:
+    """How the model is called and what it returns."""
+
+    def __init__(self, capture: Capture, root: Call, model: torch.nn.Module) -> None:
+        self.nodes = {node.name: node for node in capture.graph.nodes}
+        specs = capture.program.graph_signature.input_specs
+        given = [spec.arg for spec in specs if spec.kind is torch.export.graph_signature.InputKind.USER_INPUT]
+        assert capture.program.call_spec.in_spec is not None
+        assert capture.program.call_spec.out_spec is not None
+        leaves = [self.nodes.get(arg.name, None) if not hasattr(arg, "value") else Fixed(arg.value) for arg in given]
+        args, kwargs = torch_tree.tree_unflatten(leaves, capture.program.call_spec.in_spec)
+        self.parameters = _parameters(inspect.signature(model.forward), args, kwargs)
+        output = next(node for node in capture.graph.nodes if node.op == "output")
+        flat = torch_tree.tree_leaves(output.args[0])
+        kinds = [spec for spec in capture.program.graph_signature.output_specs]
+        user = [
+            x if isinstance(x, Node) else Fixed(x)
+            for x, spec in zip(flat, kinds, strict=True)
+            if spec.kind is torch.export.graph_signature.OutputKind.USER_OUTPUT
+        ]
+        self.results = user
+        self.result_spec = capture.program.call_spec.out_spec
+        self.inputs: list[Node] = []
+
+    def body(self, writer: Writer) -> Body:
+        """The model's ``__call__``."""
+        names: list[str] = []
+        opening: list[str] = []
+        later: list[tuple[Node, str, str]] = []
+        for name, value in self.parameters:
+            if isinstance(value, Node):
+                names.append(writer.bind(value, writer._free(name)))
+            elif isinstance(value, Fixed):
+                names.append(f"{name}={value.value!r}")
+            else:
+                names.append(writer._free(name))
+                for path, leaf in torch_tree.tree_flatten_with_path(value)[0]:
+                    if isinstance(leaf, Node) and leaf.users:
+                        last = str(getattr(path[-1], "key", getattr(path[-1], "idx", "")))
+                        wanted = last if last.isidentifier() else f"{name}_{last}"
+                        later.append((leaf, wanted, names[-1] + torch_tree.keystr(path).replace("'", '"')))
+        for node, wanted, text in later:
+            target = wanted
+            while target in writer.bound or target in names:
+                target += "_"
+            opening.append(f"{writer.bind(node, target)} = {text}")
+        arrays = [x for x in self.results if isinstance(x, Node) and not _size(x)]
+        body = writer.body(self._returned, arrays)
+        return Body(names, opening + body.lines, body.sizes)
+
+    def _returned(self, writer: Writer) -> Expression:
+        def text(x: Any) -> str:
+            if isinstance(x, Fixed):
+                return repr(x.value)
+            if _size(x):
+                return writer.size(x.meta["val"]).text
+            return writer.value(x).text
+
+        return Expression(structured(self.result_spec, iter(self.results), text), ATOM)
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed:
+    """An argument or result that is no array: what it was in the example."""
+
+    value: Any
+
+
+def _size(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def structured(spec: Any, leaves: Any, text: Any) -> str:
+    """The result as Python writes it: tuples, lists and dicts; other containers as dicts or tuples of their parts."""
+    if spec.type is None:
+        return str(text(next(leaves)))
+    parts = [structured(child, leaves, text) for child in spec.children()]
+    if spec.type is tuple:
+        return ", ".join(parts) + ("," if len(parts) == 1 else "") if False else f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+    if spec.type is list:
+        return f"[{', '.join(parts)}]"
+    keys = spec.context
+    if isinstance(keys, list | tuple) and keys and isinstance(keys[0], list | tuple) and len(keys[0]) == len(parts):
+        keys = keys[0]
+    if isinstance(keys, list | tuple) and len(keys) == len(parts) and all(isinstance(key, str) for key in keys):
+        inner = ", ".join(f'"{key}": {part}' for key, part in zip(keys, parts, strict=True))
+        return f"{{{inner}}}"
+    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+
+
+def _parameters(signature: inspect.Signature, args: Any, kwargs: Any) -> list[tuple[str, Any]]:
+    bound = signature.bind(*args, **kwargs).arguments
+    flat: list[tuple[str, Any]] = []
+    for name, value in bound.items():
+        kind = signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            flat += list(value.items())
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            flat += [(f"{name}_{i}", entry) for i, entry in enumerate(value)]
+        else:
+            flat.append((name, value))
+    if any(isinstance(value, Fixed) and not isinstance(value.value, Mapping | bool | int | float | str | None) for _, value in flat):
+        raise PortError("port: an argument is neither array nor number, nor a container of them")
+    return flat

@@ -1,0 +1,193 @@
+"""The graph as a tree of module calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.utils import _pytree as torch_tree
+
+from jaxnn import nn
+from parity.porting.capture import Capture, Record, Reference
+
+CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
+_SILENT = (
+    "_assert", "sym_constrain", "_guards", "sym_size", "_check", "sym_numel", "sym_stride", "_set_grad_enabled",
+    "_enter_autocast", "_exit_autocast",
+)  # fmt: skip
+
+
+@dataclass(eq=False)
+class Call:
+    """One call of one module.
+
+    Attributes:
+        path: of the module; empty for the model itself.
+        index: which call of the module it is, from 0.
+        items: what happens within, in order.
+        leaf: whether the module stays the layer of ``torch.nn`` that it is.
+        inputs: values from outside it that are used within, in the order of ``forward``'s parameters.
+        outputs: values made within that are used outside.
+    """
+
+    path: str
+    index: int
+    module: torch.nn.Module
+    record: Record | None
+    items: list[Node | Call] = field(default_factory=list)
+    leaf: bool = False
+    inputs: list[Node] = field(default_factory=list)
+    outputs: list[Node] = field(default_factory=list)
+
+    def nodes(self) -> Iterator[Node]:
+        """Every operator within, in order."""
+        for item in self.items:
+            if isinstance(item, Call):
+                yield from item.nodes()
+            else:
+                yield item
+
+    def calls(self) -> Iterator[Call]:
+        """The calls directly within."""
+        return (item for item in self.items if isinstance(item, Call))
+
+
+def is_silent(node: Node) -> bool:
+    """Whether ``node`` computes no array: a size, an assertion."""
+    if node.op != "call_function":
+        return True
+    name = str(node.target)
+    if any(part in name for part in _SILENT):
+        return True
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
+    """Every operator under the call of the module that it belongs to."""
+    names = {node.name: node for node in capture.graph.nodes}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    root = Call("", 0, model, capture.records.get(("", 0)))
+    stack, keys = [root], [("", 0)]
+    for node in capture.graph.nodes:
+        if is_silent(node):
+            continue
+        chain = [("", 0)] + [key for key in _chain(node) if key[0] in modules and key[0]]
+        shared = 0
+        while shared < min(len(chain), len(keys)) and chain[shared] == keys[shared]:
+            shared += 1
+        del stack[shared:], keys[shared:]
+        for path, index in chain[shared:]:
+            call = Call(path, index, modules[path], capture.records.get((path, index)))
+            stack[-1].items.append(call)
+            stack.append(call)
+            keys.append((path, index))
+        stack[-1].items.append(node)
+    _mark_leaves(root, names)
+    _dissolve(root)
+    _connect(root)
+    return root
+
+
+def _chain(node: Node) -> list[tuple[str, int]]:
+    found = []
+    for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
+        _, _, count = key.partition("@")
+        found.append((path.split("@")[0], int(count) if count.isdigit() else 0))
+    return found
+
+
+def has_twin(module: torch.nn.Module) -> bool:
+    """Whether jaxnn has this very layer, and nothing has been hooked onto it."""
+    kind = type(module)
+    name = kind.__name__
+    plain = getattr(torch.nn, name, None) is kind and hasattr(nn, name) and kind not in CONTAINERS
+    hooks = (module._forward_pre_hooks, module._forward_hooks)
+    return plain and kind is not torch.nn.Module and not any(hooks) and not hasattr(module, "parametrizations")
+
+
+def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
+    for child in call.calls():
+        child.leaf = has_twin(child.module) and child.record is not None and _whole(child, names)
+        if child.leaf:
+            child.items = list(child.nodes())
+        else:
+            _mark_leaves(child, names)
+
+
+def _whole(call: Call, names: dict[str, Node]) -> bool:
+    """Whether everything the call was given and gave is known."""
+    assert call.record is not None
+    inner = set(call.nodes())
+    given = torch_tree.tree_leaves((call.record.positional, call.record.keywords))
+    known = all(not isinstance(x, torch.Tensor) and (not isinstance(x, Reference) or x.name in names) for x in given)
+    returned = [x for x in torch_tree.tree_leaves(call.record.output) if x is not None]
+    return known and all(isinstance(x, Reference) and names.get(x.name) in inner for x in returned)
+
+
+def is_chain(call: Call) -> bool:
+    """Whether the call feeds its children one after the other, as ``Sequential`` does."""
+    if not all(isinstance(item, Call) for item in call.items):
+        return False
+    previous: Node | None = None
+    numbered = [name for name in call.module._modules]
+    order = [numbered.index(child.path.rpartition(".")[2]) for child in call.calls() if child.path.rpartition(".")[0] == call.path]
+    if len(order) != len(call.items) or order != sorted(set(order)):
+        return False
+    for child in call.calls():
+        if len(child.inputs) != 1 or len(child.outputs) != 1:
+            return False
+        if previous is not None and child.inputs[0] is not previous:
+            return False
+        previous = child.outputs[0]
+    skipped = [module for i, module in enumerate(call.module._modules.values()) if i not in order and module is not None]
+    return previous is not None and call.outputs == [previous] and all(isinstance(m, torch.nn.Identity) for m in skipped)
+
+
+def _dissolve(call: Call) -> None:
+    """Put what happens in containers that are no plain chains into the calls around them."""
+    for child in call.calls():
+        _dissolve(child)
+    _connect(call)
+    items: list[Node | Call] = []
+    for item in call.items:
+        if isinstance(item, Call) and not item.leaf and type(item.module) in CONTAINERS and not is_chain(item):
+            items.extend(item.items)
+        else:
+            items.append(item)
+    call.items = items
+
+
+def _connect(call: Call) -> None:
+    """Find what every call within takes from outside and gives back."""
+    for child in call.calls():
+        _connect(child)
+    inner = set(call.nodes())
+    outside: dict[Node, None] = {}
+    for node in call.nodes():
+        for source in node.all_input_nodes:
+            if source not in inner and source.op != "get_attr" and not _is_size(source) and not _own(source, call.path):
+                outside.setdefault(source)
+    given = list((call.record.names if call.record else {}))
+    rank = {name: i for i, name in enumerate(given)}
+    call.inputs = sorted(outside, key=lambda node: rank.get(node.name, len(rank)))
+    call.outputs = [node for node in call.nodes() if any(user not in inner for user in _readers(node))]
+    returned = [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
+    place = {name: i for i, name in enumerate(returned)}
+    call.outputs.sort(key=lambda node: place.get(node.name, len(place)))
+
+
+def _readers(node: Node) -> list[Node]:
+    return [user for user in node.users if user.op == "output" or not is_silent(user)]
+
+
+def _is_size(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def _own(node: Node, path: str) -> bool:
+    """Whether ``node`` is a parameter or buffer under ``path``."""
+    target: Any = node.meta.get("path")
+    return target is not None and (target == "" or not path or target.startswith(f"{path}."))
