@@ -119,6 +119,8 @@ def _recorded(module: torch.nn.Module, records: dict[tuple[str, int], Record]) -
 
     def before(path: str, signature: inspect.Signature) -> Callable[..., None]:
         def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if torch.compiler.is_dynamo_compiling():  # a branch of torch.cond
+                return
             positional, keywords = torch_tree.tree_map(_reference, (args, kwargs))
             record = Record(positional, keywords, _named(signature, positional, keywords))
             records[path, counts[path]] = record
@@ -128,6 +130,8 @@ def _recorded(module: torch.nn.Module, records: dict[tuple[str, int], Record]) -
         return hook
 
     def after(_: torch.nn.Module, args: Any, output: Any) -> None:
+        if torch.compiler.is_dynamo_compiling():
+            return
         open_calls.pop().output = torch_tree.tree_map(_reference, output)
 
     for path, child in module.named_modules():

@@ -102,7 +102,7 @@ class Author:
     def _draft(self, path: str, calls: list[Call], signature: list[tuple[str, Any]], returned: Any) -> None:
         module = self.modules[path]
         draft = self.drafts[path] = Draft(path, module, calls)
-        if calls and path and isinstance(module, torch.nn.Sequential) and all(is_chain(call) for call in calls):
+        if calls and isinstance(module, torch.nn.Sequential) and all(is_chain(call) for call in calls):
             draft.bases = "nn.Sequential"
             inner = [self._built(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None]
             draft.constructor.append(f"super().__init__({', '.join(inner)})")

@@ -144,6 +144,10 @@ def functionalized(graph: Graph) -> None:
         target = node.args[0]
         assert isinstance(target, Node)
         _written_back(graph, target, node, order)
+    for node in reversed(list(graph.nodes)):
+        keeps = node.op != "call_function" or (in_place(node) and node.args[0].op == "placeholder")
+        if not keeps and not node.users:
+            graph.erase_node(node)
 
 
 def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int]) -> None:

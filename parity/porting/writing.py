@@ -25,6 +25,7 @@ from parity.porting.operation import Operation, Tensor, dtype_name, number
 from parity.porting.operators.registry import found
 from parity.porting.tree import Call
 
+INDEXED = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ParameterList)
 INLINE, LINE, DEPTH = 56, 100, 5
 _RESERVED = {"self", "jnp", "jax", "nnx", "nn", "F", "rngs", "range", "slice", "bool", "dict", "getattr", *keyword.kwlist}
 
@@ -170,7 +171,7 @@ class Writer:
             self._write_loop(item)
         elif isinstance(item, Call):
             self._write_call(item)
-        elif item.target is operator.getitem and isinstance(item.args[0], Node) and item.args[0] in self.names:
+        elif item in self.names:
             pass  # unpacked already
         elif item.target is not operator.getitem and isinstance(item.meta.get("val"), list | tuple):
             self._write_several(item)
@@ -622,9 +623,7 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
         parent = modules.get(at)
         if isinstance(parent, torch.nn.ModuleDict):
             text += f'["{name}"]'
-        elif name.isdigit() and isinstance(parent, torch.nn.Sequential | torch.nn.ModuleList):
-            text += f"[{name}]"
-        elif name.isdigit() and isinstance(parent, torch.nn.ParameterList):
+        elif name.isdigit() and at != scope and isinstance(parent, INDEXED):
             text += f"[{name}]"
         elif name.isidentifier() and not keyword.iskeyword(name):
             text += f".{name}"
