@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from flax import nnx
 
-from jaxnn import nn
+from jaxnn import functional, nn
 from parity import weights
 from parity.arrays import to_jax
 
@@ -55,6 +55,9 @@ def _new(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> nn
             f"mirror: {_named(path, kind)} is not a layer of torch.nn that jaxnn has; "
             "parity.port writes the JAX source of any module"
         )
+    if kind.__name__ in _PARTS:
+        parts = {name: _part(getattr(module, name), f"{path}.{name}", known) for name in _PARTS[kind.__name__]}
+        return _composed(module, twin, parts)
     if kind not in (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict):
         return twin(**arguments(module, twin))
     # named_children would leave out a module's second place.
@@ -64,6 +67,33 @@ def _new(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> nn
         if child is not None
     }
     return twin(children.values()) if kind is torch.nn.ModuleList else twin(children)
+
+
+_PARTS = {
+    "Transformer": ("encoder", "decoder"),
+    "TransformerEncoder": ("layers", "norm"),
+    "TransformerDecoder": ("layers", "norm"),
+}
+"""The children of a layer that its user may have built."""
+
+
+def _part(child: torch.nn.Module | None, path: str, known: dict[int, nnx.Module]) -> nnx.Module | None:
+    return None if child is None else _built(child, path.lstrip("."), known)
+
+
+def _composed(module: Torch, twin: type[Any], parts: dict[str, Any]) -> nnx.Module:
+    if twin is nn.Transformer:
+        return twin(
+            module.d_model,
+            module.nhead,
+            custom_encoder=parts["encoder"],
+            custom_decoder=parts["decoder"],
+            batch_first=module.batch_first,
+            rngs=nnx.Rngs(0),
+        )
+    stack = twin(parts["layers"][0], 0, parts["norm"])
+    stack.layers, stack.num_layers = parts["layers"], module.num_layers
+    return stack
 
 
 def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]:
@@ -86,8 +116,18 @@ def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]
             bias = getattr(module, "bias", None)
             recovered[name] = bias if isinstance(bias, bool) else bias is not None
         elif hasattr(module, name):
-            recovered[name] = to_jax(getattr(module, name))
+            recovered[name] = _counterpart(getattr(module, name))
     return recovered
+
+
+def _counterpart(found: Any) -> Any:
+    """An argument in JAX's terms; a function of ``torch.nn.functional`` or ``torch`` is jaxnn's of its name."""
+    if isinstance(found, torch.nn.Module):
+        return mirror(found)
+    name = getattr(found, "__name__", "")
+    if callable(found) and found in (getattr(torch.nn.functional, name, None), getattr(torch, name, None)):
+        return getattr(functional, name, found)
+    return to_jax(found)
 
 
 RECOVERED: dict[tuple[str, str], Callable[[Torch], Any]] = {
@@ -95,7 +135,21 @@ RECOVERED: dict[tuple[str, str], Callable[[Torch], Any]] = {
     ("Embedding", "_freeze"): lambda module: not module.weight.requires_grad,
     ("LinearCrossEntropyLoss", "bias"): lambda module: module.linear.bias is not None,
     ("LinearCrossEntropyLoss", "in_features"): lambda module: module.linear.in_features,
+    ("MultiheadAttention", "add_bias_kv"): lambda module: module.bias_k is not None,
+    ("MultiheadAttention", "bias"): lambda module: module.in_proj_bias is not None,
     ("PairwiseDistance", "p"): lambda module: module.norm,
+} | {
+    (kind, name): recover
+    for kind in ("TransformerEncoderLayer", "TransformerDecoderLayer")
+    for name, recover in {
+        "batch_first": lambda module: module.self_attn.batch_first,
+        "bias": lambda module: module.linear1.bias is not None,
+        "d_model": lambda module: module.self_attn.embed_dim,
+        "dim_feedforward": lambda module: module.linear1.out_features,
+        "dropout": lambda module: module.dropout.p,
+        "layer_norm_eps": lambda module: module.norm1.eps,
+        "nhead": lambda module: module.self_attn.num_heads,
+    }.items()
 }
 
 

@@ -277,11 +277,8 @@ def kl_div(
     if not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(y.dtype, jnp.floating)):
         raise ArgumentError(f"kl_div: input and target must be floating point, got {x.dtype} and {y.dtype}")
     x, y = promoted(x, y)
-    if log_target:
-        loss = jnp.exp(y) * (y - x)
-    else:
-        # 0 log 0 is 0; in the target it has no derivative there, and as in torch the gradient is NaN.
-        loss = jnp.where(y == 0, 0, y * jnp.log(y)) - y * x
+    # 0 log 0 is 0; in the target it has no derivative there, and as in torch the gradient is NaN.
+    loss = jnp.exp(y) * (y - x) if log_target else jnp.where(y == 0, 0, y * jnp.log(y)) - y * x
     if reduction == "batchmean":
         return jnp.sum(loss) / (x.shape[0] if x.ndim else 1)
     return reduced(loss, reduction, "kl_div")

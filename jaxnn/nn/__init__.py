@@ -29,6 +29,7 @@ from jaxnn.nn.activation import Tanh as Tanh
 from jaxnn.nn.activation import Tanhshrink as Tanhshrink
 from jaxnn.nn.activation import Threshold as Threshold
 from jaxnn.nn.adaptive_softmax import AdaptiveLogSoftmaxWithLoss as AdaptiveLogSoftmaxWithLoss
+from jaxnn.nn.attention import MultiheadAttention as MultiheadAttention
 from jaxnn.nn.batch_normalization import BatchNorm1d as BatchNorm1d
 from jaxnn.nn.batch_normalization import BatchNorm2d as BatchNorm2d
 from jaxnn.nn.batch_normalization import BatchNorm3d as BatchNorm3d
@@ -121,11 +122,22 @@ from jaxnn.nn.pooling import MaxPool3d as MaxPool3d
 from jaxnn.nn.pooling import MaxUnpool1d as MaxUnpool1d
 from jaxnn.nn.pooling import MaxUnpool2d as MaxUnpool2d
 from jaxnn.nn.pooling import MaxUnpool3d as MaxUnpool3d
+from jaxnn.nn.recurrent import GRU as GRU
+from jaxnn.nn.recurrent import LSTM as LSTM
+from jaxnn.nn.recurrent import RNN as RNN
+from jaxnn.nn.recurrent_cell import GRUCell as GRUCell
+from jaxnn.nn.recurrent_cell import LSTMCell as LSTMCell
+from jaxnn.nn.recurrent_cell import RNNCell as RNNCell
 from jaxnn.nn.sparse import Embedding as Embedding
 from jaxnn.nn.sparse import EmbeddingBag as EmbeddingBag
 from jaxnn.nn.state import load_state_dict as load_state_dict
 from jaxnn.nn.state import named_parameters as named_parameters
 from jaxnn.nn.state import state_dict as state_dict
+from jaxnn.nn.transformer import Transformer as Transformer
+from jaxnn.nn.transformer import TransformerDecoder as TransformerDecoder
+from jaxnn.nn.transformer import TransformerEncoder as TransformerEncoder
+from jaxnn.nn.transformer_layer import TransformerDecoderLayer as TransformerDecoderLayer
+from jaxnn.nn.transformer_layer import TransformerEncoderLayer as TransformerEncoderLayer
 from jaxnn.nn.vision import ChannelShuffle as ChannelShuffle
 from jaxnn.nn.vision import Fold as Fold
 from jaxnn.nn.vision import PixelShuffle as PixelShuffle
@@ -134,3 +146,5 @@ from jaxnn.nn.vision import Unfold as Unfold
 from jaxnn.nn.vision import Upsample as Upsample
 from jaxnn.nn.vision import UpsamplingBilinear2d as UpsamplingBilinear2d
 from jaxnn.nn.vision import UpsamplingNearest2d as UpsamplingNearest2d
+from jaxnn.nn.vocabulary_loss import LinearCrossEntropyLoss as LinearCrossEntropyLoss
+from jaxnn.nn.vocabulary_loss import LinearCrossEntropyOptions as LinearCrossEntropyOptions

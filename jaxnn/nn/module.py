@@ -17,7 +17,17 @@ class Buffer(nnx.Variable):
 
 
 class Module(nnx.Module):
-    """An ``nnx.Module`` that prints as torch prints it."""
+    """An ``nnx.Module`` that prints as torch prints it, its attributes in the order they were assigned.
+
+    ``nnx.merge`` sets attributes by the alphabet; torch's order of parameters and of printing is that of assignment.
+    """
+
+    _order: tuple[str, ...] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name not in self._order and name != "_order":
+            super().__setattr__("_order", (*self._order, name))
 
     def extra_repr(self) -> str:
         """The hyperparameters, as they stand between the parentheses of the printed layer."""
@@ -89,7 +99,10 @@ def _members(module: object) -> Iterator[tuple[str, object]]:
     if isinstance(module, nnx.List):
         yield from ((str(i), value) for i, value in enumerate(module))
     else:
-        yield from ((name, value) for name, value in vars(module).items() if not name.startswith("_pytree__"))
+        members = vars(module)
+        # Modules that are not of this package keep no order but that of their attributes.
+        order = dict.fromkeys([*members.get("_order", ()), *members])
+        yield from ((name, members[name]) for name in order if name in members and not name.startswith("_pytree__"))
 
 
 def uniform_parameter(

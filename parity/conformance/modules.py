@@ -98,6 +98,7 @@ def built(entry: Any, made: Any, dtype: torch.dtype) -> nnx.Module:
     if kind is None:
         raise NotImplementedError("jaxnn.nn has no layer of this name")
     args, kwargs = torch_tree.tree_map(partial(_argument, dtype), (made.args, dict(made.kwargs)))
+    kwargs.pop("device", None)  # torch's name of one; the layer goes to JAX's default
     parameters = inspect.signature(kind.__init__).parameters
     if "rngs" in parameters:
         kwargs["rngs"] = nnx.Rngs(0)

@@ -1,0 +1,101 @@
+"""Recurrent layers on top of one another, in one direction or both."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from jaxnn.functional._argument import accumulation_dtype
+from jaxnn.functional._recurrence import Cell, State, Weights, product, recurrence, step
+from jaxnn.functional.dropouts import dropout
+
+
+class DirectionWeights(NamedTuple):
+    """The parameters of one layer in one direction.
+
+    Attributes:
+        input: ``(gates * hidden, input)``.
+        recurrent: ``(gates * hidden, state)``.
+        input_bias: ``(gates * hidden,)``, or None.
+        recurrent_bias: ``(gates * hidden,)``, or None.
+        projection: ``(state, hidden)``, or None.
+    """
+
+    input: Float[Array, "gates input"]
+    recurrent: Float[Array, "gates state"]
+    input_bias: Float[Array, " gates"] | None = None
+    recurrent_bias: Float[Array, " gates"] | None = None
+    projection: Float[Array, "state hidden"] | None = None
+
+
+def recurrent_layers(
+    cell: Cell,
+    x: Float[Array, "time batch features"],
+    initial: State,
+    layers: Sequence[Sequence[DirectionWeights]],
+    lengths: Int[Array, " batch"] | None = None,
+    dropout_p: float = 0.0,
+    key: Key[Array, ""] | None = None,
+) -> tuple[Float[Array, "time batch states"], State]:
+    """Each layer reads the states of the one before, those of both directions side by side.
+
+    Args:
+        cell: what a step does.
+        x: ``(T, N, F)``.
+        initial: the states before the first step, each ``(layers * directions, N, state)``.
+        layers: for each layer the weights forward and, if it goes both ways, backward.
+        lengths: of each sequence. Beyond it states stay as they are and outputs are zero.
+        dropout_p: probability that an element between two layers is zeroed.
+        key: a ``jax.random.key``; needed where ``dropout_p`` lies between 0 and 1.
+
+    Returns:
+        The states of the last layer at every step, and those after the last step in the form of ``initial``.
+    """
+    dtype = x.dtype
+    valid = None if lengths is None else (jnp.arange(len(x))[:, None] < lengths)[..., None]
+    final: list[State] = []
+    for index, directions in enumerate(layers):
+        outputs = []
+        for weights in directions:
+            state = tuple(s[len(final)] for s in initial)
+            hidden, last = _direction(cell, bool(outputs), weights, x, state, valid)
+            outputs.append(hidden)
+            final.append(last)
+        x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
+        x = x.astype(dtype)
+        if dropout_p and index < len(layers) - 1:
+            layer_key = None if key is None else jax.random.fold_in(key, index)
+            x = dropout(x, dropout_p, key=layer_key)
+    if valid is not None:
+        x = jnp.where(valid, x, jnp.zeros((), dtype))
+    return x, tuple(jnp.stack(states).astype(dtype) for states in zip(*final, strict=True))
+
+
+def _direction(
+    cell: Cell, reverse: bool, weights: DirectionWeights, x: Array, state: State, valid: Bool[Array, "t n 1"] | None
+) -> tuple[Array, State]:
+    wide = accumulation_dtype(x.dtype)
+    return recurrence(
+        cell,
+        reverse,
+        Weights(weights.recurrent, weights.recurrent_bias, weights.projection),
+        _projected(weights, x),
+        tuple(s.astype(wide) for s in state),
+        valid,
+    )
+
+
+def recurrent_step(cell: Cell, x: Float[Array, "batch features"], state: State, weights: DirectionWeights) -> State:
+    """One step of one layer: the new state, in the dtype of the input."""
+    wide = accumulation_dtype(x.dtype)
+    inner = Weights(weights.recurrent, weights.recurrent_bias, weights.projection)
+    new, _ = step(cell, inner, _projected(weights, x), tuple(s.astype(wide) for s in state))
+    return tuple(s.astype(x.dtype) for s in new)
+
+
+def _projected(weights: DirectionWeights, x: Array) -> Array:
+    """The input's part of the pre-activations, of all steps at once."""
+    projected = product(x.astype(accumulation_dtype(x.dtype)), weights.input)
+    return projected if weights.input_bias is None else projected + weights.input_bias.astype(projected.dtype)
