@@ -28,7 +28,8 @@ class Dropout(RandomModule):
     def __call__(
         self, input: Inexact[ArrayLike, "*shape"], *, key: Key[Array, ""] | None = None
     ) -> Inexact[Array, "*shape"]:
-        return type(self).drop(input, self.p, self.training, key=self.drawn(key))
+        # Where nothing or everything is zeroed no key is used up.
+        return type(self).drop(input, self.p, self.training, key=self.drawn(key) if 0 < self.p < 1 else None)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"

@@ -27,16 +27,24 @@ def stacked(layers: Sequence[nnx.Module], x: Array, call: Callable[[Any, Array],
         for layer in layers:
             x = call(layer, x)
         return x
+    changed: list[Any] = []  # the paths of what a call changes, such as the counts of random keys
 
-    def body(x: Array, state: nnx.State) -> tuple[Array, nnx.State]:
+    def body(x: Array, state: nnx.State) -> tuple[Array, list[Array]]:
         layer = nnx.merge(parts[0][0], state)
+        before = [variable.get_value() for _, variable in nnx.to_flat_state(state)]
         output = call(layer, x)
-        # Parameters do not change in a call and need not be carried out of the loop.
-        return output, nnx.state(layer, nnx.Not(nnx.Param))
+        after = [(path, variable.get_value()) for path, variable in nnx.to_flat_state(nnx.state(layer))]
+        moved = [(path, new) for old, (path, new) in zip(before, after, strict=True) if new is not old]
+        changed[:] = [path for path, _ in moved]
+        return output, [new for _, new in moved]
 
-    output, changed = lax.scan(body, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
+    output, rows = lax.scan(body, x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *states))
     for index, layer in enumerate(layers):
-        nnx.update(layer, jax.tree.map(lambda leaf, i=index: leaf[i], changed))
+        for path, row in zip(changed, rows, strict=True):
+            variable = layer
+            for name in path:
+                variable = variable[name] if isinstance(variable, nnx.List | nnx.Dict) else getattr(variable, name)
+            variable.set_value(row[index])
     return output
 
 
