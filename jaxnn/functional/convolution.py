@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, ArrayLike, Num
 
+from jaxnn._lowering.convolution import convolution
+from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError, check_same_dtype, n_tuple
 
@@ -132,11 +133,9 @@ def conv_tbc(
             f"conv_tbc: weight must have a kernel of 1 to {input.shape[0] + 2 * pad + 1} steps beside input "
             f"{input.shape} with pad={pad}, got {weight.shape[0]}"
         )
-    channels_last = lax.conv_dimension_numbers(input.shape, weight.shape, ("WNC", "WIO", "WNC"))
-    output = lax.conv_general_dilated(
-        input, weight, (1,), [(pad, pad)], dimension_numbers=channels_last, precision=matmul_precision()
-    )
-    return output + bias
+    geometry = Geometry(input.shape[:1], weight.shape[:1], (1,), ((pad, pad),), (1,), 1, matmul_precision())
+    output = convolution(input.transpose(1, 2, 0), weight.transpose(2, 1, 0), geometry)
+    return output.transpose(2, 0, 1) + bias
 
 
 def check_operands(
@@ -211,43 +210,27 @@ def _convolution(
             f"{dilations} for input {images.shape} padded to {padded}"
         )
     images = images.reshape(math.prod(batch), channels, *sizes)
-    output = add_bias(name, _convolve(images, kernel, strides, pads, dilations, groups), shift)
+    geometry = Geometry(sizes, kernel.shape[2:], strides, pads, dilations, groups, matmul_precision())
+    output = add_bias(name, convolution(images, kernel, geometry), shift)
     if channels == 0:
         # Torch's result for no input channels: no output channels either.
         output = output[:, :0]
     return output.reshape(*batch, *output.shape[1:])
 
 
-def _padding_pairs(name: str, padding: Padding, spans: Sequence[int], strides: Sequence[int]) -> list[tuple[int, int]]:
+def _padding_pairs(
+    name: str, padding: Padding, spans: Sequence[int], strides: Sequence[int]
+) -> tuple[tuple[int, int], ...]:
     """Zeros before and after on each axis; ``spans`` are the kernel's extents less one."""
     if isinstance(padding, str):
         if padding not in ("same", "valid"):
             raise ArgumentError(f"{name}: padding must be integers, 'same' or 'valid', got {padding!r}")
         if padding == "valid":
-            return [(0, 0)] * len(spans)
+            return ((0, 0),) * len(spans)
         if max(strides) > 1:
             raise ArgumentError(f"{name}: padding='same' needs stride 1, got {tuple(strides)}")
-        return [(span // 2, span - span // 2) for span in spans]
+        return tuple((span // 2, span - span // 2) for span in spans)
     pads = n_tuple(padding, len(spans), f"{name}: padding")
     if min(pads) < 0:
         raise ArgumentError(f"{name}: padding must not be negative, got {pads}")
-    return [(p, p) for p in pads]
-
-
-def _convolve(
-    images: Array,
-    kernel: Array,
-    strides: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    dilations: Sequence[int],
-    groups: int,
-) -> Array:
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        strides,
-        pads,
-        rhs_dilation=dilations,
-        feature_group_count=groups,
-        precision=matmul_precision(),
-    )
+    return tuple((p, p) for p in pads)

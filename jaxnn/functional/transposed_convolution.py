@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, ArrayLike, Num
 
+from jaxnn._lowering.convolution import image_gradient
+from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError, n_tuple
 from jaxnn.functional.convolution import add_bias, check_operands, check_steps
@@ -109,28 +110,31 @@ def _transposed(
             f"{channels} channels of input {images.shape}, got {kernel.shape}"
         )
     strides, dilations = check_steps(name, rank, stride, dilation)
-    pads = _padding_pairs(name, padding, output_padding, strides, dilations, kernel.shape[2:])
+    kernel_size = kernel.shape[2:]
+    trimmed, extra = _paddings(name, padding, output_padding, strides, dilations)
     outputs = tuple(
-        (size - 1) * s + sum(pair) - d * (k - 1) + 1
-        for size, s, pair, d, k in zip(sizes, strides, pads, dilations, kernel.shape[2:], strict=True)
+        (size - 1) * s - 2 * p + d * (k - 1) + e + 1
+        for size, s, p, e, d, k in zip(sizes, strides, trimmed, extra, dilations, kernel_size, strict=True)
     )
     if min(outputs) < 1 or 0 in sizes:
         raise ArgumentError(f"{name}: the output must have elements, got {outputs} spatially for input {images.shape}")
     images = images.reshape(math.prod(batch), channels, *sizes)
-    output = add_bias(name, _convolve_transposed(images, kernel, strides, pads, dilations, groups), shift)
+    # No window reaches the elements that output_padding adds.
+    pads = tuple((p, p - e) for p, e in zip(trimmed, extra, strict=True))
+    geometry = Geometry(outputs, kernel_size, strides, pads, dilations, groups, matmul_precision())
+    output = add_bias(name, image_gradient(images, kernel, geometry), shift)
     return output.reshape(*batch, *output.shape[1:])
 
 
-def _padding_pairs(
+def _paddings(
     name: str,
     padding: int | Sequence[int],
     output_padding: int | Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int],
-    kernel_size: Sequence[int],
-) -> list[tuple[int, int]]:
-    """Zeros before and after on each axis of the input, once ``stride - 1`` zeros stand between its elements."""
-    rank = len(kernel_size)
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Elements taken off and added on each axis, refused where they cannot be."""
+    rank = len(strides)
     if isinstance(padding, str):
         raise TypeError(f"{name}: padding must be an integer or a sequence of {rank}, got {padding!r}")
     trimmed, extra = (
@@ -145,28 +149,4 @@ def _padding_pairs(
             f"{name}: output_padding must be smaller than stride or dilation, got {extra} beside stride {strides} and "
             f"dilation {dilations}"
         )
-    spans = [d * (k - 1) for d, k in zip(dilations, kernel_size, strict=True)]
-    return [(span - p, span - p + e) for span, p, e in zip(spans, trimmed, extra, strict=True)]
-
-
-def _convolve_transposed(
-    images: Array,
-    kernel: Array,
-    strides: Sequence[int],
-    pads: Sequence[tuple[int, int]],
-    dilations: Sequence[int],
-    groups: int,
-) -> Array:
-    channels, per_group, *kernel_size = kernel.shape
-    blocks = kernel.reshape(groups, channels // groups, per_group, *kernel_size).swapaxes(1, 2)
-    mirrored = jnp.flip(blocks, tuple(range(3, blocks.ndim)))
-    return lax.conv_general_dilated(
-        images,
-        mirrored.reshape(groups * per_group, channels // groups, *kernel_size),
-        [1] * len(strides),
-        pads,
-        lhs_dilation=strides,
-        rhs_dilation=dilations,
-        feature_group_count=groups,
-        precision=matmul_precision(),
-    )
+    return trimmed, extra

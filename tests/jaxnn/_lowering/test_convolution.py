@@ -1,0 +1,160 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+from jax.test_util import check_grads
+
+from jaxnn._lowering import convolution_cpu
+from jaxnn._lowering.convolution import convolution, image_gradient
+from jaxnn._lowering.geometry import Geometry
+
+
+@st.composite
+def problems(draw):
+    """A geometry, counts of images and channels, and a seed."""
+    rank, groups = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
+    axis = st.tuples(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(-1, 2), st.integers(1, 2))
+    axes = draw(st.lists(axis, min_size=rank, max_size=rank))
+    if draw(st.booleans()):  # blocks
+        axes = [(kernel, kernel, 0, 0, 1) for kernel, *_ in axes]
+    kernels, strides, befores, afters, dilations = (tuple(values) for values in zip(*axes, strict=True))
+    spans = [d * (k - 1) + 1 for k, d in zip(kernels, dilations, strict=True)]
+    sizes = tuple(span + draw(st.integers(1, 6)) for span in spans)
+    geometry = Geometry(sizes, kernels, strides, tuple(zip(befores, afters, strict=True)), dilations, groups)
+    return geometry, [draw(st.integers(1, 3)) for _ in range(3)], draw(st.integers(0, 9))
+
+
+def arrays(geometry, counts, seed):
+    """Images, a kernel and weights of the outputs; ``counts`` are images and a group's inputs and outputs."""
+    rng, (images, inputs, outputs) = np.random.default_rng(seed), counts
+    x = jnp.asarray(rng.normal(size=(images, inputs * geometry.groups, *geometry.sizes)))
+    w = jnp.asarray(rng.normal(size=(outputs * geometry.groups, inputs, *geometry.kernel_size)))
+    y = jnp.asarray(rng.normal(size=(images, outputs * geometry.groups, *geometry.outputs)))
+    return x, w, y
+
+
+def plain(geometry):
+    """XLA's own convolution."""
+    return partial(
+        lax.conv_general_dilated,
+        window_strides=geometry.strides,
+        padding=geometry.pads,
+        rhs_dilation=geometry.dilations,
+        feature_group_count=geometry.groups,
+    )
+
+
+@given(problem=problems(), few=st.sampled_from([0, 64]), memory=st.sampled_from([1, 2000, 2**23]))
+@settings(max_examples=12, deadline=None)
+def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, memory):
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        patch.setattr(convolution_cpu, "FEW_TERMS", few)
+        patch.setattr(convolution_cpu, "COLUMN_BYTES", memory)
+        geometry, *_ = problem
+        x, w, y = arrays(*problem)
+        expected, transposes = jax.vjp(plain(geometry), x, w)
+        by_image, by_kernel = transposes(y)
+        found = [
+            convolution_cpu.convolution(x, w, geometry=geometry),
+            convolution_cpu.image_gradient(y, w, geometry=geometry),
+            convolution_cpu.kernel_gradient(x, y, geometry=geometry),
+        ]
+    for ours, theirs in zip(found, (expected, by_image, by_kernel), strict=True):
+        if ours is not None:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def kernel_gradient(x, y, geometry):
+    """What the transpose of the convolution in its kernel makes of weights ``y`` of the outputs."""
+    kernel = jnp.zeros((y.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size), x.dtype)
+    return jax.linear_transpose(lambda w: convolution(x, w, geometry), kernel)(y)[0]
+
+
+GEOMETRIES = {
+    "plain": (Geometry((6, 5), (3, 2), (1, 1), ((1, 1), (0, 1)), (1, 2)), 3, 2),
+    "strided": (Geometry((7, 6), (3, 3), (2, 2), ((1, 1), (1, 1)), (1, 1)), 2, 3),
+    "depthwise": (Geometry((6, 6), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 4), 1, 1),
+    "pointwise": (Geometry((4, 4), (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1)), 3, 2),
+}
+
+
+def drawn(name, seed):
+    geometry, inputs, outputs = GEOMETRIES[name]
+    return geometry, *arrays(geometry, (2, inputs, outputs), seed)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_all_three_differentiate_twice_forward_and_backward(name):
+    with jax.enable_x64(True):
+        geometry, x, w, y = drawn(name, 0)
+        for function, args in ((convolution, (x, w)), (image_gradient, (y, w)), (kernel_gradient, (x, y))):
+            check_grads(lambda *a, f=function: f(*map(jnp.asarray, a), geometry), args, order=2, modes=["fwd", "rev"])
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("axes", [(0, None), (None, 1), (2, 0)])
+def test_vmap_over_either_operand_is_the_stack_of_calls(name, axes):
+    with jax.enable_x64(True):
+        geometry, *first = drawn(name, 0)
+        _, *second = drawn(name, 1)
+        pairs = [(convolution, 0, 1), (image_gradient, 2, 1), (kernel_gradient, 0, 2)]
+        for function, i, j in pairs:
+            many = [np.stack([first[k], second[k]]) for k in (i, j)]
+            given_axes = list(zip(many, axes, strict=True))
+            args = [jnp.asarray(m[0] if axis is None else np.moveaxis(m, 0, axis)) for m, axis in given_axes]
+            each = [
+                function(*(jnp.asarray(m[0 if axis is None else row]) for m, axis in given_axes), geometry)
+                for row in range(2)
+            ]
+            mapped = jax.vmap(lambda a, b, f=function: f(a, b, geometry), in_axes=axes)(*args)
+            np.testing.assert_allclose(mapped, np.stack(each), rtol=1e-12, atol=1e-12)
+
+
+def test_half_precision_is_summed_in_single():
+    rng = np.random.default_rng(2)
+    x, w = rng.normal(size=(1, 512, 5)), rng.normal(size=(4, 512, 3))
+    geometry = Geometry((5,), (3,), (1,), ((1, 1),), (1,))
+    half = [jnp.asarray(a, jnp.bfloat16) for a in (x, w)]
+    exact = plain(geometry)(*(a.astype(jnp.float32) for a in half), precision=lax.Precision.HIGHEST)
+    result = convolution(*half, geometry)
+    assert result.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(result, exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_elsewhere_than_on_a_cpu_it_is_one_convolution(platform):
+    geometry, x, w, _ = drawn("plain", 3)
+    gradients = jax.grad(lambda x, w: convolution(x, w, geometry).sum(), argnums=(0, 1))
+    for function in (lambda x, w: convolution(x, w, geometry), gradients):
+        args = x.astype(jnp.float32), w.astype(jnp.float32)
+        text = jax.export.export(jax.jit(function), platforms=[platform])(*args).mlir_module()
+        assert "stablehlo.convolution" in text
+        assert "dot_general" not in text
+
+
+def test_a_program_for_several_platforms_holds_a_branch_for_each():
+    geometry, x, w, _ = drawn("plain", 4)
+    args = x.astype(jnp.float32), w.astype(jnp.float32)
+    exported = jax.export.export(jax.jit(lambda x, w: convolution(x, w, geometry)), platforms=["cpu", "tpu"])(*args)
+    assert "stablehlo.convolution" in exported.mlir_module()
+    assert "dot_general" in exported.mlir_module()
+    np.testing.assert_allclose(exported.call(*args), plain(geometry)(*args), rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_within_shard_map_are_summed_over_its_axis():
+    """The kernel is whole on every device: its gradient is a sum over them, which JAX knows from types."""
+    geometry, x, w, y = drawn("plain", 5)
+    mesh = jax.make_mesh((1,), ("images",), axis_types=(AxisType.Auto,))
+    split, whole = PartitionSpec("images"), PartitionSpec()
+
+    def gradient(x, w, y):
+        return jax.grad(lambda w: jnp.sum(convolution(x, w, geometry) * y))(w)
+
+    mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(split, whole, split), out_specs=whole)
+    np.testing.assert_allclose(mapped(x, w, y), gradient(x, w, y), rtol=1e-5, atol=1e-5)
