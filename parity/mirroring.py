@@ -1,5 +1,6 @@
 """The jaxnn twin of a torch layer, hyperparameters and weights included."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -116,17 +117,19 @@ def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]
             bias = getattr(module, "bias", None)
             recovered[name] = bias if isinstance(bias, bool) else bias is not None
         elif hasattr(module, name):
-            recovered[name] = _counterpart(getattr(module, name))
+            recovered[name] = counterpart(getattr(module, name))
     return recovered
 
 
-def _counterpart(found: Any) -> Any:
-    """An argument in JAX's terms; a function of ``torch.nn.functional`` or ``torch`` is jaxnn's of its name."""
+def counterpart(found: Any) -> Any:
+    """A layer, function, option, dtype or tensor of torch's as jaxnn has it; anything else as it is."""
     if isinstance(found, torch.nn.Module):
         return mirror(found)
-    name = getattr(found, "__name__", "")
-    if callable(found) and found in (getattr(torch.nn.functional, name, None), getattr(torch, name, None)):
-        return getattr(functional, name, found)
+    kind = type(found)
+    if kind.__module__.startswith("torch.nn") and dataclasses.is_dataclass(found) and hasattr(nn, kind.__name__):
+        return getattr(nn, kind.__name__)(**dataclasses.asdict(found))
+    if callable(found) and getattr(found, "__module__", "").startswith("torch"):
+        return getattr(functional, found.__name__, found)
     return to_jax(found)
 
 

@@ -35,7 +35,7 @@ class _RecurrentCell(Module):
         self,
         input_size: int,
         hidden_size: int,
-        bias: bool = True,
+        bias: object = True,
         device: jax.Device | None = None,
         dtype: DTypeLike | None = None,
         *,
@@ -48,7 +48,7 @@ class _RecurrentCell(Module):
             )
         self.input_size = input_size
         self.hidden_size = hidden_size
-        self.bias = bias
+        self.bias = bool(bias)  # torch takes whatever is true or false
         rows, bound = type(self).cell.gates * hidden_size, 1 / math.sqrt(hidden_size) if hidden_size else 0.0
         self.weight_ih = uniform_parameter(rngs, (rows, input_size), bound, device, dtype)
         self.weight_hh = uniform_parameter(rngs, (rows, hidden_size), bound, device, dtype)
@@ -87,7 +87,7 @@ class RNNCell(_RecurrentCell):
         self,
         input_size: int,
         hidden_size: int,
-        bias: bool = True,
+        bias: object = True,
         nonlinearity: str = "tanh",
         device: jax.Device | None = None,
         dtype: DTypeLike | None = None,

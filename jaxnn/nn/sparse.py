@@ -30,6 +30,10 @@ class _Table(Module):
         rngs: nnx.Rngs | None,
     ) -> None:
         name = type(self).__name__
+        if num_embeddings < 0 or embedding_dim < 0:
+            raise ArgumentError(
+                f"{name}: sizes cannot be negative, got num_embeddings={num_embeddings}, embedding_dim={embedding_dim}"
+            )
         if padding_idx is not None:
             if not -num_embeddings <= padding_idx < num_embeddings:
                 # torch asserts here.

@@ -1,6 +1,6 @@
 """Equal layers one after the other, compiled as one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -13,14 +13,15 @@ SHALLOW = 2
 """So many layers are still compiled one by one: a loop would save little of the time to compile them."""
 
 
-def stacked(layers: Sequence[nnx.Module], x: Array, call: Callable[[Any, Array], Array]) -> Array:
-    """``x`` through all ``layers``; those that differ in their arrays only are compiled once and run in a loop.
+def stacked(modules: Iterable[Any], x: Array, call: Callable[[Any, Array], Array]) -> Array:
+    """``x`` through all ``modules``; those that differ in their arrays only are compiled once and run in a loop.
 
     Args:
-        layers: one after the other.
+        modules: the layers, one after the other.
         x: what the first takes; each puts out its shape.
         call: how a layer is applied.
     """
+    layers = list(modules)
     parts = [nnx.split(layer) for layer in layers]
     states = [state for _, state in parts]
     if len(layers) <= SHALLOW or not _alike([graphdef for graphdef, _ in parts], states):

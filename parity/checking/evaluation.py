@@ -66,12 +66,18 @@ class TorchSide:
         near, far = (self._neighbour(distance) for distance in (1.0, FAR))
         return near, far
 
-    def _neighbour(self, distance: float) -> Evaluation:
+    def _neighbour(self, distance: float, *, inward: bool = False) -> Evaluation:
         generator = torch.Generator().manual_seed(0)
-        subject = perturbed(self.subject, distance, generator)
-        call = torch_tree.tree_map(lambda x: perturbed(x, distance, generator), self.call)
-        with Draws(self.draws):
-            return self._evaluate(subject, call)
+        subject = perturbed(self.subject, distance, generator, inward=inward)
+        call = torch_tree.tree_map(lambda x: perturbed(x, distance, generator, inward=inward), self.call)
+        try:
+            with Draws(self.draws):
+                return self._evaluate(subject, call)
+        except (RuntimeError, ValueError):
+            # A probability of 1 must not be moved up.
+            if inward:
+                raise
+            return self._neighbour(distance, inward=True)
 
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         if isinstance(subject, torch.nn.Module):
@@ -177,21 +183,20 @@ def doubled(x: Any) -> Any:
     return x
 
 
-def perturbed(x: Any, distance: float, generator: torch.Generator) -> Any:
-    """A copy in float64, every smooth number moved up or down by ``distance`` half units in the last place of its
-    dtype.
+def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bool = False) -> Any:
+    """A copy in float64, every smooth number moved by ``distance`` half units in the last place of its dtype.
 
-    One seed of the generator gives one direction, whatever the distance.
+    Up or down, by the generator (one seed gives one direction, whatever the distance); toward zero if ``inward``.
     """
     if isinstance(x, torch.nn.Module):
         moved = doubled(x)
         with torch.no_grad():
             for original, target in zip(x.parameters(), moved.parameters(), strict=True):
-                target.copy_(perturbed(original, distance, generator))
+                target.copy_(perturbed(original, distance, generator, inward=inward))
         return moved
     if not is_smooth(x):
         return x
-    signs = torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+    signs = -1 if inward else torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
     return doubled(x) * (1.0 + distance * 0.5 * torch.finfo(x.dtype).eps * signs)
 
 

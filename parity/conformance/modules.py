@@ -19,9 +19,8 @@ from parity import weights
 from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide, evaluate_jax, is_smooth
 from parity.checking.judgement import judged
-from parity.conformance.operators import as_argument
 from parity.conformance.result import FLOORS, Result
-from parity.mirroring import mirror
+from parity.mirroring import counterpart, mirror
 
 
 def module_entries() -> list[Any]:
@@ -77,6 +76,7 @@ def _run_input(entry: Any, sample: Any, dtype: torch.dtype, training: bool, wher
             module(*call[0], **call[1])
             twin = mirror(module)
         else:
+            made.args, made.kwargs = torch_tree.tree_map(partial(_cast, dtype), (made.args, dict(made.kwargs)))
             twin = built(entry, made, dtype)
             nn.load_state_dict(twin, weights.load(module))
             if repr(twin) != repr(module):
@@ -93,11 +93,11 @@ def _run_input(entry: Any, sample: Any, dtype: torch.dtype, training: bool, wher
 
 
 def built(entry: Any, made: Any, dtype: torch.dtype) -> nnx.Module:
-    """The jaxnn layer of the entry's class, from torch's arguments, tensors among them cast to ``dtype``."""
+    """The jaxnn layer of the entry's class, from torch's arguments."""
     kind = getattr(nn, entry.module_cls.__name__, None)
     if kind is None:
         raise NotImplementedError("jaxnn.nn has no layer of this name")
-    args, kwargs = torch_tree.tree_map(partial(_argument, dtype), (made.args, dict(made.kwargs)))
+    args, kwargs = torch_tree.tree_map(counterpart, (made.args, dict(made.kwargs)))
     kwargs.pop("device", None)  # torch's name of one; the layer goes to JAX's default
     parameters = inspect.signature(kind.__init__).parameters
     if "rngs" in parameters:
@@ -107,8 +107,8 @@ def built(entry: Any, made: Any, dtype: torch.dtype) -> nnx.Module:
     return kind(*args, **kwargs)
 
 
-def _argument(dtype: torch.dtype, x: Any) -> Any:
-    return as_argument(x.to(dtype) if is_smooth(x) else x)
+def _cast(dtype: torch.dtype, x: Any) -> Any:
+    return x.to(dtype) if is_smooth(x) else x
 
 
 def _refusal(entry: Any, error_input: Any) -> str:

@@ -20,7 +20,7 @@ from jaxnn import functional
 from parity.arrays import to_jax, to_numpy
 from parity.comparison import Comparison, compare
 from parity.conformance.result import FLOORS, Result
-from parity.mirroring import mirror
+from parity.mirroring import counterpart
 from parity.replay import Draws, replayed
 
 
@@ -45,15 +45,6 @@ def call_of(entry: Any, sample: Any) -> tuple[tuple, dict]:
     if entry.name in ("nn.functional.embedding", "nn.functional.embedding_bag"):
         args = (args[1], args[0], *args[2:])
     return args, sample.kwargs
-
-
-def as_argument(x: Any) -> Any:
-    """An argument of torch's as jaxnn takes it: arrays, dtypes, and layers and functions by their names."""
-    if isinstance(x, torch.nn.Module):
-        return mirror(x)
-    if callable(x) and getattr(x, "__module__", "").startswith("torch") and hasattr(functional, x.__name__):
-        return getattr(functional, x.__name__)
-    return to_jax(x)
 
 
 def entry_name(entry: Any) -> str:
@@ -175,7 +166,7 @@ def _jax_vjp(
 ) -> tuple[list[jax.Array], list[jax.Array]]:
     leaves, spec = torch_tree.tree_flatten(call)
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.requires_grad]
-    values = [as_argument(x) for x in leaves]
+    values = [counterpart(x) for x in leaves]
     keys = random_key(function)
 
     def evaluated(*changed: jax.Array) -> Any:
@@ -204,7 +195,7 @@ def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
     sample = error_input.sample_input
     if function is None:
         return "jaxnn.functional has no function of this name"
-    args, kwargs = torch_tree.tree_map(as_argument, ((sample.input, *sample.args), sample.kwargs))
+    args, kwargs = torch_tree.tree_map(counterpart, ((sample.input, *sample.args), sample.kwargs))
     try:
         function(*args, **kwargs, **random_key(function))
     except Exception as error:

@@ -170,7 +170,7 @@ def _connect(call: Call) -> None:
         for source in node.all_input_nodes:
             if source not in inner and source.op != "get_attr" and not _is_size(source) and not _own(source, call.path):
                 outside.setdefault(source)
-    given = list((call.record.names if call.record else {}))
+    given = list(call.record.names if call.record else {})
     rank = {name: i for i, name in enumerate(given)}
     call.inputs = sorted(outside, key=lambda node: rank.get(node.name, len(rank)))
     call.outputs = [node for node in call.nodes() if any(user not in inner for user in _readers(node))]

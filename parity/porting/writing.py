@@ -318,7 +318,7 @@ class Writer:
         wanted = node.meta["path"].rpartition(".")[2] or "constant"
         wanted = "constant" if "lifted_tensor" in wanted else wanted
         name, count = wanted, 1
-        while name in self.extras.arrays or hasattr(self.call.module, name) and "lifted" in node.meta["path"]:
+        while name in self.extras.arrays or (hasattr(self.call.module, name) and "lifted" in node.meta["path"]):
             count += 1
             name = f"{wanted}_{count}"
         self.extras.arrays[name] = tensor

@@ -27,9 +27,7 @@ def slice_entry(op: Operation, operand: Tensor) -> Expression | None:
     start, end, step = op.arguments.get("start"), op.arguments.get("end"), op.arguments.get("step", 1)
     size = operand.shape[op.dim]
     start = None if isinstance(start, int) and start == 0 else start
-    if isinstance(end, int) and (end == END or (isinstance(size, int) and end >= size)):
-        end = None
-    elif isinstance(end, torch.SymInt) and isinstance(size, torch.SymInt) and str(end) == str(size):
+    if (isinstance(end, int) and (end == END or (isinstance(size, int) and end >= size))) or (isinstance(end, torch.SymInt) and isinstance(size, torch.SymInt) and str(end) == str(size)):
         end = None
     if start is None and end is None and step == 1:
         return None

@@ -48,8 +48,8 @@ def _equal(value: Any, default: Any) -> bool:
     if isinstance(value, Tensor):
         return False
     if isinstance(value, list | tuple) and not isinstance(default, list | tuple):
-        return default is None and not value or (len(value) > 0 and all(type(v) is type(default) and v == default for v in value))
-    return type(value) is type(default) and value == default or (value is None and default is None)
+        return (default is None and not value) or (len(value) > 0 and all(type(v) is type(default) and v == default for v in value))
+    return (type(value) is type(default) and value == default) or (value is None and default is None)
 
 
 def _single(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-
 from parity.porting.expression import Expression
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
