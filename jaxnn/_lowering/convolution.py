@@ -124,7 +124,7 @@ def _mapped(
     """
     size = next(x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None)
     if batched and axes[1] is None:
-        images = jnp.moveaxis(args[0], axes[0], 0)
+        images = _front(args[0], axes[0], size)
         output = primitive.bind(images.reshape(-1, *images.shape[2:]), args[1], geometry=geometry)
         return output.reshape(size, -1, *output.shape[1:]), 0
     merged = [_in_groups(_front(x, axis, size), at) for x, axis, at in zip(args, axes, channels, strict=True)]

@@ -57,7 +57,7 @@ def recurrent_layers(
     valid = None if lengths is None else (jnp.arange(len(x))[:, None] < lengths)[..., None]
     final: list[State] = []
     for index, directions in enumerate(layers):
-        outputs = []
+        outputs: list[Array] = []
         for weights in directions:
             state = tuple(s[len(final)] for s in initial)
             hidden, last = _direction(cell, bool(outputs), weights, x, state, valid)

@@ -33,6 +33,7 @@ class _Recurrent(RandomModule):
     """
 
     cell: ClassVar[Cell]
+    weight_ih_l0: nnx.Param
 
     def __init__(
         self,

@@ -50,8 +50,7 @@ def stacked(modules: Iterable[Any], x: Array, call: Callable[[Any, Array], Array
 
 
 def _alike(graphs: list[Any], states: list[nnx.State]) -> bool:
-    shapes = [jax.tree.map(lambda leaf: (jnp.shape(leaf), leaf.dtype), state) for state in states]
+    first = jax.tree.map(jnp.shape, states[0]), [leaf.dtype for leaf in jax.tree.leaves(states[0])]
     return all(graph == graphs[0] for graph in graphs) and all(
-        jax.tree.structure(state) == jax.tree.structure(states[0]) and shape == shapes[0]
-        for state, shape in zip(states, shapes, strict=True)
+        (jax.tree.map(jnp.shape, state), [leaf.dtype for leaf in jax.tree.leaves(state)]) == first for state in states
     )

@@ -67,7 +67,7 @@ class TransformerEncoder(Module):
         """
         causal = _is_causal(mask, is_causal)
         x = stacked(self.layers, jnp.asarray(src), lambda layer, x: layer(x, mask, src_key_padding_mask, causal))
-        return x if self.norm is None else self.norm(x)  # type: ignore[operator]
+        return x if self.norm is None else self.norm(x)
 
 
 class TransformerDecoder(Module):
@@ -103,7 +103,7 @@ class TransformerDecoder(Module):
         causal = _is_causal(tgt_mask, tgt_is_causal)
         masks = tgt_mask, memory_mask, tgt_key_padding_mask, memory_key_padding_mask, causal, memory_is_causal
         x = stacked(self.layers, jnp.asarray(tgt), lambda layer, x: layer(x, memory, *masks))
-        return x if self.norm is None else self.norm(x)  # type: ignore[operator]
+        return x if self.norm is None else self.norm(x)
 
 
 class Transformer(Module):
@@ -132,18 +132,28 @@ class Transformer(Module):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        options: tuple[Any, ...] = (dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias)
+        options: dict[str, Any] = {
+            "dim_feedforward": dim_feedforward,
+            "dropout": dropout,
+            "activation": activation,
+            "layer_norm_eps": layer_norm_eps,
+            "batch_first": batch_first,
+            "norm_first": norm_first,
+            "bias": bias,
+            "device": device,
+            "dtype": dtype,
+        }
 
         def norm() -> LayerNorm:
             return LayerNorm(d_model, layer_norm_eps, bias=bias, device=device, dtype=dtype)
 
         if custom_encoder is None:
-            layer = TransformerEncoderLayer(d_model, nhead, *options, device, dtype, rngs=rngs)
-            custom_encoder = TransformerEncoder(layer, num_encoder_layers, norm())
+            encoder_layer = TransformerEncoderLayer(d_model, nhead, **options, rngs=rngs)
+            custom_encoder = TransformerEncoder(encoder_layer, num_encoder_layers, norm())
         self.encoder = custom_encoder
         if custom_decoder is None:
-            layer = TransformerDecoderLayer(d_model, nhead, *options, device, dtype, rngs=rngs)
-            custom_decoder = TransformerDecoder(layer, num_decoder_layers, norm())
+            decoder_layer = TransformerDecoderLayer(d_model, nhead, **options, rngs=rngs)
+            custom_decoder = TransformerDecoder(decoder_layer, num_decoder_layers, norm())
         self.decoder = custom_decoder
         self.d_model = d_model
         self.nhead = nhead

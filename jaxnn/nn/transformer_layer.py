@@ -27,6 +27,11 @@ class _TransformerLayer(Module):
     The shapes of sequences are those of :class:`MultiheadAttention`. In training each dropout draws from ``rngs``.
     """
 
+    norm1: LayerNorm
+    norm2: LayerNorm
+    dropout1: Dropout
+    dropout2: Dropout
+
     def __init__(
         self,
         d_model: int,
@@ -109,6 +114,9 @@ class TransformerDecoderLayer(_TransformerLayer):
 
     Source: ``torch.nn.TransformerDecoderLayer``; Vaswani et al. (2017), Xiong et al. (2020) for ``norm_first``.
     """
+
+    norm3: LayerNorm
+    dropout3: Dropout
 
     def __call__(
         self,
