@@ -140,7 +140,8 @@ def conformance(
             for line in result.failures[:failures]:
                 said = f"{result.name} {result.dtype}: {line}"
                 console.print(said, markup=False, highlight=False, soft_wrap=True)
-    console.print(conformance_table(results))
+    target = "jaxnn.functional" if database == "operators" else "jaxnn.nn"
+    console.print(conformance_table(results, f"PyTorch's database of {database} against {target}"))
     if json_file is not None:
         write_json(json_file, {"results": [result.to_dict() for result in results], "stride": stride, "seed": seed})
     raise typer.Exit(0 if all(result.passed for result in results) else 1)

@@ -70,7 +70,6 @@ def demo_table(rows: "list[Row]") -> Table:
         pad_edge=False,
     )
     table.add_column("row", no_wrap=True)
-    table.add_column("shapes", overflow="fold")
     for header in ("ULP", "torch", "JAX", "grads", "all"):
         table.add_column(header, justify="right", no_wrap=True)
     table.add_column("verdict")
@@ -78,8 +77,7 @@ def demo_table(rows: "list[Row]") -> Table:
         outputs = [r for r in row.report.rows if r.kind == "output"]
         gradients = [r for r in row.report.rows if r.kind == "gradient"]
         table.add_row(
-            row.name,
-            row.shapes,
+            "\n  ".join([row.name, *(f"[dim]{escape(shapes)}[/]" for shapes in row.shapes.split())]),
             f"{max(r.ulps for r in outputs):.1f}",
             f"{max(r.torch_error for r in outputs):.1e}",
             f"{max(r.jax_error for r in outputs):.1e}",
@@ -107,9 +105,9 @@ def digits_table(digits: "Digits") -> Table:
     return table
 
 
-def conformance_table(results: "list[Result]") -> Table:
+def conformance_table(results: "list[Result]", title: str) -> Table:
     """A line for each entry, samples, gradients and error inputs passed; the sums beneath."""
-    table = Table(title="PyTorch's operator database against jaxnn.functional", box=box.SIMPLE_HEAD, show_footer=True)
+    table = Table(title=title, box=box.SIMPLE_HEAD, show_footer=True)
 
     def total(passed: str, of: str) -> str:
         return f"{sum(getattr(r, passed) for r in results)}/{sum(getattr(r, of) for r in results)}"
