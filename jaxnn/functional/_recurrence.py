@@ -1,4 +1,8 @@
-"""A recurrent layer in one direction, and its derivative with the weight gradients taken out of the loop."""
+"""A recurrent layer and its derivative, with the weight gradients taken out of the loop.
+
+Both directions of a layer run in one loop, on an axis of their own ahead of the batch; the way back gets its input
+reversed. A loop of half as many, twice as large steps takes less time.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +14,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from jaxnn._lowering.precision import matmul_precision
+
+UNROLLED = 2
+"""Steps to a turn of the loop; more compile longer and run no faster."""
 
 State = tuple[Array, ...]
 Slopes = tuple[Array, ...]
@@ -34,51 +41,51 @@ class Weights(NamedTuple):
     """What multiplies the hidden state.
 
     Attributes:
-        recurrent: ``(gates * hidden, state)``.
-        bias: ``(gates * hidden,)``, added to the product, or None.
-        projection: ``(state, hidden)``, what makes the state of the cell's output, or None.
+        recurrent: ``(directions, gates * hidden, state)``.
+        bias: ``(directions, gates * hidden)``, added to the product, or None.
+        projection: ``(directions, state, hidden)``, what makes the state of the cell's output, or None.
     """
 
-    recurrent: Float[Array, "gates state"]
-    bias: Float[Array, " gates"] | None
-    projection: Float[Array, "state hidden"] | None
+    recurrent: Float[Array, "directions gates state"]
+    bias: Float[Array, "directions gates"] | None
+    projection: Float[Array, "directions state hidden"] | None
 
 
-def product(x: Array, weight: Array) -> Array:
+def product(x: Float[Array, "*time d n k"], weight: Float[Array, "d m k"]) -> Float[Array, "*time d n m"]:
     """``x`` times the transpose of ``weight``, multiplied in the weight's dtype and summed in that of ``x``."""
-    contracted = (((x.ndim - 1,), (1,)), ((), ()))
-    return lax.dot_general(
-        x.astype(weight.dtype), weight, contracted, precision=matmul_precision(), preferred_element_type=x.dtype
+    axis = x.ndim - 3
+    axes = (((x.ndim - 1,), (2,)), ((axis,), (0,)))
+    products = lax.dot_general(
+        x.astype(weight.dtype), weight, axes, precision=matmul_precision(), preferred_element_type=x.dtype
     )
+    return jnp.moveaxis(products, 0, axis)
 
 
 def step(cell: Cell, weights: Weights, x: Array, state: State) -> tuple[State, tuple[Slopes, Array]]:
     """One step: the new state, and what the derivative needs, its slopes and the cell's output before projection."""
     recurrent = product(state[0], weights.recurrent)
     if weights.bias is not None:
-        recurrent = recurrent + weights.bias.astype(recurrent.dtype)
+        recurrent = recurrent + weights.bias[:, None].astype(recurrent.dtype)
     (output, *memory), slopes = cell.advance(x, recurrent, state)
     hidden = output if weights.projection is None else product(output, weights.projection)
     return (hidden, *memory), (slopes, output)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def recurrence(
     cell: Cell,
-    reverse: bool,
     weights: Weights,
-    x: Float[Array, "time batch gates"],
+    x: Float[Array, "time directions batch gates"],
     initial: State,
-    valid: Bool[Array, "time batch 1"] | None,
-) -> tuple[Float[Array, "time batch state"], State]:
+    valid: Bool[Array, "time directions batch 1"] | None,
+) -> tuple[Float[Array, "time directions batch state"], State]:
     """The hidden states of all steps, and the state after the last.
 
     Args:
         cell: what happens in a step.
-        reverse: go from the last step to the first.
         weights: what multiplies the hidden state.
         x: the input's part of the pre-activations.
-        initial: the state before the first step, each ``(batch, features)``; the hidden one comes first.
+        initial: the state before the first step, each ``(directions, batch, features)``; the hidden one comes first.
         valid: false where the state stays as it is.
     """
 
@@ -86,12 +93,12 @@ def recurrence(
         new = _kept(inputs[1], step(cell, weights, inputs[0], state)[0], state)
         return new, new[0]
 
-    final, hidden = lax.scan(body, initial, (x, valid), reverse=reverse)
+    final, hidden = lax.scan(body, initial, (x, valid), unroll=UNROLLED)
     return hidden, final
 
 
 @recurrence.defjvp
-def _recurrence_tangent(cell: Cell, reverse: bool, primals: tuple, tangents: tuple) -> tuple:
+def _recurrence_tangent(cell: Cell, primals: tuple, tangents: tuple) -> tuple:
     # Differentiating the loop would add up the weights' gradients step by step. Here their part in the tangent is one
     # product over all steps, ahead of a loop that is linear in its tangents; so is, transposed, the gradient.
     weights, x, initial, valid = primals
@@ -102,12 +109,12 @@ def _recurrence_tangent(cell: Cell, reverse: bool, primals: tuple, tangents: tup
         new = _kept(inputs[1], new, state)
         return new, (new[0], kept)
 
-    final, (hidden, (slopes, outputs)) = lax.scan(body, initial, (x, valid), reverse=reverse)
+    final, (hidden, (slopes, outputs)) = lax.scan(body, initial, (x, valid), unroll=UNROLLED)
 
-    before = [hidden[1:], initial[0][None]] if reverse else [initial[0][None], hidden[:-1]]
-    d_recurrent = product(jnp.concatenate(before), d_weights.recurrent)
+    before = jnp.concatenate([initial[0][None], hidden[:-1]])
+    d_recurrent = product(before, d_weights.recurrent)
     if weights.bias is not None:
-        d_recurrent = d_recurrent + d_weights.bias.astype(d_recurrent.dtype)
+        d_recurrent = d_recurrent + d_weights.bias[:, None].astype(d_recurrent.dtype)
     d_projected = None if weights.projection is None else product(outputs, d_weights.projection)
 
     def d_body(d_state: State, inputs: tuple) -> tuple[State, Array]:
@@ -120,7 +127,7 @@ def _recurrence_tangent(cell: Cell, reverse: bool, primals: tuple, tangents: tup
         return new, new[0]
 
     d_inputs = (slopes, d_x, d_recurrent, d_projected, valid)
-    d_final, d_hidden = lax.scan(d_body, d_initial, d_inputs, reverse=reverse)
+    d_final, d_hidden = lax.scan(d_body, d_initial, d_inputs, unroll=UNROLLED)
     return (hidden, final), (d_hidden, d_final)
 
 

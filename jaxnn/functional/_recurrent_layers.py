@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Float, Int, Key
 
 from jaxnn.functional._argument import accumulation_dtype
 from jaxnn.functional._recurrence import Cell, State, Weights, product, recurrence, step
@@ -57,45 +57,51 @@ def recurrent_layers(
     valid = None if lengths is None else (jnp.arange(len(x))[:, None] < lengths)[..., None]
     final: list[State] = []
     for index, directions in enumerate(layers):
-        outputs: list[Array] = []
-        for weights in directions:
-            state = tuple(s[len(final)] for s in initial)
-            hidden, last = _direction(cell, bool(outputs), weights, x, state, valid)
-            outputs.append(hidden)
-            final.append(last)
-        x = outputs[0] if len(outputs) == 1 else jnp.concatenate(outputs, axis=-1)
-        x = x.astype(dtype)
+        state = tuple(s[index * len(directions) : (index + 1) * len(directions)] for s in initial)
+        each_valid = None if valid is None else _each_way([valid] * len(directions))
+        hidden, last = _layer(cell, directions, _each_way([_projected(w, x) for w in directions]), state, each_valid)
+        final.append(last)
+        ways = [hidden[:, 0], hidden[::-1, -1]][: len(directions)]
+        x = jnp.concatenate(ways, axis=-1).astype(dtype)
         if dropout_p and index < len(layers) - 1:
             layer_key = None if key is None else jax.random.fold_in(key, index)
             x = dropout(x, dropout_p, key=layer_key)
     if valid is not None:
         x = jnp.where(valid, x, jnp.zeros((), dtype))
-    return x, tuple(jnp.stack(states).astype(dtype) for states in zip(*final, strict=True))
+    return x, tuple(jnp.concatenate(states).astype(dtype) for states in zip(*final, strict=True))
 
 
-def _direction(
-    cell: Cell, reverse: bool, weights: DirectionWeights, x: Array, state: State, valid: Bool[Array, "t n 1"] | None
+def _each_way(arrays: Sequence[Array]) -> Array:
+    """Sequences of both directions side by side on axis 1, the second reversed."""
+    return jnp.stack([x if i == 0 else x[::-1] for i, x in enumerate(arrays)], axis=1)
+
+
+def _layer(
+    cell: Cell, directions: Sequence[DirectionWeights], x: Array, state: State, valid: Array | None
 ) -> tuple[Array, State]:
-    wide = accumulation_dtype(x.dtype)
-    return recurrence(
-        cell,
-        reverse,
-        Weights(weights.recurrent, weights.recurrent_bias, weights.projection),
-        _projected(weights, x),
-        tuple(s.astype(wide) for s in state),
-        valid,
-    )
+    state = tuple(s.astype(x.dtype) for s in state)
+    return recurrence(cell, _together(directions), x, state, valid)
+
+
+def _together(directions: Sequence[DirectionWeights]) -> Weights:
+    def stacked(name: str) -> Array | None:
+        arrays = [getattr(weights, name) for weights in directions]
+        return None if arrays[0] is None else jnp.stack(arrays)
+
+    recurrent = jnp.stack([weights.recurrent for weights in directions])
+    return Weights(recurrent, stacked("recurrent_bias"), stacked("projection"))
 
 
 def recurrent_step(cell: Cell, x: Float[Array, "batch features"], state: State, weights: DirectionWeights) -> State:
     """One step of one layer: the new state, in the dtype of the input."""
-    wide = accumulation_dtype(x.dtype)
-    inner = Weights(weights.recurrent, weights.recurrent_bias, weights.projection)
-    new, _ = step(cell, inner, _projected(weights, x), tuple(s.astype(wide) for s in state))
-    return tuple(s.astype(x.dtype) for s in new)
+    projected = _projected(weights, x)[None]
+    new, _ = step(cell, _together([weights]), projected, tuple(s[None].astype(projected.dtype) for s in state))
+    return tuple(s[0].astype(x.dtype) for s in new)
 
 
 def _projected(weights: DirectionWeights, x: Array) -> Array:
     """The input's part of the pre-activations, of all steps at once."""
-    projected = product(x.astype(accumulation_dtype(x.dtype)), weights.input)
-    return projected if weights.input_bias is None else projected + weights.input_bias.astype(projected.dtype)
+    projected = product(x.astype(accumulation_dtype(x.dtype)).reshape(1, -1, x.shape[-1]), weights.input[None])
+    if weights.input_bias is not None:
+        projected = projected + weights.input_bias.astype(projected.dtype)
+    return projected.reshape(*x.shape[:-1], -1)
