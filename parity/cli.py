@@ -1,23 +1,17 @@
 """The command line: ``python -m parity``."""
 
 import json
-import platform
-import re
 import time
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from parity.benchmark.command import bench
+from parity.options import Device, Json, check_writable, pattern_of, progress_bar, select_device, write_json
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
-
-Device = Annotated[
-    str | None, typer.Option(help="cpu, gpu or tpu: where JAX runs (torch, the reference, stays on the CPU)")
-]
-Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write everything measured to FILE")]
 
 
 @app.callback(invoke_without_command=True)
@@ -44,7 +38,7 @@ def demo(
     if context.invoked_subcommand is not None:
         return
     console = Console()
-    _check_writable(plot, json_file)
+    check_writable(plot, json_file)
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise typer.BadParameter(f"{plot} must end in .png, .svg or .pdf", param_hint="--plot")
     select_device(device)
@@ -58,7 +52,7 @@ def demo(
     started = time.perf_counter()
     titles = list(tutorial_demo.rows())
     rows = []
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("", total=len(titles) + 1)
         for title, run in titles:
             progress.update(task, description=title)
@@ -110,8 +104,8 @@ def conformance(
     A table of entries: samples, gradients and error inputs passed. Exit code: 0 if all pass, 1 if not.
     """
     console = Console()
-    _check_writable(json_file)
-    pattern = _pattern(filter)
+    check_writable(json_file)
+    pattern = pattern_of(filter)
     import torch
 
     from parity.conformance import databases
@@ -130,7 +124,7 @@ def conformance(
     wanted = {getattr(torch, name) for name in names} | {torch.complex64, torch.complex128, torch.int64}
     work = [(entry, kind) for entry in entries for kind in sorted(chosen.dtypes(entry) & wanted, key=str)]
     results = []
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         task = progress.add_task("", total=len(work))
         for entry, kind in work:
             progress.update(task, description=f"{chosen.name(entry)} {str(kind).removeprefix('torch.')}")
@@ -147,101 +141,7 @@ def conformance(
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
 
 
-@app.command()
-def bench(
-    suite: Annotated[str, typer.Option(help="op: a row for each function; step: a training step")] = "op",
-    filter: Annotated[str, typer.Option(metavar="REGEX", help="only rows whose family or name matches")] = "",
-    seconds: Annotated[float, typer.Option(min=0.01, help="to spend on each contender of each row")] = 0.3,
-    json_file: Json = None,
-    device: Device = None,
-) -> None:
-    """Time jaxnn under jit against torch eager, interleaved, each result checked before it is timed."""
-    console = Console()
-    _check_writable(json_file)
-    if suite not in ("op", "step"):
-        raise typer.BadParameter(f"must be op or step, got {suite!r}", param_hint="--suite")
-    pattern = _pattern(filter)
-    select_device(device)
-    from parity.benchmark import operators
-    from parity.reports.terminal import operator_timing_table, step_timing_table
-
-    if suite == "step":
-        from parity.benchmark import steps
-
-        with console.status("timing a training step"):
-            timed_steps = steps.run(max(seconds, 1.0))
-        console.print(step_timing_table(timed_steps))
-        results = [asdict(result) for result in timed_steps]
-    else:
-        cases = operators.selected(pattern)
-        if not cases:
-            raise typer.BadParameter(f"{filter!r} matches no row", param_hint="--filter")
-        timed = []
-        with _progress(console) as progress:
-            task = progress.add_task("", total=len(cases))
-            for case in cases:
-                progress.update(task, description=case.name)
-                timed += operators.run(case, seconds)
-                progress.advance(task)
-        console.print(operator_timing_table(timed))
-        results = [asdict(result) for result in timed]
-    if json_file is not None:
-        write_json(json_file, {"suite": suite, "results": results})
-
-
-def select_device(device: str | None) -> None:
-    """Make ``device`` JAX's default, or stop with the devices there are."""
-    if device is None:
-        return
-    import jax
-
-    try:
-        jax.config.update("jax_default_device", jax.devices(device)[0])
-    except RuntimeError:
-        there = sorted({d.platform for d in jax.devices()})
-        raise typer.BadParameter(
-            f"JAX finds no {device!r} here, only {', '.join(there)}", param_hint="--device"
-        ) from None
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """``content`` with the versions and the machine it was measured on."""
-    import jax
-    import torch
-
-    from parity.checking.report import finite
-
-    origin = {
-        "schema": 1,
-        "versions": {"jax": jax.__version__, "torch": torch.__version__, "python": platform.python_version()},
-        "machine": {"platform": platform.platform(), "device": str(jax.devices()[0])},
-    }
-    path.write_text(json.dumps(finite(origin | content), indent=2, allow_nan=False) + "\n")
-
-
-def _pattern(filter: str) -> re.Pattern[str]:
-    try:
-        return re.compile(filter)
-    except re.error as error:
-        raise typer.BadParameter(f"{filter!r} is not a regular expression: {error}", param_hint="--filter") from None
-
-
-def _check_writable(*paths: Path | None) -> None:
-    """Refuse a file whose folder is not there before minutes of work, not after."""
-    for path in paths:
-        if path is not None and not path.resolve().parent.is_dir():
-            raise typer.BadParameter(f"{path}: there is no folder {path.resolve().parent}")
-
-
-def _progress(console: Console) -> Progress:
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    return Progress(*columns, console=console, transient=True)
+app.command()(bench)
 
 
 def main() -> None:

@@ -1,19 +1,17 @@
 """The ``op`` suite: a case for each function of ``jaxnn.functional`` worth timing, against torch eager."""
 
 import inspect
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 
 from jaxnn import functional
-from parity.benchmark.timing import interleaved
+from parity.benchmark.calls import MODES, time_call
+from parity.benchmark.contest import Result
 
 
 @dataclass(frozen=True)
@@ -42,78 +40,22 @@ class Case:
         return f"{self.function} {self.label}".strip()
 
 
-@dataclass(frozen=True)
-class Result:
-    """Seconds of torch and JAX, and their ratio, in one mode of one case."""
-
-    family: str
-    name: str
-    mode: str
-    torch_seconds: float
-    jax_seconds: float
-    ratio: float
-
-
-def run(case: Case, seconds: float = 0.3) -> list[Result]:
+def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch_compile: bool = False) -> list[Result]:
     """Time ``case`` forward, and forward plus backward where it has gradients."""
     torch_function, jax_function = getattr(torch.nn.functional, case.function), getattr(functional, case.function)
-    tensors = [torch.from_numpy(x.copy()) for x in case.inputs]
-    arrays = [jnp.asarray(x) for x in case.inputs]
     random = "key" in inspect.signature(jax_function).parameters and case.options.get("training", False)
     key = {"key": jax.random.key(0)} if random else {}
-    varied = [i for i, x in enumerate(case.inputs) if x.dtype == np.float32 and i not in case.constants]
-
-    def forward(*changed: jax.Array) -> Any:
-        values = list(arrays)
-        for i, x in zip(varied, changed, strict=True):
-            values[i] = x
-        return jax_function(*values, **case.options, **key)
-
-    def backward(*changed: jax.Array) -> Any:
-        return jax.grad(lambda *x: jnp.sum(_first(forward(*x))), argnums=tuple(range(len(varied))))(*changed)
-
-    changed = [arrays[i] for i in varied]
-
-    def torch_forward() -> None:
-        with torch.no_grad():
-            torch_function(*tensors, **case.options)
-
-    leaves = [tensors[i] for i in varied]
-
-    def torch_backward() -> None:
-        for x in leaves:
-            x.requires_grad_()
-        torch.autograd.grad(_first(torch_function(*tensors, **case.options)).sum(), leaves)
-
-    jitted = jax.jit(forward), jax.jit(backward)
-    with torch.no_grad():
-        expected = _first(torch_function(*tensors, **case.options))
-    found = np.asarray(_first(jitted[0](*changed)))
-    if not random:
-        np.testing.assert_allclose(
-            found, expected.numpy(), rtol=1e-3, atol=1e-3, err_msg=f"{case.name}: not timed, for it is wrong"
-        )
-    results = []
-    modes = [("forward", torch_forward, jitted[0])]
-    if varied:
-        modes.append(("backward", torch_backward, jitted[1]))
-    for mode, torch_run, program in modes:
-        timing = interleaved([torch_run, partial(_awaited, program, changed)], seconds=seconds)
-        results.append(Result(case.family, case.name, mode, timing.median(0), timing.median(1), timing.ratio(1, 0)))
-    return results
-
-
-def _awaited(program: Callable[..., Any], arguments: list[jax.Array]) -> None:
-    jax.block_until_ready(program(*arguments))
-
-
-def _first(output: Any) -> Any:
-    return output[0] if isinstance(output, tuple) else output
-
-
-def selected(pattern: re.Pattern[str]) -> list[Case]:
-    """The cases whose family or name matches."""
-    return [case for case in cases() if pattern.search(f"{case.family} {case.name}")]
+    return time_call(
+        ("op", case.family, case.name),
+        lambda *x: torch_function(*x, **case.options),
+        lambda *x: jax_function(*x, **case.options, **key),
+        case.inputs,
+        varied=[i for i, x in enumerate(case.inputs) if x.dtype == np.float32 and i not in case.constants],
+        modes=modes,
+        seconds=seconds,
+        torch_compile=torch_compile,
+        random=random,
+    )
 
 
 def cases() -> Iterator[Case]:

@@ -1,6 +1,6 @@
 """The ``step`` suite: one training step of the tutorial's networks, against plain JAX, ``nnx.jit`` and torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,47 +14,46 @@ from flax import nnx
 import jaxnn.functional as F
 from jaxnn import models, nn, optim, train_step
 from parity import tutorial, weights
-from parity.benchmark.timing import interleaved
+from parity.benchmark.contest import COMPILED, JAXNN, TORCH, Result, check_equal, compiled, contest
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
 
 @dataclass(frozen=True)
-class StepResult:
-    """Median seconds of a step, and how many times as long ``jaxnn.train_step`` takes as each other way.
-
-    Attributes:
-        seconds: by contender: ``jaxnn``, ``plain JAX``, ``nnx.jit``, ``torch``.
-        ratios: jaxnn's time by each other contender's.
-    """
+class Case:
+    """One of the tutorial's networks and its batch."""
 
     name: str
-    seconds: dict[str, float]
-    ratios: dict[str, float]
+    batch: int
+    family: str = "step"
 
 
-def run(seconds: float = 1.0) -> list[StepResult]:
-    """Time the README's training loop on ``CustomMLP`` with a batch of 32."""
+def cases(batch: int | None = None) -> Iterator[Case]:
+    """The README's training loop; ``batch`` in place of its own."""
+    yield Case("CustomMLP", batch or 32)
+
+
+def run(case: Case, *, modes: Sequence[str] = (), seconds: float = 1.0, torch_compile: bool = False) -> list[Result]:
+    """Time a step with a batch of ``case.batch``, the loss read each time."""
+    del modes
     rng = np.random.default_rng(0)
-    x, y = rng.normal(size=(32, 20)).astype(np.float32), rng.integers(0, 3, 32)
-    torch_model, model = tutorial.CustomMLP(), models.CustomMLP(rngs=nnx.Rngs(0))
+    x, y = rng.normal(size=(case.batch, 20)).astype(np.float32), rng.integers(0, 3, case.batch)
+    torch_model, model = getattr(tutorial, case.name)(), getattr(models, case.name)(rngs=nnx.Rngs(0))
     nn.load_state_dict(model, weights.load(torch_model))
+    step, state = train_step(model, optim.SGD(lr=LEARNING_RATE, momentum=MOMENTUM), _loss)
+    program = compiled(lambda *args: step(*args), state, jnp.asarray(x), jnp.asarray(y))
     contenders = {
-        "jaxnn": compiled_step(model, x, y),
+        TORCH: torch_step(torch_model, x, y),
+        JAXNN: compiled_step(model, x, y),
         "plain JAX": plain_step(dict(nn.state_dict(model)), x, y),
         "nnx.jit": nnx_step(model, x, y),
-        "torch": torch_step(torch_model, x, y),
     }
-    first = [step() for step in contenders.values()]
-    np.testing.assert_allclose(first, first[-1], rtol=1e-4, err_msg="not timed, for the losses differ")
-    timing = interleaved(list(contenders.values()), seconds=seconds)
-    names = list(contenders)
+    losses = [run() for run in contenders.values()]
+    check_equal(f"loss of {case.name}", losses[:1] * 3, losses[1:])
+    if torch_compile:
+        contenders[COMPILED] = torch_step(torch_model, x, y, compiled=True)
     return [
-        StepResult(
-            "CustomMLP, batch 32, SGD with momentum",
-            {name: timing.median(i) for i, name in enumerate(names)},
-            {name: timing.ratio(0, i) for i, name in enumerate(names) if i},
-        )
+        contest(("step", case.family, f"{case.name}, batch {case.batch}", "step"), contenders, program, seconds=seconds)
     ]
 
 
@@ -117,14 +116,15 @@ def nnx_step(model: nnx.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], fl
     return lambda: float(step(model, optimizer, *batch))
 
 
-def torch_step(model: torch.nn.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], float]:
-    """Torch eager."""
+def torch_step(model: torch.nn.Module, x: np.ndarray, y: np.ndarray, *, compiled: bool = False) -> Callable[[], float]:
+    """Torch eager, or with the model under ``torch.compile``."""
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
+    call = torch.compile(model) if compiled else model
     batch = torch.from_numpy(x), torch.from_numpy(y)
 
     def run() -> float:
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+        loss = torch.nn.functional.cross_entropy(call(batch[0]), batch[1])
         loss.backward()
         optimizer.step()
         return loss.item()

@@ -1,8 +1,6 @@
 """Reports as terminal tables."""
 
 from io import StringIO
-from math import exp, log
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -11,8 +9,6 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from parity.benchmark.operators import Result as OperatorTiming
-    from parity.benchmark.steps import StepResult
     from parity.checking.report import Report
     from parity.conformance import Result
     from parity.demo import Row
@@ -126,48 +122,3 @@ def conformance_table(results: "list[Result]", title: str) -> Table:
         counts = ((r.samples_passed, r.samples), (r.gradients_passed, r.gradients), (r.errors_passed, r.errors))
         table.add_row(r.name, r.dtype, *(f"{a}/{b}" if b else "" for a, b in counts), verdict(r.passed))
     return table
-
-
-def operator_timing_table(results: "list[OperatorTiming]") -> Table:
-    """A line for each timed call, slowest against torch first; geometric means of the families beneath."""
-    table = Table(title="jaxnn under jit against torch eager", box=box.SIMPLE_HEAD)
-    for header in ("family", "call", "mode"):
-        table.add_column(header)
-    for header in ("torch", "jaxnn", "ratio"):
-        table.add_column(header, justify="right")
-    for r in sorted(results, key=lambda result: -result.ratio):
-        table.add_row(
-            r.family, r.name, r.mode, milliseconds(r.torch_seconds), milliseconds(r.jax_seconds), _ratio(r.ratio)
-        )
-    table.add_section()
-    for family in sorted({r.family for r in results}):
-        table.add_row(family, "geometric mean", "", "", "", _ratio(_mean([r for r in results if r.family == family])))
-    table.add_row("all", "geometric mean", "", "", "", _ratio(_mean(results)))
-    return table
-
-
-def step_timing_table(results: "list[StepResult]") -> Table:
-    """A line for each way to take a training step."""
-    table = Table(title="One training step", box=box.SIMPLE_HEAD)
-    for header in ("network", "by"):
-        table.add_column(header)
-    for header in ("median", "jaxnn takes, times this"):
-        table.add_column(header, justify="right")
-    for result in results:
-        for name, seconds in result.seconds.items():
-            ratio = f"{result.ratios[name]:.2f}" if name in result.ratios else ""
-            table.add_row(result.name, name, f"{seconds * 1e6:.0f} us", ratio)
-    return table
-
-
-def milliseconds(seconds: float) -> str:
-    """Three digits or so."""
-    return f"{seconds * 1e3:.3g} ms"
-
-
-def _ratio(ratio: float) -> str:
-    return f"[green]{ratio:.2f}[/]" if ratio <= 1 else f"{ratio:.2f}" if ratio <= 1.5 else f"[red]{ratio:.2f}[/]"
-
-
-def _mean(results: "list[OperatorTiming]") -> float:
-    return exp(fmean(log(result.ratio) for result in results))

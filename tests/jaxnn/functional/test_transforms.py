@@ -12,7 +12,8 @@ from torch.utils import _pytree as torch_tree
 from jaxnn import functional
 from parity.arrays import to_numpy
 from parity.comparison import compare
-from parity.conformance.operators import as_argument, call_of, entry_name, functional_entries, random_key
+from parity.conformance.operators import call_of, entry_name, functional_entries, random_key
+from parity.mirroring import counterpart
 from parity.replay import Draws, replayed
 
 ENTRIES = {entry_name(entry): entry for entry in functional_entries() if torch.float32 in entry.supported_dtypes("cpu")}
@@ -36,7 +37,7 @@ def calls(entry):
     """jaxnn's function of the sample's floating-point arrays, and those arrays."""
     function = getattr(functional, entry.name.removeprefix("nn.functional."))
     leaves, spec = torch_tree.tree_flatten(call_of(entry, sample_of(entry)))
-    values = [as_argument(x) for x in leaves]
+    values = [counterpart(x) for x in leaves]
     varied = [i for i, x in enumerate(leaves) if isinstance(x, torch.Tensor) and x.is_floating_point() and x.ndim]
 
     def call(*arrays):
@@ -86,7 +87,7 @@ def test_bfloat16_is_as_near_to_float64_as_torchs(name):
     with Draws(draws.recorded):
         truth = entry.op(*exact[0], **exact[1])
     with jax.enable_x64(True):
-        args, kwargs = torch_tree.tree_map(as_argument, call_of(entry, sample))
+        args, kwargs = torch_tree.tree_map(counterpart, call_of(entry, sample))
     if draws.recorded:
         kwargs |= random_key(function)
     with replayed(draws.recorded), jax.enable_x64(True):

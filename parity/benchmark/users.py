@@ -1,0 +1,51 @@
+"""Models that the user brings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from jaxnn import nn
+from parity import weights
+from parity.benchmark.contest import Result
+from parity.benchmark.models import MODES, time_model
+from parity.benchmark.suites import Suite
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model built by the user's functions, and the shape of its input."""
+
+    name: str
+    builders: Sequence[Callable[[], Any]]
+    shape: tuple[int, ...]
+    dtype: str
+    family: str = "yours"
+
+
+def suite(name: str, builders: Sequence[Callable[[], Any]], shape: tuple[int, ...], dtype: str) -> Suite:
+    """A suite of one case: torch's builder, and jaxnn's or none."""
+    return Suite("your model", lambda: _cases(name, builders, shape, dtype), run, MODES, compiles=True)
+
+
+def _cases(name: str, builders: Sequence[Callable[[], Any]], shape: tuple[int, ...], dtype: str) -> Iterator[Case]:
+    yield Case(name, builders, shape, dtype)
+
+
+def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch_compile: bool = False) -> list[Result]:
+    """Time the model, and a step of SGD on the mean square of its output."""
+    torch.manual_seed(0)
+    torch_model = case.builders[0]()
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=case.shape).astype(np.float32) if case.dtype == "float32" else rng.integers(0, 2, case.shape)
+    if len(case.builders) == 2:
+        model = case.builders[1]()
+        nn.load_state_dict(model, weights.load(torch_model))
+    else:
+        from parity.porting import port
+
+        model = port(torch_model, (torch.from_numpy(x),)).module
+    identity = ("own", case.family, case.name)
+    return time_model(identity, torch_model, model, (x,), modes, seconds, torch_compile=torch_compile)
