@@ -214,13 +214,29 @@ def _shifted_products(x: Array, w: Array, geometry: Geometry) -> Array:
     groups, rank = geometry.groups, len(geometry.sizes)
     padded = _grouped(_padded(x, geometry), groups, 1)
     kernel = _grouped(w, groups, 0)
-    output = jnp.zeros((), x.dtype)
-    for position in _positions(geometry.kernel_size):
-        window = _window(padded, position, geometry)
-        for channel in range(w.shape[1]):
-            factor = kernel[(slice(None), slice(None), channel, *position)].reshape(groups, -1, *[1] * rank)
-            output = output + window[:, :, channel, None] * factor
-    return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
+
+    def products(padded: Array) -> Array:
+        output = jnp.zeros((), x.dtype)
+        for position in _positions(geometry.kernel_size):
+            window = _window(padded, position, geometry)
+            for channel in range(w.shape[1]):
+                factor = kernel[(slice(None), slice(None), channel, *position)].reshape(groups, -1, *[1] * rank)
+                output = output + window[:, :, channel, None] * factor
+        return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
+
+    return _written_once(products, padded)
+
+
+def _written_once(function: Callable[[Array], Array], x: Array) -> Array:
+    """``function(x)``, with ``x`` and the result in memory.
+
+    XLA would fuse a sum of shifted images into whatever reads it, and compute all of it again for each reader (a
+    normalization has three). A loop is a border to that, if XLA cannot know that it turns once; turning twice would
+    change nothing.
+    """
+    turns = jnp.where(x.ravel()[0] == jnp.inf, 2, 1)
+    shape = jax.eval_shape(function, x)
+    return lax.fori_loop(0, turns, lambda _, output: function(x), jnp.zeros(shape.shape, shape.dtype))
 
 
 def _shifted_sums(x: Array, y: Array, geometry: Geometry) -> Array:
