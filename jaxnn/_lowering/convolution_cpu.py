@@ -212,10 +212,10 @@ def _block_sums(x: Array, y: Array, geometry: Geometry) -> Array:
 
 def _shifted_products(x: Array, w: Array, geometry: Geometry) -> Array:
     groups, rank = geometry.groups, len(geometry.sizes)
-    padded = _grouped(_padded(x, geometry), groups, 1)
     kernel = _grouped(w, groups, 0)
 
-    def products(padded: Array) -> Array:
+    def products(x: Array) -> Array:
+        padded = _grouped(_padded(x, geometry), groups, 1)
         output = jnp.zeros((), x.dtype)
         for position in _positions(geometry.kernel_size):
             window = _window(padded, position, geometry)
@@ -224,7 +224,7 @@ def _shifted_products(x: Array, w: Array, geometry: Geometry) -> Array:
                 output = output + window[:, :, channel, None] * factor
         return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
 
-    return _written_once(products, padded)
+    return _written_once(products, x)
 
 
 def _written_once(function: Callable[[Array], Array], x: Array) -> Array:
