@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, ArrayLike, Inexact
 
 Matrices = Inexact[Array, "*batch m n"]
 
@@ -10,7 +10,7 @@ Matrices = Inexact[Array, "*batch m n"]
 def norm_except(v: Inexact[Array, "..."], dim: int) -> Inexact[Array, "..."]:
     """The norm of each slice along ``dim``, or of all of ``v`` where ``dim`` is -1; half precision in float32."""
     axes = None if dim == -1 else tuple(axis for axis in range(v.ndim) if axis != dim % v.ndim)
-    wide = v.astype(jnp.promote_types(v.dtype, jnp.float32))
+    wide = v.astype(jnp.float32) if v.dtype.itemsize < 4 else v
     return jnp.sqrt(jnp.sum(jnp.abs(wide) ** 2, axis=axes, keepdims=axes is not None)).astype(v.dtype)
 
 
@@ -20,7 +20,7 @@ def power_iterations(
     """``u`` and ``v`` brought nearer to the first singular vectors; nothing is differentiated."""
     matrix = jax.lax.stop_gradient(matrix)
 
-    def step(_: int, vectors: tuple[Array, Array]) -> tuple[Array, Array]:
+    def step(_: ArrayLike, vectors: tuple[Array, Array]) -> tuple[Array, Array]:
         u = _unit(matrix @ vectors[1], eps)
         return u, _unit(matrix.conj().T @ u, eps)
 
