@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.utils.parametrizations as torch_parametrizations
 from flax import nnx
 
 from jaxnn import functional, nn
+from jaxnn.nn.utils import parametrizations
 from parity import weights
 from parity.arrays import to_jax
 
@@ -47,6 +49,8 @@ def _built(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> 
 
 
 def _new(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> nnx.Module:
+    if torch.nn.utils.parametrize.is_parametrized(module):
+        return _parametrized(module, path)
     kind = type(module)
     if isinstance(module, torch.nn.modules.lazy.LazyModuleMixin):
         raise MirrorError(f"mirror: {_named(path, kind)} has not seen an input yet; call it once, then mirror it")
@@ -97,6 +101,25 @@ def _composed(module: Torch, twin: type[Any], parts: dict[str, Any]) -> nnx.Modu
     return stack
 
 
+def _parametrized(module: Torch, path: str) -> nnx.Module:
+    """The twin of a layer some of whose parameters are computed."""
+    kind = torch.nn.utils.parametrize.type_before_parametrizations(module)
+    twin_kind = getattr(nn, kind.__name__, None) if getattr(torch.nn, kind.__name__, None) is kind else None
+    if twin_kind is None:
+        raise MirrorError(f"mirror: {_named(path, kind)} is not a layer of torch.nn that jaxnn has")
+    twin = twin_kind(**arguments(module, twin_kind))
+    for name, computed in module.parametrizations.items():
+        for parametrization in computed:
+            again = PARAMETRIZATIONS.get(type(parametrization))
+            if again is None:
+                raise MirrorError(
+                    f"mirror: {_named(f'{path}.parametrizations.{name}'.lstrip('.'), type(parametrization))} is not a "
+                    "parametrization that jaxnn has; parity.port writes the JAX source of any module"
+                )
+            again(twin, name, parametrization)
+    return twin
+
+
 def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]:
     """The arguments with which ``twin`` is built like ``module``.
 
@@ -132,6 +155,16 @@ def counterpart(found: Any) -> Any:
         return getattr(functional, found.__name__, found)
     return to_jax(found)
 
+
+PARAMETRIZATIONS: dict[type, Callable[[Any, str, Torch], Any]] = {
+    torch_parametrizations._WeightNorm: lambda twin, name, p: parametrizations.weight_norm(twin, name, p.dim),
+    torch_parametrizations._SpectralNorm: lambda twin, name, p: parametrizations.spectral_norm(
+        twin, name, getattr(p, "n_power_iterations", 1), p.eps, p.dim, rngs=nnx.Rngs(0)
+    ),
+    torch_parametrizations._Orthogonal: lambda twin, name, p: parametrizations.orthogonal(
+        twin, name, p.orthogonal_map.name, use_trivialization=hasattr(p, "base"), rngs=nnx.Rngs(0)
+    ),
+}
 
 RECOVERED: dict[tuple[str, str], Callable[[Torch], Any]] = {
     ("AdaptiveLogSoftmaxWithLoss", "cutoffs"): lambda module: module.cutoffs[:-1],

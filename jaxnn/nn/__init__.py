@@ -1,5 +1,6 @@
 """``torch.nn``'s layers on Flax NNX."""
 
+from jaxnn.nn import utils as utils
 from jaxnn.nn.activation import CELU as CELU
 from jaxnn.nn.activation import ELU as ELU
 from jaxnn.nn.activation import GELU as GELU

@@ -71,9 +71,9 @@ def optional_buffer(array: ArrayLike | None) -> Buffer | None:
     return None if array is None else Buffer(jnp.asarray(array))
 
 
-def value(variable: nnx.Variable | None) -> Array | None:
-    """What an optional variable holds."""
-    return None if variable is None else variable.get_value()
+def value(variable: nnx.Variable | Array | None) -> Array | None:
+    """What an optional variable holds; a parametrized one is read as an array."""
+    return variable.get_value() if isinstance(variable, nnx.Variable) else variable
 
 
 def static(size: Any) -> Any:

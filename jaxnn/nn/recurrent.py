@@ -87,7 +87,7 @@ class _Recurrent(RandomModule):
     ) -> tuple[Array, State]:
         """The output and the last states; ``states`` are checked, or zero where there are none."""
         name, x = type(self).__name__, jnp.asarray(input)
-        dtype = self.weight_ih_l0.get_value().dtype
+        dtype = self.weight_ih_l0.dtype
         if x.ndim not in (2, 3):
             raise ArgumentError(f"{name}: input must have 3 axes, or 2 without a batch, got shape {x.shape}")
         if x.dtype != dtype:
