@@ -113,19 +113,21 @@ def compare_runs(
         for distance in (1.0, FAR)
     )
     found = train_jax(jax_model, optax_transform, jax_loss, order, single.draws)
-    rows = []
+    rows: list[Comparison] = []
     for name in single.after(len(order)):
-        row = None
         for step in compared_steps(len(order)):
-            if row is None or row.passed:
-                row = _compared(name, step, (single, truth, near, far, found), factor)
+            row = _compared(name, step, (single, truth, near, far, found), factor)
+            if not row.passed:
+                break
         rows.append(row)
     first = next((row.name for row in rows if not row.passed), None)
     return Report(rows, first, list(zip(single.losses.tolist(), found.losses.tolist(), strict=True))), single, found
 
 
 def _compared(name: str, step: int, runs: tuple[Run, Run, Run, Run, Run], factor: float) -> Comparison:
-    single, truth, near, far, found = (run.after(step).get(name) for run in runs)
+    *others, found_run = runs
+    single, truth, near, far = (run.after(step)[name] for run in others)
+    found = found_run.after(step).get(name)
     shown = f"{name}, step {step}"
     if found is None:
         return Comparison("training", shown, single.shape, np.inf, 0.0, np.inf, 0.0, False, "JAX has none of this name")
