@@ -1,97 +1,408 @@
-"""The first layer that is wrong although its inputs are right."""
+"""Every layer of a port on torch's inputs, in one pass.
+
+The port runs once, eagerly, beside torch. Whenever it calls a layer that torch has too, the layer is given what torch's
+was given, its output is judged, and what goes on from it is torch's output. So one wrong layer accuses none behind it,
+and what a model's own code does between its layers is checked in the same pass: by what arrives at the next one.
+"""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import torch
 from flax import nnx
 from torch.utils import _pytree as torch_tree
 
-from parity.checking.evaluation import Call, TorchSide, as_tensor, evaluate_jax
-from parity.checking.judgement import judged
-from parity.comparison import Comparison
-from parity.replay import Draws
+from jaxnn.nn.state import state_dict
+from parity.arrays import to_jax, to_numpy
+from parity.checking.alignment import layout_of, layouts, paired
+from parity.checking.evaluation import TorchSide
+from parity.checking.fault import Fault, LayerRecord
+from parity.checking.judgement import Verdict, near_enough, verdict_on
+from parity.checking.stream import Node, TorchStream
+from parity.checking.tree import TAG, aligned_paths, jax_layers, tagged
+from parity.comparison import FACTOR
+from parity.replay import Draws, ReplayError, drawing, replayed
+
+Explain = Callable[["Suspicion"], tuple[str | None, str]]
 
 
 @dataclass
-class LayerCall:
-    """The first call of one torch submodule: its inputs and the random tensors drawn while it ran."""
+class Suspicion:
+    """A layer's call that is wrong, with all that is needed to find out why.
 
-    arguments: Call
-    first_draw: int
-    last_draw: int = -1
-
-
-def faulty_layers(
-    torch_module: torch.nn.Module, jax_module: nnx.Module, side: TorchSide
-) -> list[tuple[str, Comparison]]:
-    """The layers whose output is wrong given torch's inputs, in the order torch calls them.
-
-    Each torch layer's inputs are fed to the JAX layer of the same path, so that a bad layer does not accuse those
-    behind it; a layer is named only if none of its own sublayers is.
+    Attributes:
+        path: of the layer.
+        torch_layer: as it was before the pass.
+        jax_layer: its twin.
+        arguments: torch's.
+        draws: the random tensors torch drew in the call.
+        run: calls the JAX layer on its arguments (torch's, in the port's layout) or others in their place.
+        jax_arguments: those.
+        jax_outputs: its outputs in torch's layout, where they have one, by the names of torch's.
+        jax_buffers: its statistics behind the call.
+        torch_outputs: torch's, by name.
+        kind: what is wrong: ``output``, ``buffer``, ``draws``, ``raises`` or ``code`` (between its layers).
+        detail: what is known already.
     """
-    calls = _recorded_calls(torch_module, side)
-    faults: list[tuple[str, Comparison]] = []
-    for path, call in calls.items():
-        layer = _at(jax_module, path)
-        if not callable(layer) or any(name.startswith(f"{path}.") for name, _ in faults):
-            continue
-        fed = _fed(torch_module.get_submodule(path), call, side)
-        if fed is None:
-            continue
-        wrong = next(
-            (row for row in judged(fed, evaluate_jax(layer, fed)) if row.kind == "output" and not row.passed), None
-        )
-        if wrong is not None:
-            faults.append((path, wrong))
-    return faults
+
+    path: str
+    torch_layer: torch.nn.Module
+    jax_layer: Any
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    draws: list[torch.Tensor]
+    run: Callable[..., Any]
+    jax_arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    jax_outputs: dict[str, np.ndarray]
+    jax_buffers: dict[str, np.ndarray]
+    torch_outputs: dict[str, np.ndarray]
+    kind: str
+    detail: str
 
 
-def _fed(layer: torch.nn.Module, call: LayerCall, side: TorchSide) -> TorchSide | None:
-    """The torch layer alone, on the inputs and draws it had in the whole; None where it cannot run alone."""
-    with Draws(side.draws[call.first_draw : call.last_draw]):
+@dataclass
+class Frame:
+    """A call of the port in progress."""
+
+    node: Node
+    layer: Any
+    children: int = 0
+    faults: int = 0
+    arrivals: list[tuple[str, float, str]] = field(default_factory=list)
+
+
+@dataclass
+class Found:
+    """What the pass over the layers gives."""
+
+    records: list[LayerRecord] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    only_torch: list[str] = field(default_factory=list)
+    only_jax: list[str] = field(default_factory=list)
+
+
+def checked_layers(
+    torch_module: torch.nn.Module,
+    jax_module: Any,
+    side: TorchSide,
+    explain: Explain,
+    factor: float = FACTOR,
+    progress: Callable[[str], None] = lambda path: None,
+) -> Found:
+    """Judge every layer that both sides have.
+
+    Args:
+        torch_module: the reference.
+        jax_module: its port.
+        side: the torch side of the whole, for its inputs and draws.
+        explain: names the mistake of a layer at fault.
+        factor: how many times the error that rounding explains passes.
+        progress: told the path of each layer that has been judged.
+    """
+    run = ForcedRun(torch_module, jax_module, side, explain, factor, progress)
+    found = run.checked()
+    if run.traced:
+        # Layers inside a function that the user compiles saw no numbers.
+        run = ForcedRun(torch_module, jax_module, side, explain, factor, progress)
+        with jax.disable_jit():
+            found = run.checked()
+    return found
+
+
+class ForcedRun:
+    """One pass of the port, each layer given what torch's was given."""
+
+    def __init__(
+        self,
+        torch_module: torch.nn.Module,
+        jax_module: Any,
+        side: TorchSide,
+        explain: Explain,
+        factor: float,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.torch_module = torch_module
+        self.side = side
+        self.explain = explain
+        self.factor = factor
+        self.progress = progress
+        self.pairs = aligned_paths(torch_module, jax_module)
+        self.pairs[""] = ""
+        self.module = tagged(jax_module, self.pairs)
+        self.originals: dict[type, Callable[..., Any]] = {}
+        self.frames: list[Frame] = []
+        self.found = Found()
+        self.called: set[str] = set()
+        self.traced = False
+        self.forcing = True
+
+    def checked(self) -> Found:
+        """Run, judge, and give what was found."""
+        subject = copy.deepcopy(self.torch_module)
+        stream = TorchStream(subject, self.side.call, self.side.draws, set(self.pairs.values()))
+        self.stream = stream
+        with stream, self._intercepted(), drawing(self._draw):
+            args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
+            assert stream.root is not None
+            self._call(self.module, type(self.module), stream.root, args, kwargs)
+        twins = set(self.pairs.values())
+        self.found.only_torch = [path for path in stream.calls if path not in twins]
+        self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs]
+        for path in twins:
+            if path in stream.calls and path not in self.called and not self.traced:
+                self.found.only_torch.append(path)
+        return self.found
+
+    @contextmanager
+    def _intercepted(self) -> Iterator[None]:
+        """Within it a call of a layer that has a twin comes here first."""
+        kinds = {type(layer) for _, layer in jax_layers(self.module)}
+        own = {kind: vars(kind).get("__call__") for kind in kinds}
+        # Looked up before any is replaced: a class inherits its base's.
+        self.originals = {kind: kind.__call__ for kind in kinds}
+        for kind in kinds:
+            kind.__call__ = self._wrapper(kind)  # type: ignore[method-assign]
         try:
-            return TorchSide(layer, call.arguments, gradients=False)
+            yield
+        finally:
+            for kind, original in own.items():
+                if original is None:
+                    del kind.__call__
+                else:
+                    kind.__call__ = original  # type: ignore[method-assign]
+
+    def _wrapper(self, kind: type) -> Callable[..., Any]:
+        original = self.originals[kind]
+
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            path = vars(layer).get(TAG)
+            frame = self.frames[-1] if self.frames else None
+            if not self.forcing or path is None or frame is None or frame.layer is layer:
+                return original(layer, *args, **kwargs)
+            if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+                self.traced = True
+                return original(layer, *args, **kwargs)
+            node = self.stream.find(frame.node, path)
+            if node is None:
+                return original(layer, *args, **kwargs)
+            frame.children += 1
+            before = len(self.found.faults)
+            args, kwargs = self._fed(frame, node, args, kwargs)
+            output = self._call(layer, kind, node, args, kwargs)
+            frame.faults += len(self.found.faults) - before
+            return output
+
+        return call
+
+    def _draw(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+        frame = self.frames[-1]
+        drawn = self.stream.take_draw(frame.node)
+        if drawn is None:
+            raise ReplayError("draws at random where torch does not")
+        if drawn.numel() != np.prod(shape):
+            raise ReplayError(f"draws a random tensor of shape {shape}, torch one of shape {tuple(drawn.shape)}")
+        return to_jax(drawn).reshape(shape).astype(dtype)
+
+    def _fed(self, frame: Frame, node: Node, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """The port's arguments with torch's numbers; what arrived otherwise is held against the caller."""
+        leaves, spec = jax.tree.flatten((args, kwargs))
+        theirs = [to_numpy(x) for x in torch_tree.tree_leaves(node.arguments) if isinstance(x, torch.Tensor)]
+        places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
+        ours = [np.asarray(leaves[i]) for i in places]
+        for i, j in paired(ours, theirs, lambda a, b: layout_of(a, b) is not None):
+            x, y = ours[i], theirs[j]
+            if x.dtype == bool or y.dtype == bool:
+                continue  # which way round a mask is meant is the port's own business
+            layout = layout_of(x, y) or next(iter(layouts(y.shape, x.shape)), None)
+            if layout is None:
+                shapes = f"with shape {x.shape}, torch's has {y.shape}"
+                frame.arrivals.append((node.path, np.inf, f"what arrives at {_named(node)} comes {shapes}"))
+                continue
+            arrived = layout.to_torch(x, y.shape)
+            if not _same_kind(x.dtype, y.dtype):
+                said = f"what arrives at {_named(node)} is {x.dtype}, torch's is {y.dtype}"
+                frame.arrivals.append((node.path, np.inf, said))
+            elif not near_enough(arrived, y):
+                off = _distance(arrived, y)
+                frame.arrivals.append((node.path, off, f"what arrives at {_named(node)} is off by {off:.1e}"))
+            leaves[places[i]] = jnp.asarray(layout.from_torch(y))
+        return jax.tree.unflatten(spec, leaves)
+
+    def _call(self, layer: Any, kind: type, node: Node, args: Any, kwargs: Any) -> Any:
+        """Run one layer on torch's inputs, judge it, and give torch's output."""
+        path = node.path
+        self.called.add(path)
+        torch_layer = self.torch_module.get_submodule(path)
+        record = LayerRecord(path, node.call, type(torch_layer).__name__, depth=len(self.found.records))
+        frame = Frame(node, layer)
+        self.frames.append(frame)
+        raised: Exception | None = None
+        output: Any = None
+        try:
+            output = self.originals[kind](layer, *args, **kwargs)
+        except Exception as error:
+            raised = error
+        self.stream.finish(node)
+        self.frames.pop()
+        undrawn = raised is None and self.stream.take_draw(node) is not None
+        theirs = _named_arrays(node.output)
+        leaves, spec = jax.tree.flatten(output)
+        ours, forced = self._aligned(leaves, theirs)
+        verdict = Verdict()
+
+        def rerun(*args: Any, **kwargs: Any) -> Any:
+            draws = self.side.draws[node.first_draw : node.last_draw]
+            with self._unforced(), replayed(draws):
+                return self.originals[kind](layer, *args, **kwargs)
+
+        alone: TorchSide | None = None
+        kind_of_fault, detail = "output", ""
+        if raised is not None:
+            verdict.passed, kind_of_fault = False, "draws" if isinstance(raised, ReplayError) else "raises"
+            detail = (
+                str(raised) if isinstance(raised, ReplayError) else f"raises {type(raised).__name__}: {_line(raised)}"
+            )
+        elif undrawn:
+            verdict.passed, kind_of_fault, detail = False, "draws", "torch draws at random, JAX does not"
+        else:
+            buffers = _buffers(layer)
+            compared = {**{name: (ours.get(name), x) for name, x in theirs.items()}}
+            if ours or not theirs:
+                compared = {name: pair for name, pair in compared.items() if pair[0] is not None}
+            kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
+            close = all(near_enough(a, b) for a, b in (*compared.values(), *kept.values()))
+            if not close or frame.arrivals:
+                alone = self._alone(torch_layer, node)
+                if frame.children:
+                    verdict = self._judged_code(frame, alone, compared, rerun, args, kwargs)
+                    kind_of_fault = "code"
+                else:
+                    verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor)
+                if verdict.passed and kept:
+                    verdict = verdict_on(alone, {}, {n: a for n, (a, _) in kept.items()}, self.factor)
+                    kind_of_fault = "buffer"
+                detail = verdict.reason
+                if kind_of_fault == "code" and frame.arrivals and not verdict.passed:
+                    detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
+            record.error = max((_distance(a, b) for a, b in compared.values() if a is not None), default=0.0)
+            record.allowed = verdict.allowed
+        record.passed = verdict.passed
+        self.found.records.append(record)
+        if not verdict.passed:
+            suspect, reason = None, ""
+            if all(fault.path != path for fault in self.found.faults):
+                with self._unforced():
+                    suspect, reason = self.explain(
+                        Suspicion(
+                            path,
+                            torch_layer,
+                            layer,
+                            node.arguments,
+                            self.side.draws[node.first_draw : node.last_draw],
+                            rerun,
+                            (args, kwargs),
+                            {n: a for n, a in ours.items() if a is not None},
+                            _buffers(layer),
+                            theirs,
+                            kind_of_fault,
+                            detail,
+                        )
+                    )
+            self.found.faults.append(Fault(path, node.call, kind_of_fault, detail, suspect, reason, verdict.row))
+        self.stream.drop(node)
+        self.progress(path)
+        if raised is not None:
+            return torch_tree.tree_map(to_jax, node.output)
+        return jax.tree.unflatten(spec, forced)
+
+    def _aligned(
+        self, leaves: list[Any], theirs: dict[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray | None], list[Any]]:
+        """The port's outputs in torch's layout by name, and torch's in the port's in their places."""
+        names, forced = list(theirs), list(leaves)
+        ours: dict[str, np.ndarray | None] = {}
+        arrays = [np.asarray(x) for x in leaves]
+        for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None):
+            x, y = arrays[i], theirs[names[j]]
+            layout = layout_of(x, y) or next(iter(layouts(y.shape, x.shape)), None)
+            if layout is None:
+                ours[names[j]] = x
+                continue
+            ours[names[j]] = layout.to_torch(x, y.shape)
+            forced[i] = jnp.asarray(layout.from_torch(y))
+        return ours, forced
+
+    def _judged_code(
+        self, frame: Frame, alone: TorchSide | None, compared: Any, rerun: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Verdict:
+        """The verdict on what a layer's own code does between the layers in it."""
+        if frame.faults:
+            # The whole is wrong through a part of it: only what rounding can never explain counts against the rest.
+            off = [arrival for arrival in frame.arrivals if arrival[1] > GROSS]
+            off += [(frame.node.path, d, f"its output is off by {d:.1e}") for d in _distances(compared) if d > GROSS]
+            return Verdict(not off, off[0][2] if off else "")
+        leaves = jax.tree.leaves(rerun(*args, **kwargs))
+        ours, _ = self._aligned(leaves, _named_arrays(frame.node.output))
+        return verdict_on(alone, {n: a for n, a in ours.items() if a is not None}, {}, self.factor)
+
+    def _alone(self, torch_layer: torch.nn.Module, node: Node) -> TorchSide | None:
+        """The torch layer alone, on the inputs and draws it had in the whole; None where it cannot run alone."""
+        try:
+            with Draws(self.side.draws[node.first_draw : node.last_draw]):
+                return TorchSide(torch_layer, node.arguments, gradients=False)
         except Exception:
             return None
 
-
-def _recorded_calls(module: torch.nn.Module, side: TorchSide) -> dict[str, LayerCall]:
-    """The first call of every submodule, in the order in which they return: inner before outer, earlier before
-    later."""
-    module = copy.deepcopy(module)
-    started: dict[str, LayerCall] = {}
-    finished: dict[str, LayerCall] = {}
-    draws = Draws(side.draws)
-
-    def before(path: str) -> Any:
-        def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            started.setdefault(path, LayerCall(torch_tree.tree_map(as_tensor, (args, kwargs)), draws.position))
-
-        return hook
-
-    def after(path: str) -> Any:
-        def hook(*_: Any) -> None:
-            if path not in finished:
-                started[path].last_draw = draws.position
-                finished[path] = started[path]
-
-        return hook
-
-    for path, layer in module.named_modules():
-        if path:
-            layer.register_forward_pre_hook(before(path), with_kwargs=True)
-            layer.register_forward_hook(after(path))
-    with torch.no_grad(), draws:
-        args, kwargs = side.call
-        module(*args, **kwargs)
-    return finished
+    @contextmanager
+    def _unforced(self) -> Iterator[None]:
+        before, self.forcing = self.forcing, False
+        try:
+            yield
+        finally:
+            self.forcing = before
 
 
-def _at(module: Any, path: str) -> Any:
-    for name in path.split("."):
-        module = module[int(name)] if isinstance(module, nnx.List) else getattr(module, name, None)
-        if module is None:
-            return None
-    return module
+GROSS = 1e-3
+"""A relative difference far above rounding in float32."""
+
+
+def _named_arrays(output: Any) -> dict[str, np.ndarray]:
+    leaves, _ = torch_tree.tree_flatten_with_path(output)
+    return {f"output{torch_tree.keystr(path)}": to_numpy(x) for path, x in leaves if isinstance(x, torch.Tensor)}
+
+
+def _buffers(layer: Any) -> dict[str, np.ndarray]:
+    if not isinstance(layer, nnx.Module):
+        return {}
+    return {name: np.array(x) for name, x in state_dict(layer).items() if "." not in name and not _is_key(x)}
+
+
+def _distances(compared: dict[str, tuple[np.ndarray | None, np.ndarray]]) -> list[float]:
+    return [_distance(a, b) for a, b in compared.values() if a is not None]
+
+
+def _distance(a: np.ndarray | None, b: np.ndarray) -> float:
+    from parity.checking.alignment import distance
+
+    return np.inf if a is None else distance(a, b)
+
+
+def _same_kind(a: np.dtype, b: np.dtype) -> bool:
+    return a == b or (a.kind in "iu" and b.kind in "iu")
+
+
+def _is_key(x: Any) -> bool:
+    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _named(node: Node) -> str:
+    return node.path + (f" (call {node.call + 1})" if node.call else "")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().split("\n") or [""])[0][:200]

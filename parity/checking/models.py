@@ -11,11 +11,13 @@ import torch
 from flax import nnx
 
 from jaxnn import optim
+from parity.checking.diagnosis import explain
 from parity.checking.evaluation import Subject, TorchSide, evaluate_jax
-from parity.checking.judgement import judged
-from parity.checking.layers import faulty_layers
+from parity.checking.judgement import judged, refused
+from parity.checking.layers import checked_layers
 from parity.checking.report import Report
 from parity.checking.training import Batch, TorchOptimizer, check_training
+from parity.checking.tree import jax_layers
 from parity.comparison import FACTOR
 
 
@@ -59,17 +61,29 @@ def check(
     """
     args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     side = TorchSide(torch_module, (args, kwargs or {}), gradients=gradients, seed=seed)
-    rows = judged(side, evaluate_jax(jax_module, side), factor)
+    modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
+    if steps and not modules:
+        raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
+    raised: Exception | None = None
+    try:
+        rows = judged(side, evaluate_jax(jax_module, side), factor)
+    except Exception as error:
+        if not isinstance(torch_module, torch.nn.Module):
+            raise
+        raised = error
+        rows = [refused("output", "output", (), f"JAX raises {type(error).__name__}: {error}")]
     report = Report(rows, next((row.name for row in rows if not row.passed), None))
-    if not (isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)):
-        if steps:
-            raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
-        return report
-    report.notes += _notes(torch_module, jax_module)
-    if any(row.kind == "output" and not row.passed for row in rows):
-        faults = faulty_layers(torch_module, jax_module, side)
-        report.first_divergence = faults[0][0] if faults else report.first_divergence
-    if steps:
+    if isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module)):
+        found = checked_layers(torch_module, jax_module, side, explain, factor)
+        report.faults, report.layers = found.faults, found.records
+        report.only_torch, report.only_jax = found.only_torch, found.only_jax
+        if found.faults:
+            report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
+        elif raised is not None:
+            raise raised
+    if modules:
+        report.notes += _notes(torch_module, jax_module)
+    if steps and raised is None:
         torch_optimizer, transform = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
         trained = check_training(
             torch_module,

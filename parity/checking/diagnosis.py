@@ -1,0 +1,5 @@
+"""Why."""
+
+
+def explain(s):
+    return None, ""
