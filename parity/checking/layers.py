@@ -20,7 +20,7 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import state_dict
 from parity.arrays import to_jax, to_numpy
-from parity.checking.alignment import layout_of, layouts, paired
+from parity.checking.alignment import distance, layout_of, layouts, paired
 from parity.checking.evaluation import TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.judgement import Verdict, near_enough, verdict_on
@@ -42,13 +42,13 @@ class Suspicion:
         jax_layer: its twin.
         arguments: torch's.
         draws: the random tensors torch drew in the call.
-        run: calls the JAX layer on its arguments (torch's, in the port's layout) or others in their place.
-        jax_arguments: those.
         jax_outputs: its outputs in torch's layout, where they have one, by the names of torch's.
         jax_buffers: its statistics behind the call.
         torch_outputs: torch's, by name.
         kind: what is wrong: ``output``, ``buffer``, ``draws``, ``raises`` or ``code`` (between its layers).
         detail: what is known already.
+        twins: paths, within it, of the layers that both sides have.
+        rerun_named: runs it again on torch's inputs and gives its outputs by name, as ``jax_outputs``.
     """
 
     path: str
@@ -56,13 +56,13 @@ class Suspicion:
     jax_layer: Any
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
     draws: list[torch.Tensor]
-    run: Callable[..., Any]
-    jax_arguments: tuple[tuple[Any, ...], dict[str, Any]]
     jax_outputs: dict[str, np.ndarray]
     jax_buffers: dict[str, np.ndarray]
     torch_outputs: dict[str, np.ndarray]
     kind: str
     detail: str
+    twins: list[str]
+    rerun_named: Callable[[], dict[str, np.ndarray]]
 
 
 @dataclass
@@ -228,7 +228,7 @@ class ForcedRun:
                 said = f"what arrives at {_named(node)} is {x.dtype}, torch's is {y.dtype}"
                 frame.arrivals.append((node.path, np.inf, said))
             elif not near_enough(arrived, y):
-                off = _distance(arrived, y)
+                off = distance(arrived, y)
                 frame.arrivals.append((node.path, off, f"what arrives at {_named(node)} is off by {off:.1e}"))
             leaves[places[i]] = jnp.asarray(layout.from_torch(y))
         return jax.tree.unflatten(spec, leaves)
@@ -255,10 +255,11 @@ class ForcedRun:
         ours, forced = self._aligned(leaves, theirs)
         verdict = Verdict()
 
-        def rerun(*args: Any, **kwargs: Any) -> Any:
+        def rerun() -> dict[str, np.ndarray]:
             draws = self.side.draws[node.first_draw : node.last_draw]
             with self._unforced(), replayed(draws):
-                return self.originals[kind](layer, *args, **kwargs)
+                again = self.originals[kind](layer, *args, **kwargs)
+            return self._aligned(jax.tree.leaves(again), theirs)[0]
 
         alone: TorchSide | None = None
         kind_of_fault, detail = "output", ""
@@ -271,15 +272,13 @@ class ForcedRun:
             verdict.passed, kind_of_fault, detail = False, "draws", "torch draws at random, JAX does not"
         else:
             buffers = _buffers(layer)
-            compared = {**{name: (ours.get(name), x) for name, x in theirs.items()}}
-            if ours or not theirs:
-                compared = {name: pair for name, pair in compared.items() if pair[0] is not None}
+            compared = {name: (ours[name], x) for name, x in theirs.items() if name in ours}
             kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
             close = all(near_enough(a, b) for a, b in (*compared.values(), *kept.values()))
             if not close or frame.arrivals:
                 alone = self._alone(torch_layer, node)
                 if frame.children:
-                    verdict = self._judged_code(frame, alone, compared, rerun, args, kwargs)
+                    verdict = self._judged_code(frame, alone, compared, rerun)
                     kind_of_fault = "code"
                 else:
                     verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor)
@@ -289,7 +288,7 @@ class ForcedRun:
                 detail = verdict.reason
                 if kind_of_fault == "code" and frame.arrivals and not verdict.passed:
                     detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
-            record.error = max((_distance(a, b) for a, b in compared.values() if a is not None), default=0.0)
+            record.error = max((distance(a, b) for a, b in compared.values()), default=0.0)
             record.allowed = verdict.allowed
         record.passed = verdict.passed
         self.found.records.append(record)
@@ -304,13 +303,13 @@ class ForcedRun:
                             layer,
                             node.arguments,
                             self.side.draws[node.first_draw : node.last_draw],
-                            rerun,
-                            (args, kwargs),
-                            {n: a for n, a in ours.items() if a is not None},
+                            ours,
                             _buffers(layer),
                             theirs,
                             kind_of_fault,
                             detail,
+                            [p for p in _below(torch_layer) if f"{path}.{p}".lstrip(".") in self.called],
+                            rerun,
                         )
                     )
             self.found.faults.append(Fault(path, node.call, kind_of_fault, detail, suspect, reason, verdict.row))
@@ -320,12 +319,10 @@ class ForcedRun:
             return torch_tree.tree_map(to_jax, node.output)
         return jax.tree.unflatten(spec, forced)
 
-    def _aligned(
-        self, leaves: list[Any], theirs: dict[str, np.ndarray]
-    ) -> tuple[dict[str, np.ndarray | None], list[Any]]:
+    def _aligned(self, leaves: list[Any], theirs: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[Any]]:
         """The port's outputs in torch's layout by name, and torch's in the port's in their places."""
         names, forced = list(theirs), list(leaves)
-        ours: dict[str, np.ndarray | None] = {}
+        ours: dict[str, np.ndarray] = {}
         arrays = [np.asarray(x) for x in leaves]
         for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None):
             x, y = arrays[i], theirs[names[j]]
@@ -338,17 +335,23 @@ class ForcedRun:
         return ours, forced
 
     def _judged_code(
-        self, frame: Frame, alone: TorchSide | None, compared: Any, rerun: Callable[..., Any], args: Any, kwargs: Any
+        self,
+        frame: Frame,
+        alone: TorchSide | None,
+        compared: dict[str, tuple[np.ndarray, np.ndarray]],
+        rerun: Callable[[], dict[str, np.ndarray]],
     ) -> Verdict:
         """The verdict on what a layer's own code does between the layers in it."""
         if frame.faults:
             # The whole is wrong through a part of it: only what rounding can never explain counts against the rest.
             off = [arrival for arrival in frame.arrivals if arrival[1] > GROSS]
-            off += [(frame.node.path, d, f"its output is off by {d:.1e}") for d in _distances(compared) if d > GROSS]
+            off += [
+                (frame.node.path, d, f"its output is off by {d:.1e}")
+                for d in (distance(a, b) for a, b in compared.values())
+                if d > GROSS
+            ]
             return Verdict(not off, off[0][2] if off else "")
-        leaves = jax.tree.leaves(rerun(*args, **kwargs))
-        ours, _ = self._aligned(leaves, _named_arrays(frame.node.output))
-        return verdict_on(alone, {n: a for n, a in ours.items() if a is not None}, {}, self.factor)
+        return verdict_on(alone, rerun(), {}, self.factor)
 
     def _alone(self, torch_layer: torch.nn.Module, node: Node) -> TorchSide | None:
         """The torch layer alone, on the inputs and draws it had in the whole; None where it cannot run alone."""
@@ -382,14 +385,9 @@ def _buffers(layer: Any) -> dict[str, np.ndarray]:
     return {name: np.array(x) for name, x in state_dict(layer).items() if "." not in name and not _is_key(x)}
 
 
-def _distances(compared: dict[str, tuple[np.ndarray | None, np.ndarray]]) -> list[float]:
-    return [_distance(a, b) for a, b in compared.values() if a is not None]
-
-
-def _distance(a: np.ndarray | None, b: np.ndarray) -> float:
-    from parity.checking.alignment import distance
-
-    return np.inf if a is None else distance(a, b)
+def _below(layer: torch.nn.Module) -> list[str]:
+    """The paths of the layers in ``layer``, relative to it."""
+    return [name for name, _ in layer.named_modules() if name]
 
 
 def _same_kind(a: np.dtype, b: np.dtype) -> bool:
