@@ -1,6 +1,7 @@
 """Torch's random draws, recorded and carried over, so that random operators compare exactly."""
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -101,10 +102,13 @@ def replayed(recorded: Sequence[torch.Tensor | Array]) -> Iterator[None]:
 @contextmanager
 def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[None]:
     """Within it jaxnn's random operators take ``draw(shape, dtype)`` in place of their keys' numbers."""
-    with mock.patch.multiple(
-        "jaxnn.functional._random",
-        bernoulli=lambda key, p, shape: draw(shape, bool),
-        uniform=lambda key, shape, dtype, low=0.0, high=1.0: draw(shape, dtype),
-        exponential=lambda key, shape, dtype: draw(shape, dtype),
-    ):
+    with (
+        mock.patch.multiple(
+            "jaxnn.functional._random",
+            bernoulli=lambda key, p, shape: draw(shape, bool),
+            uniform=lambda key, shape, dtype, low=0.0, high=1.0: draw(shape, dtype),
+            exponential=lambda key, shape, dtype: draw(shape, dtype),
+        ),
+        mock.patch("jaxnn.nn.stack.SHALLOW", sys.maxsize),
+    ):  # each layer of a stack has its own draws
         yield

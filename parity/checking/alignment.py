@@ -95,14 +95,19 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 def paired(
     jax_leaves: Sequence[Any], torch_leaves: Sequence[Any], fits: Callable[[Any, Any], bool]
 ) -> list[tuple[int, int]]:
-    """Indices of leaves that belong together: by place where the counts are equal, else in order where one fits."""
+    """Indices of leaves that belong together: by place where the counts are equal; else in order, those that fit first,
+    then those that could be laid out alike."""
     if len(jax_leaves) == len(torch_leaves):
         return [(i, i) for i in range(len(jax_leaves))]
-    pairs, used = [], set()
-    for i, ours in enumerate(jax_leaves):
-        for j, theirs in enumerate(torch_leaves):
-            if j not in used and fits(ours, theirs):
-                used.add(j)
-                pairs.append((i, j))
-                break
-    return pairs
+    pairs: dict[int, int] = {}
+    for fitting in (fits, lambda ours, theirs: ours.shape == theirs.shape, _could_fit):
+        for i, ours in enumerate(jax_leaves):
+            free = [j for j in range(len(torch_leaves)) if j not in pairs.values()]
+            match = next((j for j in free if fitting(ours, torch_leaves[j])), None)
+            if i not in pairs and match is not None:
+                pairs[i] = match
+    return sorted(pairs.items())
+
+
+def _could_fit(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return ours.dtype.kind == theirs.dtype.kind and bool(layouts(theirs.shape, ours.shape))

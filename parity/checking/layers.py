@@ -15,15 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 from torch.utils import _pytree as torch_tree
 
-from jaxnn.nn.state import state_dict
 from parity.arrays import to_jax, to_numpy
 from parity.checking.alignment import distance, layout_of, layouts, paired
 from parity.checking.evaluation import TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.judgement import Verdict, near_enough, verdict_on
+from parity.checking.pairing import pairs
 from parity.checking.stream import Node, TorchStream
 from parity.checking.tree import TAG, aligned_paths, jax_layers, tagged
 from parity.comparison import FACTOR
@@ -73,6 +72,7 @@ class Frame:
     layer: Any
     children: int = 0
     faults: int = 0
+    axes: tuple[int, ...] = ()
     arrivals: list[tuple[str, float, str]] = field(default_factory=list)
 
 
@@ -192,8 +192,8 @@ class ForcedRun:
                 return original(layer, *args, **kwargs)
             frame.children += 1
             before = len(self.found.faults)
-            args, kwargs = self._fed(frame, node, args, kwargs)
-            output = self._call(layer, kind, node, args, kwargs)
+            args, kwargs, axes = self._fed(frame, node, args, kwargs)
+            output = self._call(layer, kind, node, args, kwargs, axes)
             frame.faults += len(self.found.faults) - before
             return output
 
@@ -208,8 +208,10 @@ class ForcedRun:
             raise ReplayError(f"draws a random tensor of shape {shape}, torch one of shape {tuple(drawn.shape)}")
         return to_jax(drawn).reshape(shape).astype(dtype)
 
-    def _fed(self, frame: Frame, node: Node, args: Any, kwargs: Any) -> tuple[Any, Any]:
-        """The port's arguments with torch's numbers; what arrived otherwise is held against the caller."""
+    def _fed(self, frame: Frame, node: Node, args: Any, kwargs: Any) -> tuple[Any, Any, tuple[int, ...]]:
+        """The port's arguments with torch's numbers, and how their axes lie; what arrived otherwise is held against
+        the caller."""
+        axes: tuple[int, ...] = ()
         leaves, spec = jax.tree.flatten((args, kwargs))
         theirs = [to_numpy(x) for x in torch_tree.tree_leaves(node.arguments) if isinstance(x, torch.Tensor)]
         places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
@@ -223,6 +225,7 @@ class ForcedRun:
                 shapes = f"with shape {x.shape}, torch's has {y.shape}"
                 frame.arrivals.append((node.path, np.inf, f"what arrives at {_named(node)} comes {shapes}"))
                 continue
+            axes = axes or layout.axes
             arrived = layout.to_torch(x, y.shape)
             if not _same_kind(x.dtype, y.dtype):
                 said = f"what arrives at {_named(node)} is {x.dtype}, torch's is {y.dtype}"
@@ -231,15 +234,15 @@ class ForcedRun:
                 off = distance(arrived, y)
                 frame.arrivals.append((node.path, off, f"what arrives at {_named(node)} is off by {off:.1e}"))
             leaves[places[i]] = jnp.asarray(layout.from_torch(y))
-        return jax.tree.unflatten(spec, leaves)
+        return *jax.tree.unflatten(spec, leaves), axes
 
-    def _call(self, layer: Any, kind: type, node: Node, args: Any, kwargs: Any) -> Any:
+    def _call(self, layer: Any, kind: type, node: Node, args: Any, kwargs: Any, axes: tuple[int, ...] = ()) -> Any:
         """Run one layer on torch's inputs, judge it, and give torch's output."""
         path = node.path
         self.called.add(path)
         torch_layer = self.torch_module.get_submodule(path)
         record = LayerRecord(path, node.call, type(torch_layer).__name__, depth=len(self.found.records))
-        frame = Frame(node, layer)
+        frame = Frame(node, layer, axes=axes)
         self.frames.append(frame)
         raised: Exception | None = None
         output: Any = None
@@ -252,14 +255,14 @@ class ForcedRun:
         undrawn = raised is None and self.stream.take_draw(node) is not None
         theirs = _named_arrays(node.output)
         leaves, spec = jax.tree.flatten(output)
-        ours, forced = self._aligned(leaves, theirs)
+        ours, forced = self._aligned(leaves, theirs, frame.axes)
         verdict = Verdict()
 
         def rerun() -> dict[str, np.ndarray]:
             draws = self.side.draws[node.first_draw : node.last_draw]
             with self._unforced(), replayed(draws):
                 again = self.originals[kind](layer, *args, **kwargs)
-            return self._aligned(jax.tree.leaves(again), theirs)[0]
+            return self._aligned(jax.tree.leaves(again), theirs, frame.axes)[0]
 
         alone: TorchSide | None = None
         kind_of_fault, detail = "output", ""
@@ -271,7 +274,7 @@ class ForcedRun:
         elif undrawn:
             verdict.passed, kind_of_fault, detail = False, "draws", "torch draws at random, JAX does not"
         else:
-            buffers = _buffers(layer)
+            buffers = _buffers(torch_layer, layer)
             compared = {name: (ours[name], x) for name, x in theirs.items() if name in ours}
             kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
             close = all(near_enough(a, b) for a, b in (*compared.values(), *kept.values()))
@@ -288,13 +291,18 @@ class ForcedRun:
                 detail = verdict.reason
                 if kind_of_fault == "code" and frame.arrivals and not verdict.passed:
                     detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
+            layout = layout_of(np.asarray(leaves[0]), next(iter(theirs.values()))) if leaves and theirs else None
+            record.layout = "" if layout is None or layout.is_torchs else str(layout)
             record.error = max((distance(a, b) for a, b in compared.values()), default=0.0)
             record.allowed = verdict.allowed
         record.passed = verdict.passed
         self.found.records.append(record)
         if not verdict.passed:
             suspect, reason = None, ""
-            if all(fault.path != path for fault in self.found.faults):
+            before = next((f for f in self.found.faults if f.path == path and f.kind == kind_of_fault), None)
+            if before is not None:
+                suspect, reason = before.suspect, before.reason
+            else:
                 with self._unforced():
                     suspect, reason = self.explain(
                         Suspicion(
@@ -304,7 +312,7 @@ class ForcedRun:
                             node.arguments,
                             self.side.draws[node.first_draw : node.last_draw],
                             ours,
-                            _buffers(layer),
+                            _buffers(torch_layer, layer),
                             theirs,
                             kind_of_fault,
                             detail,
@@ -319,14 +327,18 @@ class ForcedRun:
             return torch_tree.tree_map(to_jax, node.output)
         return jax.tree.unflatten(spec, forced)
 
-    def _aligned(self, leaves: list[Any], theirs: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], list[Any]]:
+    def _aligned(
+        self, leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...] = ()
+    ) -> tuple[dict[str, np.ndarray], list[Any]]:
         """The port's outputs in torch's layout by name, and torch's in the port's in their places."""
         names, forced = list(theirs), list(leaves)
         ours: dict[str, np.ndarray] = {}
         arrays = [np.asarray(x) for x in leaves]
         for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None):
             x, y = arrays[i], theirs[names[j]]
-            layout = layout_of(x, y) or next(iter(layouts(y.shape, x.shape)), None)
+            # What is wrong does not show its layout; it is likely that of the input.
+            options = sorted(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes)
+            layout = layout_of(x, y) or next(iter(options), None)
             if layout is None:
                 ours[names[j]] = x
                 continue
@@ -379,10 +391,11 @@ def _named_arrays(output: Any) -> dict[str, np.ndarray]:
     return {f"output{torch_tree.keystr(path)}": to_numpy(x) for path, x in leaves if isinstance(x, torch.Tensor)}
 
 
-def _buffers(layer: Any) -> dict[str, np.ndarray]:
-    if not isinstance(layer, nnx.Module):
-        return {}
-    return {name: np.array(x) for name, x in state_dict(layer).items() if "." not in name and not _is_key(x)}
+def _buffers(torch_layer: torch.nn.Module, layer: Any) -> dict[str, np.ndarray]:
+    """The port's statistics under torch's names."""
+    kept = {name for name, _ in torch_layer.named_buffers(recurse=False)}
+    found = pairs(torch_layer, layer)[0] if kept else []
+    return {pair.name: pair.ours for pair in found if pair.name in kept and pair.ours.shape == pair.theirs.shape}
 
 
 def _below(layer: torch.nn.Module) -> list[str]:

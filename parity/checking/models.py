@@ -1,6 +1,7 @@
 """A torch model, or function, against its port."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,12 +13,14 @@ from flax import nnx
 
 from jaxnn import optim
 from parity.checking.diagnosis import explain
-from parity.checking.evaluation import Subject, TorchSide, evaluate_jax
+from parity.checking.diagnosis.weights import differing
+from parity.checking.evaluation import Evaluation, Subject, TorchSide, evaluate_jax
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
+from parity.checking.pairing import Pair, aliases
 from parity.checking.report import Report
 from parity.checking.training import Batch, TorchOptimizer, check_training
-from parity.checking.tree import jax_layers
+from parity.checking.tree import aligned_paths, jax_layers
 from parity.comparison import FACTOR
 
 
@@ -66,7 +69,8 @@ def check(
         raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
     raised: Exception | None = None
     try:
-        rows = judged(side, evaluate_jax(jax_module, side), factor)
+        twins = _twins(torch_module, jax_module)
+        rows = judged(side, _renamed(evaluate_jax(jax_module, side), twins), factor)
     except Exception as error:
         if not isinstance(torch_module, torch.nn.Module):
             raise
@@ -81,8 +85,8 @@ def check(
             report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
         elif raised is not None:
             raise raised
-    if modules:
-        report.notes += _notes(torch_module, jax_module)
+    if isinstance(torch_module, torch.nn.Module) and raised is None:
+        report.notes += _notes(torch_module, twins)
     if steps and raised is None:
         torch_optimizer, transform = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
         trained = check_training(
@@ -102,27 +106,37 @@ def check(
     return report
 
 
-def _notes(torch_module: torch.nn.Module, jax_module: nnx.Module) -> list[str]:
-    """What is to be said of the two state dicts: keys of one side only, values that differ."""
-    from parity import weights
-
-    torch_side, jax_side = weights.load(torch_module), weights.load(jax_module)
-    notes = []
-    for title, keys in (
-        ("only in torch", [k for k in torch_side if k not in jax_side]),
-        ("only in JAX", [k for k in jax_side if k not in torch_side]),
-        (
-            "different before the first step",
-            [k for k in torch_side if k in jax_side and not _equal(torch_side[k], jax_side[k])],
-        ),
-    ):
-        if keys:
-            notes.append(f"{title}: {', '.join(keys)}")
-    return notes
+def _twins(torch_module: Subject, jax_module: Subject) -> dict[str, Pair]:
+    """The arrays that stand for one another, by their names in JAX."""
+    if not isinstance(torch_module, torch.nn.Module):
+        return {}
+    return aliases(torch_module, jax_module, aligned_paths(torch_module, jax_module))
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.array_equal(a, b.astype(a.dtype), equal_nan=a.dtype.kind == "f")
+def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:
+    """Gradients and statistics under torch's names, in torch's layout."""
+
+    def under_torchs(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            twins[name].name: twins[name].layout.to_torch(x, twins[name].theirs.shape)
+            if x.size == twins[name].theirs.size
+            else x
+            for name, x in arrays.items()
+            if name in twins
+        }
+
+    return replace(
+        found, parameter_gradients=under_torchs(found.parameter_gradients), buffers=under_torchs(found.buffers)
+    )
+
+
+def _notes(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> list[str]:
+    """What is to be said of the two state dicts: keys of torch only, values that differ."""
+    there = {pair.name for pair in twins.values()}
+    lacking = [name for name in torch_module.state_dict() if name not in there]
+    other = [pair.name for pair in twins.values() if differing([pair])]
+    titles = (("only in torch", lacking), ("different before the first step", other))
+    return [f"{title}: {', '.join(names)}" for title, names in titles if names]
 
 
 def _torch_sgd(parameters: Any) -> torch.optim.Optimizer:

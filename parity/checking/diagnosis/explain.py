@@ -13,6 +13,7 @@ from parity.checking.diagnosis import outputs as relations
 from parity.checking.diagnosis import precision, statistics, weights
 from parity.checking.diagnosis.calls import Call, Experiment
 from parity.checking.diagnosis.mutations import mutations
+from parity.checking.pairing import pairs
 
 if TYPE_CHECKING:
     from parity.checking.layers import Suspicion
@@ -54,13 +55,15 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
         ours = _unforced(suspicion) or ours
     if suspicion.kind == "buffer":
         return statistics.explain(suspicion)
-    before = apart(ours, suspicion.torch_outputs)
+    # Where NaN stands for numbers, all of the output is to be explained.
+    before = min(apart(ours, suspicion.torch_outputs), 1.0)
     by_weights = _by_weights(suspicion, ours, before)
     if by_weights is not None:
         return by_weights
     experiment = Experiment(
         suspicion.torch_layer, suspicion.arguments, suspicion.draws, suspicion.twins if suspicion.kind == "code" else ()
     )
+    coarse = relations.coarseness(ours, suspicion.torch_outputs)
     best: Explanation | None = None
     for candidate in _candidates(experiment, ours, before):
         if best is None or candidate.left < 0.5 * best.left:
@@ -70,6 +73,8 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
     if best is not None and best.left <= EXPLAINED * before:
         where = f"; torch's layer with this mistake gives the port's output (to {best.left:.0e})"
         return best.suspect, best.sentence + where
+    if coarse is not None:
+        return coarse
     found = relations.relation(ours, suspicion.torch_outputs)
     if found is not None:
         return found
@@ -113,7 +118,7 @@ def _mode(layer: Any) -> bool | None:
 
 def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[str, str] | None:
     """Whether the layer holds other numbers than the checkpoint; put right, one array or all, does it match?"""
-    found, unmatched = weights.pairs(suspicion.torch_layer, suspicion.jax_layer)
+    found, unmatched = pairs(suspicion.torch_layer, suspicion.jax_layer)
     wrong = weights.differing(found)
     if not wrong:
         return None
@@ -125,16 +130,16 @@ def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[s
         )
     }
     said = [weights.relation(pair, everything) for pair in wrong]
-    saved = [pair.variable.get() for pair in wrong]
+    saved = [pair.slot.get() for pair in wrong]
     try:
         for pair in wrong:
-            pair.variable.set(pair.layout.from_torch(pair.theirs))
+            pair.slot.set(pair.layout.from_torch(pair.theirs))
         after = apart(suspicion.rerun_named(), suspicion.torch_outputs)
     except Exception:
         after = np.inf
     finally:
         for pair, value in zip(wrong, saved, strict=True):
-            pair.variable.set(np.asarray(value))
+            pair.slot.set(np.asarray(value))
     names = wrong[0].name if len(wrong) == 1 else "weights"
     suspect, sentence = said[0]
     if len(said) > 1:

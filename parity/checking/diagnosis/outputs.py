@@ -2,6 +2,7 @@
 
 import itertools
 
+import ml_dtypes
 import numpy as np
 
 from parity.checking.alignment import distance
@@ -20,6 +21,20 @@ def relation(ours: Outputs, theirs: Outputs) -> tuple[str, str] | None:
         found = _of_one(name, a.astype(np.float64), b.astype(np.float64))
         if found is not None:
             return found
+    return None
+
+
+def coarseness(ours: Outputs, theirs: Outputs) -> tuple[str, str] | None:
+    """Whether an output has fewer bits than torch's of the same dtype."""
+    for name, b in theirs.items():
+        a = ours.get(name)
+        if a is None or a.dtype != b.dtype or a.dtype not in (np.float32, np.float64) or a.size < 4:
+            continue
+        for kind, word in ((ml_dtypes.bfloat16, "bfloat16"), (np.float16, "float16")):
+            with np.errstate(over="ignore"):
+                few, many = (np.mean(x.astype(kind).astype(x.dtype) == x) for x in (a, b))
+            if few == 1.0 and many < 0.9:
+                return "precision", f"{name} has the precision of {word} only: somewhere it is computed or stored so"
     return None
 
 

@@ -2,123 +2,24 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-import torch
-from flax import nnx
 
-from parity.arrays import to_numpy
-from parity.checking.alignment import Layout, distance, layout_of, layouts
+from parity.checking.alignment import distance
+from parity.checking.pairing import Pair
 
-SYNONYMS = {
-    "kernel": "weight", "scale": "weight", "gamma": "weight", "w": "weight", "embedding": "weight", "g": "weight",
-    "beta": "bias", "b": "bias", "mean": "running_mean", "var": "running_var", "moving_mean": "running_mean",
-    "moving_var": "running_var", "offset": "bias",
-}  # fmt: skip
 EQUAL = 1e-6
 
 
-@dataclass
-class Pair:
-    """An array of the port and the checkpoint's that it stands for.
-
-    Attributes:
-        name: torch's.
-        variable: where the port keeps it.
-        ours: its value.
-        theirs: torch's.
-        layout: how the port lays it out.
-    """
-
-    name: str
-    variable: "Slot"
-    ours: np.ndarray
-    theirs: np.ndarray
-    layout: Layout
-
-
-@dataclass
-class Slot:
-    """A place in the port that holds an array."""
-
-    owner: Any
-    name: str
-
-    def get(self) -> Any:
-        """What stands there."""
-        value = getattr(self.owner, self.name)
-        return value.get_value() if isinstance(value, nnx.Variable) else value
-
-    def set(self, value: np.ndarray) -> None:
-        """Put ``value`` there, in the dtype of what stands there."""
-        here = getattr(self.owner, self.name)
-        array = jnp.asarray(value, self.get().dtype)
-        if isinstance(here, nnx.Variable):
-            here.set_value(array)
-        else:
-            object.__setattr__(self.owner, self.name, array)
-
-
-def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], list[str]]:
-    """The arrays directly in a layer, torch's and the port's of the same role; and torch's names without one.
-
-    Equal names belong together, then names of one meaning (``kernel`` and ``weight``), then equal shapes.
-    """
-    theirs = {
-        name: to_numpy(x)
-        for name, x in (*torch_layer.named_parameters(recurse=False), *torch_layer.named_buffers(recurse=False))
-    }
-    slots = {name: Slot(jax_layer, name) for name, value in _members(jax_layer) if _is_array(value)}
-    found: list[Pair] = []
-    free = dict(slots)
-
-    def take(name: str, key: str) -> None:
-        ours, value = np.asarray(free[key].get()), theirs[name]
-        options = layouts(value.shape, ours.shape)
-        if not options:
-            return
-        layout = layout_of(ours, value)
-        if layout is None:
-            foreign = key != name and len(options) > 1
-            # A kernel of flax stands with its inputs before its outputs.
-            turned = tuple(reversed(range(value.ndim)))[:2] + tuple(range(2, value.ndim))
-            flax = (*range(2, value.ndim), 1, 0)
-            preferred = [o for o in options if o.axes in (flax, turned)] if foreign and key == "kernel" else []
-            layout = (preferred or options)[0]
-        found.append(Pair(name, free.pop(key), ours, value, layout))
-
-    for rule in (
-        lambda name, key: name == key,
-        lambda name, key: SYNONYMS.get(key.lower(), key.lower()) == name,
-        lambda name, key: name in key.lower() or key.lower() in name,
-        lambda name, key: theirs[name].shape == np.shape(free[key].get()),
-    ):
-        for name in theirs:
-            if any(pair.name == name for pair in found):
-                continue
-            key = next((key for key in free if rule(name, key)), None)
-            if key is not None:
-                take(name, key)
-    named = {pair.name for pair in found}
-    return found, [name for name in theirs if name not in named and theirs[name].ndim]
-
-
 def differing(found: list[Pair]) -> list[Pair]:
-    """The pairs whose values are not the same, or are the same in a layout that only another name explains."""
-    result = []
-    for pair in found:
-        if pair.name == "num_batches_tracked":
-            continue
-        here = pair.variable.name == pair.name
-        same_layout = pair.layout.is_torchs or not here
-        if not same_layout or not np.array_equal(pair.layout.to_torch(pair.ours, pair.theirs.shape), pair.theirs):
-            result.append(pair)
-    return result
+    """The pairs whose values are not the same."""
+    return [
+        pair
+        for pair in found
+        if pair.name != "num_batches_tracked"
+        and not np.array_equal(pair.layout.to_torch(pair.ours, pair.theirs.shape), pair.theirs)
+    ]
 
 
 def relation(pair: Pair, others: dict[str, np.ndarray]) -> tuple[str, str]:
@@ -130,8 +31,6 @@ def relation(pair: Pair, others: dict[str, np.ndarray]) -> tuple[str, str]:
     """
     ours, theirs, name = pair.layout.to_torch(pair.ours, pair.theirs.shape), pair.theirs, pair.name
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
-    if not pair.layout.is_torchs and pair.variable.name == name:
-        ours = np.asarray(pair.ours, np.float64)
     if not np.any(ours):
         suspect = "missing bias" if "bias" in name else "missing weight"
         return suspect, f"{name} is zero, not the checkpoint's"
@@ -232,16 +131,6 @@ def rounded_to_tf32(x: np.ndarray) -> np.ndarray:
     single = np.ascontiguousarray(x, np.float32)
     bits = single.view(np.uint32)
     return ((bits + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32).astype(np.float64)
-
-
-def _members(layer: Any) -> Iterator[tuple[str, Any]]:
-    yield from ((name, value) for name, value in vars(layer).items() if not name.startswith("_"))
-
-
-def _is_array(value: Any) -> bool:
-    if isinstance(value, nnx.Variable):
-        value = value.get_value()
-    return isinstance(value, jax.Array | np.ndarray) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _ranges(rows: np.ndarray) -> str:

@@ -33,9 +33,9 @@ class TorchConvNet(torch.nn.Module):
 class ConvNet(nn.Module):
     def __init__(self, *, rngs):
         self.conv1 = nn.Conv2d(3, 8, 3, padding=1, rngs=rngs)
-        self.bn1 = nn.BatchNorm2d(8, rngs=rngs)
+        self.bn1 = nn.BatchNorm2d(8)
         self.conv2 = nn.Conv2d(8, 8, 3, stride=2, padding=1, rngs=rngs)
-        self.bn2 = nn.BatchNorm2d(8, rngs=rngs)
+        self.bn2 = nn.BatchNorm2d(8)
         self.pool = nn.AvgPool2d(3, stride=1, padding=1)
         self.act = nn.GELU()
         self.drop = nn.Dropout(0.3, rngs=rngs)
@@ -65,7 +65,7 @@ class Tagger(nn.Module):
     def __init__(self, *, rngs):
         self.embed = nn.Embedding(20, 6, rngs=rngs)
         self.lstm = LSTM(6, 7, rngs=rngs)
-        self.norm = nn.LayerNorm(7, rngs=rngs)
+        self.norm = nn.LayerNorm(7)
         self.head = nn.Linear(7, 4, rngs=rngs)
 
     def __call__(self, tokens):
@@ -138,10 +138,10 @@ class TorchEncoder(torch.nn.Module):
 
 class Block(nn.Module):
     def __init__(self, width, heads, *, rngs):
-        self.norm1 = nn.LayerNorm(width, rngs=rngs)
+        self.norm1 = nn.LayerNorm(width)
         self.qkv = nn.Linear(width, 3 * width, rngs=rngs)
         self.proj = nn.Linear(width, width, rngs=rngs)
-        self.norm2 = nn.LayerNorm(width, rngs=rngs)
+        self.norm2 = nn.LayerNorm(width)
         self.fc1 = nn.Linear(width, 2 * width, rngs=rngs)
         self.fc2 = nn.Linear(2 * width, width, rngs=rngs)
         self.heads = heads
@@ -164,7 +164,7 @@ class Encoder(nn.Module):
         self.embed = nn.Embedding(20, 8, rngs=rngs)
         self.position = nnx.Param(jnp.zeros((6, 8)))
         self.blocks = nnx.List([Block(8, 2, rngs=rngs) for _ in range(3)])
-        self.norm = nn.LayerNorm(8, rngs=rngs)
+        self.norm = nn.LayerNorm(8)
         self.head = nn.Linear(8, 3, rngs=rngs)
 
     def __call__(self, tokens, mask):
@@ -195,7 +195,7 @@ class TorchUNet(torch.nn.Module):
 class UNet(nn.Module):
     def __init__(self, *, rngs):
         self.down1 = nn.Conv2d(2, 4, 3, padding=1, rngs=rngs)
-        self.norm1 = nn.GroupNorm(2, 4, rngs=rngs)
+        self.norm1 = nn.GroupNorm(2, 4)
         self.pool = nn.MaxPool2d(3, 2, padding=1)
         self.down2 = nn.Conv2d(4, 8, 3, padding=1, rngs=rngs)
         self.act = nn.LeakyReLU(0.1)
