@@ -43,6 +43,7 @@ class TorchSide:
         self.subject = subject
         self.call: Call = torch_tree.tree_map(as_tensor, call)
         self.gradients = gradients
+        self.seed = seed
         self.draws: list[torch.Tensor] = []
         self.cotangents: list[torch.Tensor] = []
         with seeded(seed):
@@ -55,6 +56,16 @@ class TorchSide:
         """The names of the inputs that are differentiated: those that ask for it, or all where none does."""
         smooth = {name: x for name, x in named_inputs(self.call).items() if is_smooth(x)}
         return [name for name, x in smooth.items() if x.requires_grad] or list(smooth)
+
+    def again(self, subject: Subject) -> Any:
+        """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""
+        kept = _state(subject)
+        args, kwargs = torch_tree.tree_map(as_tensor, self.call)
+        with torch.no_grad(), Draws(self.draws):
+            output = subject(*args, **kwargs)
+        if isinstance(subject, torch.nn.Module):
+            subject.load_state_dict(kept)
+        return output
 
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""
@@ -149,6 +160,10 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         input_gradients=dict(zip(inputs, map(np.asarray, by_input), strict=False)),
         buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
     )
+
+
+def _state(subject: Subject) -> dict[str, Any]:
+    return copy.deepcopy(subject.state_dict()) if isinstance(subject, torch.nn.Module) else {}
 
 
 def as_tensor(x: Any) -> Any:

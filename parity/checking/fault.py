@@ -20,6 +20,7 @@ class LayerRecord:
             was needed.
         passed: the verdict.
         layout: how the port's output is laid out, where not as torch's.
+        axes: torch's axes in the order of the port's output.
     """
 
     path: str
@@ -30,6 +31,7 @@ class LayerRecord:
     allowed: float | None = None
     passed: bool = True
     layout: str = ""
+    axes: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

@@ -21,10 +21,11 @@ from parity.arrays import to_jax, to_numpy
 from parity.checking.alignment import distance, layout_of, layouts, paired
 from parity.checking.evaluation import TorchSide
 from parity.checking.fault import Fault, LayerRecord
+from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
 from parity.checking.pairing import pairs
 from parity.checking.stream import Node, TorchStream
-from parity.checking.tree import TAG, aligned_paths, jax_layers, tagged
+from parity.checking.tree import aligned_paths, jax_layers, tagged
 from parity.comparison import FACTOR
 from parity.replay import Draws, ReplayError, drawing, replayed
 
@@ -134,7 +135,6 @@ class ForcedRun:
         self.pairs = aligned_paths(torch_module, jax_module)
         self.pairs[""] = ""
         self.module = tagged(jax_module, self.pairs)
-        self.originals: dict[type, Callable[..., Any]] = {}
         self.frames: list[Frame] = []
         self.found = Found()
         self.called: set[str] = set()
@@ -146,10 +146,10 @@ class ForcedRun:
         subject = copy.deepcopy(self.torch_module)
         stream = TorchStream(subject, self.side.call, self.side.draws, set(self.pairs.values()))
         self.stream = stream
-        with stream, self._intercepted(), drawing(self._draw):
+        with stream, intercepted(self.module, self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
-            self._call(self.module, type(self.module), stream.root, args, kwargs)
+            self._call(type(self.module).__call__, self.module, stream.root, args, kwargs)
         twins = set(self.pairs.values())
         self.found.only_torch = [path for path in stream.calls if path not in twins]
         self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs]
@@ -158,46 +158,23 @@ class ForcedRun:
                 self.found.only_torch.append(path)
         return self.found
 
-    @contextmanager
-    def _intercepted(self) -> Iterator[None]:
-        """Within it a call of a layer that has a twin comes here first."""
-        kinds = {type(layer) for _, layer in jax_layers(self.module)}
-        own = {kind: vars(kind).get("__call__") for kind in kinds}
-        # Looked up before any is replaced: a class inherits its base's.
-        self.originals = {kind: kind.__call__ for kind in kinds}
-        for kind in kinds:
-            kind.__call__ = self._wrapper(kind)  # type: ignore[method-assign]
-        try:
-            yield
-        finally:
-            for kind, original in own.items():
-                if original is None:
-                    del kind.__call__
-                else:
-                    kind.__call__ = original  # type: ignore[method-assign]
-
-    def _wrapper(self, kind: type) -> Callable[..., Any]:
-        original = self.originals[kind]
-
-        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            path = vars(layer).get(TAG)
-            frame = self.frames[-1] if self.frames else None
-            if not self.forcing or path is None or frame is None or frame.layer is layer:
-                return original(layer, *args, **kwargs)
-            if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
-                self.traced = True
-                return original(layer, *args, **kwargs)
-            node = self.stream.find(frame.node, path)
-            if node is None:
-                return original(layer, *args, **kwargs)
-            frame.children += 1
-            before = len(self.found.faults)
-            args, kwargs, axes = self._fed(frame, node, args, kwargs)
-            output = self._call(layer, kind, node, args, kwargs, axes)
-            frame.faults += len(self.found.faults) - before
-            return output
-
-        return call
+    def _seen(self, original: Callable[..., Any], layer: Any, path: str, args: Any, kwargs: Any) -> Any:
+        """A call of a layer that has a twin."""
+        frame = self.frames[-1] if self.frames else None
+        if not self.forcing or frame is None or frame.layer is layer:
+            return original(layer, *args, **kwargs)
+        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+            self.traced = True
+            return original(layer, *args, **kwargs)
+        node = self.stream.find(frame.node, path)
+        if node is None:
+            return original(layer, *args, **kwargs)
+        frame.children += 1
+        before = len(self.found.faults)
+        args, kwargs, axes = self._fed(frame, node, args, kwargs)
+        output = self._call(original, layer, node, args, kwargs, axes)
+        frame.faults += len(self.found.faults) - before
+        return output
 
     def _draw(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         frame = self.frames[-1]
@@ -236,7 +213,9 @@ class ForcedRun:
             leaves[places[i]] = jnp.asarray(layout.from_torch(y))
         return *jax.tree.unflatten(spec, leaves), axes
 
-    def _call(self, layer: Any, kind: type, node: Node, args: Any, kwargs: Any, axes: tuple[int, ...] = ()) -> Any:
+    def _call(
+        self, original: Callable[..., Any], layer: Any, node: Node, args: Any, kwargs: Any, axes: tuple[int, ...] = ()
+    ) -> Any:
         """Run one layer on torch's inputs, judge it, and give torch's output."""
         path = node.path
         self.called.add(path)
@@ -247,7 +226,7 @@ class ForcedRun:
         raised: Exception | None = None
         output: Any = None
         try:
-            output = self.originals[kind](layer, *args, **kwargs)
+            output = original(layer, *args, **kwargs)
         except Exception as error:
             raised = error
         self.stream.finish(node)
@@ -261,7 +240,7 @@ class ForcedRun:
         def rerun() -> dict[str, np.ndarray]:
             draws = self.side.draws[node.first_draw : node.last_draw]
             with self._unforced(), replayed(draws):
-                again = self.originals[kind](layer, *args, **kwargs)
+                again = original(layer, *args, **kwargs)
             return self._aligned(jax.tree.leaves(again), theirs, frame.axes)[0]
 
         alone: TorchSide | None = None
@@ -293,6 +272,7 @@ class ForcedRun:
                     detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
             layout = layout_of(np.asarray(leaves[0]), next(iter(theirs.values()))) if leaves and theirs else None
             record.layout = "" if layout is None or layout.is_torchs else str(layout)
+            record.axes = () if layout is None else layout.axes
             record.error = max((distance(a, b) for a, b in compared.values()), default=0.0)
             record.allowed = verdict.allowed
         record.passed = verdict.passed

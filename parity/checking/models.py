@@ -15,6 +15,7 @@ from jaxnn import optim
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
 from parity.checking.evaluation import Evaluation, Subject, TorchSide, evaluate_jax
+from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
 from parity.checking.pairing import Pair, aliases
@@ -70,7 +71,8 @@ def check(
     raised: Exception | None = None
     try:
         twins = _twins(torch_module, jax_module)
-        rows = judged(side, _renamed(evaluate_jax(jax_module, side), twins), factor)
+        evaluation = _renamed(evaluate_jax(jax_module, side), twins)
+        rows = judged(side, evaluation, factor)
     except Exception as error:
         if not isinstance(torch_module, torch.nn.Module):
             raise
@@ -85,6 +87,11 @@ def check(
             report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
         elif raised is not None:
             raise raised
+        elif any(row.kind == "gradient" and not row.passed for row in rows):
+            report.faults, report.last_right_gradient = gradient_faults(
+                torch_module, jax_module, side, found.records, rows, evaluation
+            )
+            report.first_divergence = next((f.path for f in report.faults if f.path), report.first_divergence)
     if isinstance(torch_module, torch.nn.Module) and raised is None:
         report.notes += _notes(torch_module, twins)
     if steps and raised is None:

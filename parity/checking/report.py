@@ -23,6 +23,8 @@ class Report:
         notes: what the rows do not say, such as parameters one side lacks.
         faults: every layer that is wrong although its inputs are right, in the order in which torch's return.
         layers: every call of a layer that both sides have, in that order, with its verdict.
+        last_right_gradient: where a gradient is wrong: the last layer, from the output backwards, at whose output it is
+            still right.
         only_torch: paths of layers that torch calls and JAX lacks, or does not call.
         only_jax: paths of layers that JAX alone has.
     """
@@ -33,6 +35,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     layers: list[LayerRecord] = field(default_factory=list)
+    last_right_gradient: str | None = None
     only_torch: list[str] = field(default_factory=list)
     only_jax: list[str] = field(default_factory=list)
 
@@ -56,6 +59,7 @@ class Report:
             "notes": self.notes,
             "faults": [fault.to_dict() for fault in self.faults],
             "layers": [layer.to_dict() for layer in self.layers],
+            "last_right_gradient": self.last_right_gradient,
             "only_torch": self.only_torch,
             "only_jax": self.only_jax,
         }
