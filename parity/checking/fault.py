@@ -66,7 +66,8 @@ class Fault:
     row: Comparison | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        place = (self.path or "the model's own code") + (f", call {self.call + 1}" if self.call else "")
+        own = "training" if self.kind == "training" else "the model's own code"
+        place = (self.path or own) + (f", call {self.call + 1}" if self.call else "")
         return f"{place}: {self.reason or self.what}"
 
     def to_dict(self) -> dict[str, Any]:

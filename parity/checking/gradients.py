@@ -95,7 +95,10 @@ def gradient_faults(
             path = _common(here.path, behind.path if behind else "")
             said += ": the code between them"
         found = _relation(at_outputs[max(wrong)])
-        faults.append(Fault(path, 0, "gradient", said, *found, at_outputs[max(wrong)]))
+        suspect, reason = found
+        faults.append(
+            Fault(path, 0, "gradient", said, suspect, f"{said}; {reason}" if reason else "", at_outputs[max(wrong)])
+        )
     sure = {record.path for record in right}
     for row in rows:
         owner, _, name = row.name.rpartition(".")

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import torch
 from flax import nnx
@@ -18,9 +17,10 @@ from parity.checking.evaluation import Evaluation, Subject, TorchSide, evaluate_
 from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
-from parity.checking.pairing import Pair, aliases
+from parity.checking.pairing import Pair, aliases, under_torchs
 from parity.checking.report import Report
-from parity.checking.training import Batch, TorchOptimizer, check_training
+from parity.checking.runs import Batch, TorchOptimizer
+from parity.checking.training import check_training
 from parity.checking.tree import aligned_paths, jax_layers
 from parity.comparison import FACTOR
 
@@ -109,8 +109,23 @@ def check(
         )
         report.rows += trained.rows
         report.losses = trained.losses
+        report.faults += trained.faults
         report.first_divergence = report.first_divergence or trained.first_divergence
     return report
+
+
+def assert_matches(torch_module: Subject, jax_module: Subject, inputs: Any, *args: Any, **options: Any) -> None:
+    """Raise :class:`~parity.DivergenceError`, with the whole report, unless :func:`check` passes; for tests.
+
+    Args:
+        torch_module: the reference.
+        jax_module: its port.
+        inputs: as for :func:`check`, which takes the other arguments too.
+        args: of :func:`check`.
+        options: of :func:`check`.
+    """
+    __tracebackhide__ = True
+    check(torch_module, jax_module, inputs, *args, **options).raise_for_divergence()
 
 
 def _twins(torch_module: Subject, jax_module: Subject) -> dict[str, Pair]:
@@ -121,19 +136,10 @@ def _twins(torch_module: Subject, jax_module: Subject) -> dict[str, Pair]:
 
 
 def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:
-    """Gradients and statistics under torch's names, in torch's layout."""
-
-    def under_torchs(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {
-            twins[name].name: twins[name].layout.to_torch(x, twins[name].theirs.shape)
-            if x.size == twins[name].theirs.size
-            else x
-            for name, x in arrays.items()
-            if name in twins
-        }
-
     return replace(
-        found, parameter_gradients=under_torchs(found.parameter_gradients), buffers=under_torchs(found.buffers)
+        found,
+        parameter_gradients=under_torchs(found.parameter_gradients, twins),
+        buffers=under_torchs(found.buffers, twins),
     )
 
 

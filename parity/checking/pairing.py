@@ -129,3 +129,14 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
             pair.name = f"{theirs}.{pair.name}".lstrip(".")
             found[f"{path}.{name}".lstrip(".")] = pair
     return found
+
+
+def under_torchs(arrays: dict[str, np.ndarray], twins: dict[str, Pair]) -> dict[str, np.ndarray]:
+    """The port's arrays that have a twin, under torch's names and in torch's layout."""
+    return {
+        twins[name].name: twins[name].layout.to_torch(x, twins[name].theirs.shape)
+        if x.size == twins[name].theirs.size
+        else x
+        for name, x in arrays.items()
+        if name in twins
+    }

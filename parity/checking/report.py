@@ -1,7 +1,9 @@
 """What a check found."""
 
 import json
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from parity.checking.fault import Fault, LayerRecord
 from parity.comparison import Comparison
@@ -65,10 +67,17 @@ class Report:
         }
         return json.dumps(finite(content), indent=2, allow_nan=False)
 
-    def __repr__(self) -> str:
-        from parity.reports.terminal import rendered, report_table
+    def save_html(self, path: str | os.PathLike[str]) -> None:
+        """Write the report as one page that needs nothing beside it: mistakes, layers, plots, comparisons."""
+        from parity.reports.html import page
 
-        return rendered(report_table(self))
+        Path(path).write_text(page(self), encoding="utf-8")
+
+    def __repr__(self) -> str:
+        from parity.reports.layer_tree import report_view
+        from parity.reports.terminal import rendered
+
+        return rendered(report_view(self))
 
 
 def finite(content: object) -> object:
