@@ -274,6 +274,8 @@ class ForcedRun:
             record.layout = "" if layout is None or layout.is_torchs else str(layout)
             record.axes = () if layout is None else layout.axes
             record.error = max((distance(a, b) for a, b in compared.values()), default=0.0)
+            if frame.arrivals and not verdict.passed:
+                record.error = max(record.error, *(min(off, 1.0) for _, off, _ in frame.arrivals))
             record.allowed = verdict.allowed
         record.passed = verdict.passed
         self.found.records.append(record)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ has left its path is called wrong."""
 
 HUGE = 1e12
 """Where a float32 run has grown so large, the next steps overflow."""
+
+SHORT, LASTING, GROSS = 8, 4, 10.0
+"""In a run of more than ``SHORT`` steps an error less than ``GROSS`` times what is allowed must last ``LASTING`` steps."""
 
 
 @dataclass
@@ -119,7 +122,7 @@ def compare_runs(
         others += [torch_run(perturbed(torch_model, far, _generator(seed)), exact) for far in (1.0, FAR)]
         others += [torch_run(_nudged(torch_model, seed + 1 + i), order) for i in range(witnesses)]
         port = jax_steps(jax_model, optax_transform, jax_loss, order, draws, twins)
-        judge = _Judge(factor, before)
+        judge = _Judge(factor, before, len(order))
         with seeded(seed):
             state = torch.get_rng_state()
             for _ in order:
@@ -139,7 +142,7 @@ def compare_runs(
 class _Judge:
     """Compares step after step; a tensor that has failed is not looked at again."""
 
-    def __init__(self, factor: float, before: tuple[Step, Step]) -> None:
+    def __init__(self, factor: float, before: tuple[Step, Step], steps: int) -> None:
         self.factor = factor
         self.steps = 0
         self.rows: dict[str, Comparison] = {}
@@ -147,6 +150,8 @@ class _Judge:
         self.before = self.last = before
         self.fault: Fault | None = None
         self.overflowed = 0
+        self.total = steps
+        self.doubtful: dict[str, list[Comparison]] = {}
 
     def step(self, single: Step, truth: Step, near: Step, far: Step, *witnesses: Step, found: Step) -> None:
         """Judge what one step has left on both sides."""
@@ -165,7 +170,7 @@ class _Judge:
             if name not in ours:
                 continue  # a port may keep its arrays otherwise; what it does shows in the loss
             around = (sides[1][name], sides[2][name])
-            self.rows[name] = row = compare(
+            row = compare(
                 shown,
                 ours[name],
                 theirs,
@@ -175,18 +180,28 @@ class _Judge:
                 factor=self.factor,
                 witnesses=[arrays[name] for arrays in also],
             )
-            if not row.passed:
+            self.rows[name] = self._lasting(name, row)
+            if not self.rows[name].passed:
                 failed.append(name)
         self.before, self.last = self.last, (single, found)
         if failed and self.fault is None:
             self.fault = self._parting(failed)
+
+    def _lasting(self, name: str, row: Comparison) -> Comparison:
+        """``row``, but as passed where its excess is small and may be gone a few steps on: a single number of a run
+        that rounding disturbs has its lucky and its unlucky steps, an error stays."""
+        self.doubtful[name] = doubtful = [*self.doubtful.get(name, []), row] if not row.passed else []
+        if row.passed or row.jax_error > GROSS * row.allowed or self.total <= SHORT:
+            return row
+        return doubtful[0] if len(doubtful) >= LASTING else replace(row, passed=True, reason="")
 
     def _parting(self, failed: list[str]) -> Fault:
         """The first step at which anything is wrong, in words."""
         single, found = self.last
         name = failed[0]
         others = f" (with {len(failed) - 1} other tensors)" if len(failed) > 1 else ""
-        what = f"the runs part at step {self.steps}, in {name}{others}: {self.rows[name].reason}"
+        step = self.rows[name].name.rpartition(" ")[2]
+        what = f"the runs part at step {step}, in {name}{others}: {self.rows[name].reason}"
         reason, suspect = "", None
         if name in single.state and name in self.before[1].state:
             theirs = single.state[name].astype(np.float64) - self.before[0].state[name]

@@ -54,7 +54,8 @@ def tree(report: "Report") -> Branch:
     for record in report.layers:
         branches[record.path].records.append(record)
     for fault in report.faults:
-        branches[fault.path].faults.append(fault)
+        if fault.kind != "training":
+            branches[fault.path].faults.append(fault)
     return root
 
 

@@ -159,6 +159,7 @@ class Experiment:
         self.arguments = arguments
         self.draws = list(draws)
         self.hidden = hidden
+        self.noted: list[Call] = []
 
     def calls(self) -> list[Call]:
         """The functions the layer calls outside the layers in it that are hidden."""
@@ -170,7 +171,17 @@ class Experiment:
             inner.register_forward_hook(lambda *_: _shift(calls, -1))
         with calls:
             self._run(layer)
+        self.noted = calls.noted
         return calls.noted
+
+    def place(self, call: Call) -> str:
+        """Where the call stands, for a layer that makes many: ``in its third add: ``."""
+        if not self.hidden:
+            return ""
+        same = [c.index for c in self.noted if c.name == call.name]
+        return (
+            f"in {call.name}, {same.index(call.index) + 1} of {len(same)}: " if len(same) > 1 else f"in {call.name}: "
+        )
 
     def outputs(
         self,

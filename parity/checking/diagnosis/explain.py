@@ -168,7 +168,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
         for suspect, sentence, mutate in mutations(call):
             left = measured(lambda m=mutate, c=call: experiment.outputs((c.index, m)))  # type: ignore[misc]
             if left < before:
-                yield Explanation(suspect, sentence, left)
+                yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
             if time.monotonic() > ends:
                 return
         yield from _scalars(call, experiment, measured, before)

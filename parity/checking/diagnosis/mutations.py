@@ -357,7 +357,7 @@ def _axis(call: Call) -> Iterator[Mutation]:
     now = call["dim"]
     for dim in range(x.ndim):
         if now is None or dim != now % x.ndim:
-            said = f"it works along axis {dim}, torch along {now}"
+            said = f"{call.name} works along axis {dim}, torch's along {now}"
             yield "softmax axis", said, lambda c, d=dim: c.run(dim=d)
     if call.name in ("softmax", "log_softmax"):
         yield "activation", "it takes the sigmoid", lambda c: torch.sigmoid(c["input"])
