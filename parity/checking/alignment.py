@@ -81,15 +81,22 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
         return math.inf
     if not a.size:
         return 0.0
+    if a.dtype == b.dtype and a.dtype in (np.float32, np.float64):
+        # The usual case, without copies in float64; what is not finite falls through.
+        with np.errstate(over="ignore", invalid="ignore"):
+            off, flat = np.subtract(a, b).ravel(), b.ravel()
+            error, size = float(np.dot(off, off)), float(np.dot(flat, flat))
+        if 1e-30 < size < 1e30 and error < 1e30:
+            return math.sqrt(error / size)
     kind = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
     a, b = a.astype(kind), b.astype(kind)
     same = (a == b) | (np.isnan(a) & np.isnan(b))
     error = np.abs(np.where(same, 0.0, a - b))
-    size = np.sqrt(np.mean(np.abs(np.where(np.isfinite(b), b, 0.0)) ** 2))
+    norm = float(np.sqrt(np.mean(np.abs(np.where(np.isfinite(b), b, 0.0)) ** 2)))
     measured = float(np.sqrt(np.mean(error**2)))
     if not math.isfinite(measured):
         return math.inf
-    return measured / float(size) if size else (0.0 if measured == 0 else math.inf)
+    return measured / norm if norm else (0.0 if measured == 0 else math.inf)
 
 
 def paired(

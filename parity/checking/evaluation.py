@@ -36,16 +36,28 @@ class Evaluation:
 class TorchSide:
     """The torch subject, evaluated on a copy: in its own dtype, in float64, or in float64 near its inputs and weights.
 
-    The first evaluation notes torch's random draws and makes the cotangents; the others reuse them.
+    The first evaluation notes torch's random draws and makes the cotangents; the others reuse them. Where it has been
+    made already, ``known`` are what it gave and what it drew.
     """
 
-    def __init__(self, subject: Subject, call: Call, *, gradients: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        call: Call,
+        *,
+        gradients: bool = True,
+        seed: int = 0,
+        known: tuple[Evaluation, list[torch.Tensor]] | None = None,
+    ) -> None:
         self.subject = subject
         self.call: Call = torch_tree.tree_map(as_tensor, call)
         self.gradients = gradients
         self.seed = seed
         self.draws: list[torch.Tensor] = []
         self.cotangents: list[torch.Tensor] = []
+        if known is not None:
+            self.single, self.draws = known
+            return
         with seeded(seed):
             self._generator = torch.Generator().manual_seed(seed)
             with Draws() as draws:
@@ -93,7 +105,8 @@ class TorchSide:
         args, kwargs = torch_tree.tree_unflatten(leaves, spec)
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
-        output = subject(*args, **kwargs)
+        with torch.set_grad_enabled(self.gradients):
+            output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
         if isinstance(subject, torch.nn.Module):

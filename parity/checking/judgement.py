@@ -9,9 +9,9 @@ from parity.checking.alignment import distance
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.comparison import FACTOR, Comparison, compare
 
-CLOSE = 2.0
-"""Two results this near, in machine epsilons of their norm, pass whatever the truth: the farther from it is never
-beyond four times the nearer's error or four epsilons."""
+CLOSE = 4.0
+"""A layer's output this near torch's, in machine epsilons of its norm, passes without a look at the truth: so much is
+always allowed."""
 
 
 @dataclass
@@ -29,7 +29,8 @@ def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor:
 
     An output that JAX lacks fails.
     """
-    truth, (near, far) = side.exact(), side.neighbours()
+    truth = side.exact()
+    around: tuple[Evaluation, Evaluation] | None = None
     rows = []
     for kind, part in (
         ("output", "outputs"),
@@ -44,19 +45,16 @@ def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor:
                 if kind == "output":
                     rows.append(missing(kind, name, value.shape))
                 continue
-            exact, *around = (getattr(evaluation, part)[name] for evaluation in (truth, near, far))
-            rows.append(
-                compare(
-                    name,
-                    found[name],
-                    value,
-                    exact,
-                    kind=kind,
-                    neighbours=(around[0], around[1]),
-                    factor=factor,
-                    floor=floor,
+            exact = getattr(truth, part)[name]
+            row = compare(name, found[name], value, exact, kind=kind, factor=factor, floor=floor)
+            if not row.passed and np.isfinite(row.jax_error):
+                # What torch's own error does not explain, the inputs' rounding may.
+                around = around or side.neighbours()
+                near, far = (getattr(evaluation, part)[name] for evaluation in around)
+                row = compare(
+                    name, found[name], value, exact, kind=kind, neighbours=(near, far), factor=factor, floor=floor
                 )
-            )
+            rows.append(row)
     extra = len(jax_side.outputs) - len(side.single.outputs)
     if extra > 0:
         reason = f"JAX returns {extra} more arrays than torch"
@@ -80,14 +78,16 @@ def near_enough(a: np.ndarray | None, b: np.ndarray) -> bool:
         return False
     if a.dtype != b.dtype:
         return a.dtype.kind in "iu" and b.dtype.kind in "iu" and np.array_equal(a, b)
-    if a.dtype.kind in "iub" or np.array_equal(a, b, equal_nan=a.dtype.kind in "fc"):
-        return np.array_equal(a, b, equal_nan=a.dtype.kind in "fc")
-    if not (np.isfinite(a).all() and np.isfinite(b).all()):
-        return False
+    if a.dtype.kind not in "fcV":
+        return np.array_equal(a, b)
     eps = float((np if np.iscomplexobj(b) else ml_dtypes).finfo(b.dtype).eps)
-    kind = np.complex128 if np.iscomplexobj(b) else np.float64
-    a, b = a.astype(kind), b.astype(kind)
-    return distance(a, b) <= CLOSE * eps and float(np.abs(a - b).max()) <= CLOSE * eps * float(np.abs(b).max())
+    if distance(a, b) > CLOSE * eps:
+        return False
+    if a.dtype not in (np.float32, np.float64, np.complex64, np.complex128):
+        a, b = a.astype(np.float32), b.astype(np.float32)
+    if not a.size or np.array_equal(a, b, equal_nan=True):
+        return True
+    return bool(np.abs(a - b).max() <= CLOSE * eps * np.abs(b).max())  # NaN says no: the slow way looks where it stands
 
 
 def verdict_on(
@@ -103,7 +103,10 @@ def verdict_on(
     """
     if side is None:
         return Verdict()
-    truth = side.exact()
+    try:
+        truth = side.exact()
+    except Exception:  # a layer that torch has in its own dtype only
+        return Verdict()
     around: tuple[Evaluation, Evaluation] | None = None
     verdict = Verdict()
     for kind, part, found in (("output", "outputs", outputs), ("buffer", "buffers", buffers)):

@@ -18,8 +18,8 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax, to_numpy
-from parity.checking.alignment import distance, layout_of, layouts, paired
-from parity.checking.evaluation import TorchSide
+from parity.checking.alignment import Layout, distance, layout_of, layouts, paired
+from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
@@ -27,7 +27,7 @@ from parity.checking.pairing import pairs
 from parity.checking.stream import Node, TorchStream
 from parity.checking.tree import aligned_paths, jax_layers, tagged
 from parity.comparison import FACTOR
-from parity.replay import Draws, ReplayError, drawing, replayed
+from parity.replay import ReplayError, drawing, replayed
 
 Explain = Callable[["Suspicion"], tuple[str | None, str]]
 
@@ -234,7 +234,7 @@ class ForcedRun:
         undrawn = raised is None and self.stream.take_draw(node) is not None
         theirs = _named_arrays(node.output)
         leaves, spec = jax.tree.flatten(output)
-        ours, forced = self._aligned(leaves, theirs, frame.axes)
+        ours, forced, layout = self._aligned(leaves, theirs, frame.axes)
         verdict = Verdict()
 
         def rerun() -> dict[str, np.ndarray]:
@@ -258,7 +258,7 @@ class ForcedRun:
             kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
             close = all(near_enough(a, b) for a, b in (*compared.values(), *kept.values()))
             if not close or frame.arrivals:
-                alone = self._alone(torch_layer, node)
+                alone = self._alone(torch_layer, node, theirs)
                 if frame.children:
                     verdict = self._judged_code(frame, alone, compared, rerun)
                     kind_of_fault = "code"
@@ -270,7 +270,6 @@ class ForcedRun:
                 detail = verdict.reason
                 if kind_of_fault == "code" and frame.arrivals and not verdict.passed:
                     detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
-            layout = layout_of(np.asarray(leaves[0]), next(iter(theirs.values()))) if leaves and theirs else None
             record.layout = "" if layout is None or layout.is_torchs else str(layout)
             record.axes = () if layout is None else layout.axes
             record.error = max((distance(a, b) for a, b in compared.values()), default=0.0)
@@ -311,8 +310,10 @@ class ForcedRun:
 
     def _aligned(
         self, leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...] = ()
-    ) -> tuple[dict[str, np.ndarray], list[Any]]:
-        """The port's outputs in torch's layout by name, and torch's in the port's in their places."""
+    ) -> tuple[dict[str, np.ndarray], list[Any], Layout | None]:
+        """The port's outputs in torch's layout by name, torch's in the port's in their places, and the first's
+        layout."""
+        first: Layout | None = None
         names, forced = list(theirs), list(leaves)
         ours: dict[str, np.ndarray] = {}
         arrays = [np.asarray(x) for x in leaves]
@@ -324,9 +325,10 @@ class ForcedRun:
             if layout is None:
                 ours[names[j]] = x
                 continue
+            first = first or layout
             ours[names[j]] = layout.to_torch(x, y.shape)
             forced[i] = jnp.asarray(layout.from_torch(y))
-        return ours, forced
+        return ours, forced, first
 
     def _judged_code(
         self,
@@ -347,13 +349,10 @@ class ForcedRun:
             return Verdict(not off, off[0][2] if off else "")
         return verdict_on(alone, rerun(), {}, self.factor)
 
-    def _alone(self, torch_layer: torch.nn.Module, node: Node) -> TorchSide | None:
-        """The torch layer alone, on the inputs and draws it had in the whole; None where it cannot run alone."""
-        try:
-            with Draws(self.side.draws[node.first_draw : node.last_draw]):
-                return TorchSide(torch_layer, node.arguments, gradients=False)
-        except Exception:
-            return None
+    def _alone(self, torch_layer: torch.nn.Module, node: Node, outputs: dict[str, np.ndarray]) -> TorchSide:
+        """The torch layer alone, on the inputs and draws it had in the whole."""
+        known = Evaluation(outputs, buffers=node.buffers), self.side.draws[node.first_draw : node.last_draw]
+        return TorchSide(torch_layer, node.arguments, gradients=False, known=known)
 
     @contextmanager
     def _unforced(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
 from parity.checking.pairing import Pair, aliases, under_torchs
+from parity.checking.progress import progress
 from parity.checking.report import Report
 from parity.checking.runs import Batch, TorchOptimizer
 from parity.checking.training import check_training
@@ -80,7 +81,8 @@ def check(
         rows = [refused("output", "output", (), f"JAX raises {type(error).__name__}: {error}")]
     report = Report(rows, next((row.name for row in rows if not row.passed), None))
     if isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module)):
-        found = checked_layers(torch_module, jax_module, side, explain, factor)
+        with progress(sum(1 for _ in torch_module.modules())) as done:
+            found = checked_layers(torch_module, jax_module, side, explain, factor, done)
         report.faults, report.layers = found.faults, found.records
         report.only_torch, report.only_jax = found.only_torch, found.only_jax
         if found.faults:

@@ -12,7 +12,7 @@ from flax import nnx
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import Layout, layout_of, layouts
-from parity.checking.tree import submodule
+from parity.checking.tree import jax_layers
 
 SYNONYMS = {
     "kernel": "weight", "scale": "weight", "gamma": "weight", "w": "weight", "embedding": "weight", "g": "weight",
@@ -122,8 +122,9 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
         layer_pairs: from the path of a layer in JAX to that of its twin in torch.
     """
     found = {}
-    modules = dict(torch_module.named_modules())
-    for path, layer in ((path, submodule(jax_module, path)) for path in layer_pairs):
+    modules, layers = dict(torch_module.named_modules()), {"": jax_module} | dict(jax_layers(jax_module))
+    for path in layer_pairs:
+        layer = layers[path]
         for pair in pairs(modules[layer_pairs[path]], layer)[0]:
             name, theirs = pair.slot.name, layer_pairs[path]
             pair.name = f"{theirs}.{pair.name}".lstrip(".")

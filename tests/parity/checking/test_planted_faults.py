@@ -188,7 +188,9 @@ def test_a_faithful_port_passes_without_tolerances(network, mode):
     assert report.passed, report
     assert not report.only_torch
     assert not report.only_jax
-    assert {record.path for record in report.layers} >= {name for name, _ in theirs.named_children() if name != "blocks"}
+    assert {record.path for record in report.layers} >= {
+        name for name, _ in theirs.named_children() if name != "blocks"
+    }
 
 
 def test_every_wrong_layer_is_reported_in_order_and_no_other():
