@@ -1,6 +1,7 @@
 """Where a gradient goes wrong on its way back through the layers.
 
-Zeros are added to the output of every layer on both sides; the gradients of these zeros are those at the layers' outputs.
+Zeros are added to the output of every layer on both sides; the gradients of these zeros are those at the layers'
+outputs.
 """
 
 from typing import Any
@@ -32,7 +33,6 @@ class Tapped(torch.nn.Module):
     def forward(self, taps: list[torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         """The model's output."""
         calls: dict[str, int] = {}
-        handles = []
 
         def hook(path: str) -> Any:
             def tap(_: torch.nn.Module, __: Any, output: Any) -> Any:
@@ -47,8 +47,8 @@ class Tapped(torch.nn.Module):
 
             return tap
 
-        for path in {path for path, _ in self.places}:
-            handles.append(self.module.get_submodule(path).register_forward_hook(hook(path)))
+        paths = {path for path, _ in self.places}
+        handles = [self.module.get_submodule(path).register_forward_hook(hook(path)) for path in paths]
         try:
             return self.module(*args, **kwargs)
         finally:

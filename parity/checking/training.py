@@ -26,7 +26,8 @@ HUGE = 1e12
 """Where a float32 run has grown so large, the next steps overflow."""
 
 SHORT, LASTING, GROSS = 8, 4, 10.0
-"""In a run of more than ``SHORT`` steps an error less than ``GROSS`` times what is allowed must last ``LASTING`` steps."""
+"""In a run of more than ``SHORT`` steps an error less than ``GROSS`` times what is allowed must last ``LASTING``
+steps."""
 
 
 @dataclass

@@ -27,6 +27,16 @@ NOISE = 3e-6
 SECONDS = 20.0
 """The longest search for one layer's mistake."""
 
+SCALARS = {
+    "eps": "epsilon",
+    "negative_slope": "negative slope",
+    "alpha": "alpha",
+    "beta": "beta",
+    "scale": "scale",
+    "lambd": "lambda",
+}
+"""Arguments whose value may be any number, and their suspects."""
+
 Outputs = dict[str, np.ndarray]
 
 
@@ -200,8 +210,7 @@ def _scalars(
     call: Call, experiment: Experiment, measured: Callable[[Callable[[], Outputs]], float], before: float
 ) -> Iterator[Explanation]:
     """A number among the arguments that is neither torch's nor a usual one, found by a search along a line."""
-    for name, suspect in (("eps", "epsilon"), ("negative_slope", "negative slope"), ("alpha", "alpha"), ("beta", "beta"),
-                          ("scale", "scale"), ("lambd", "lambda")):  # fmt: skip
+    for name, suspect in SCALARS.items():
         value = call[name]
         if not isinstance(value, float) or value <= 0:
             continue

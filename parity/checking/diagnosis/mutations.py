@@ -342,7 +342,8 @@ def _resampling(call: Call) -> Iterator[Mutation]:
         for mode in ("nearest", "nearest-exact", "linear", "bilinear", "bicubic", "trilinear", "area"):
             for corners in (None,) if "near" in mode or mode == "area" else (False, True):
                 if mode != call["mode"]:
-                    said = f"mode is as if {mode!r}{'' if not corners else ' with align_corners'}, torch's {call['mode']!r}"
+                    aligned = " with align_corners" if corners else ""
+                    said = f"mode is as if {mode!r}{aligned}, torch's is {call['mode']!r}"
                     yield "interpolation", said, lambda c, m=mode, a=corners: c.run(mode=m, align_corners=a)
         yield from other(call, "antialias", "interpolation", not call["antialias"])
     if call.name == "grid_sample":

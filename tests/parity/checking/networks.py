@@ -213,16 +213,17 @@ class UNet(nn.Module):
 def pair(name):
     """A network, its port with the same weights, and inputs."""
     torch.manual_seed(0)
+    padding = torch.arange(6) >= torch.tensor([[6], [4], [3]])
     kinds = {
         "convnet": (TorchConvNet, ConvNet, lambda: torch.randn(4, 3, 8, 8)),
         "tagger": (TorchTagger, Tagger, lambda: torch.randint(0, 20, (3, 6))),
-        "encoder": (TorchEncoder, Encoder, lambda: (torch.randint(0, 20, (3, 6)), torch.arange(6) >= torch.tensor([[6], [4], [3]]))),
+        "encoder": (TorchEncoder, Encoder, lambda: (torch.randint(0, 20, (3, 6)), padding)),
         "unet": (TorchUNet, UNet, lambda: torch.randn(2, 2, 8, 8)),
     }  # fmt: skip
     torch_kind, jax_kind, inputs = kinds[name]
     theirs, ours = torch_kind(), jax_kind(rngs=nnx.Rngs(0))
     with torch.no_grad():
-        for path, tensor in (*theirs.named_parameters(), *theirs.named_buffers()):
+        for tensor in (*theirs.parameters(), *theirs.buffers()):
             # As after training: norms that scale and shift, statistics that are not 0 and 1.
             if tensor.is_floating_point() and tensor.ndim == 1:
                 tensor.add_(torch.rand(tensor.shape) * 0.4)

@@ -92,7 +92,7 @@ def test_assert_matches_raises_with_the_report():
     theirs, ours, inputs = pair("unet")
     parity.assert_matches(theirs, ours, inputs, gradients=False)
     ours.act.negative_slope = 0.3
-    with pytest.raises(parity.DivergenceError, match="negative_slope is as if 0.3, torch's is 0.1"):
+    with pytest.raises(parity.DivergenceError, match=r"negative_slope is as if 0\.3, torch's is 0\.1"):
         parity.assert_matches(theirs, ours, inputs, gradients=False)
 
 
