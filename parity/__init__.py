@@ -3,8 +3,10 @@
 from parity import weights as weights
 from parity.checking import DivergenceError as DivergenceError
 from parity.checking import Report as Report
+from parity.checking import assert_matches as assert_matches
 from parity.checking import check as check
 from parity.checking import check_training as check_training
+from parity.checking import precision_audit as precision_audit
 from parity.porting import Port as Port
 from parity.porting import PortError as PortError
 from parity.porting import port as port

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from parity.benchmark.command import bench
+from parity.checking.command import check
 from parity.options import Device, Json, check_writable, pattern_of, progress_bar, select_device, write_json
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
@@ -141,6 +142,7 @@ def conformance(
     raise typer.Exit(0 if all(result.passed for result in results) else 1)
 
 
+app.command()(check)
 app.command()(bench)
 
 

@@ -9,6 +9,7 @@ of activations some always lie that close. So the truth is also computed :data:`
 direction. What that differs from the linear response is the size of the jumps near by, and counts as explained too.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import ml_dtypes
@@ -65,6 +66,7 @@ def compare(
     floor: float = 4.0,
     scale: float = 0.0,
     factor: float = FACTOR,
+    witnesses: Sequence[npt.ArrayLike] = (),
 ) -> Comparison:
     """The verdict on one tensor.
 
@@ -85,6 +87,8 @@ def compare(
         scale: a norm that stands for the tensor's in ``floor`` where it is the larger: where a gradient cancels to
             nothing, what is left is rounding of the size of what cancelled.
         factor: how many times the explained error passes.
+        witnesses: torch's again, in the dtype under test, from inputs a unit in the last place away: their errors
+            count as torch's own.
     """
     a, b, t = np.asarray(jax_value), np.asarray(torch_value), np.asarray(truth)
 
@@ -117,10 +121,13 @@ def compare(
     near = far = np.zeros_like(t)
     if neighbours is not None:
         near, far = (_shift(neighbour, t, finite) for neighbour in neighbours)
+    others = [_shift(witness, t, finite) for witness in witnesses]
     passed, measures = True, []
     for norm in (_root_mean_square, _maximum):
         jump = min(norm(far), norm(far - FAR * near))
-        explained = max(norm(b - t), norm(near), jump, floor / factor * eps * max(norm(t), scale), flushed)
+        explained = max(
+            norm(b - t), *map(norm, others), norm(near), jump, floor / factor * eps * max(norm(t), scale), flushed
+        )
         error = norm(a - t)
         passed &= bool(error <= factor * explained)
         unit = norm(t) or 1.0

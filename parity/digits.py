@@ -79,7 +79,7 @@ def train() -> Digits:
     torch.manual_seed(0)
     torch_side, jax_side = tutorial.DigitsClassifier(), models.DigitsClassifier(rngs=nnx.Rngs(0))
     nn.load_state_dict(jax_side, weights.load(torch_side))
-    report, torch_run, jax_run = compare_runs(
+    runs = compare_runs(
         torch_side,
         jax_side,
         partial(torch.optim.SGD, lr=0.05, momentum=0.9),
@@ -90,10 +90,10 @@ def train() -> Digits:
         ),
         batches,
     )
-    torch_side.load_state_dict({name: torch.from_numpy(x) for name, x in torch_run.states[len(batches)].items()})
-    nn.load_state_dict(jax_side, jax_run.states[len(batches)])
+    torch_side.load_state_dict({name: torch.from_numpy(x) for name, x in runs.torch_state.items()})
+    nn.load_state_dict(jax_side, runs.jax_state)
     with torch.no_grad():
         theirs = torch_side(torch.from_numpy(images[held_out])).argmax(1).numpy()
     ours = np.asarray(jax_side(images[held_out])).argmax(1)
     accuracies = (float((theirs == labels[held_out]).mean()), float((ours == labels[held_out]).mean()))
-    return Digits(report, np.asarray(report.losses), accuracies, per_epoch)
+    return Digits(runs.report, np.asarray(runs.report.losses), accuracies, per_epoch)

@@ -149,8 +149,9 @@ def counterpart(found: Any) -> Any:
     if isinstance(found, torch.nn.Module):
         return mirror(found)
     kind = type(found)
-    if kind.__module__.startswith("torch.nn") and dataclasses.is_dataclass(found) and hasattr(nn, kind.__name__):
-        return getattr(nn, kind.__name__)(**dataclasses.asdict(found))
+    if dataclasses.is_dataclass(found) and not isinstance(found, type):
+        options = kind.__module__.startswith("torch.nn") and getattr(nn, kind.__name__, None)
+        return options(**dataclasses.asdict(found)) if options else found
     if callable(found) and getattr(found, "__module__", "").startswith("torch"):
         return getattr(functional, found.__name__, found)
     return to_jax(found)

@@ -1,7 +1,8 @@
 """Torch's random draws, recorded and carried over, so that random operators compare exactly."""
 
 import math
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -92,12 +93,22 @@ def replayed(recorded: Sequence[torch.Tensor | Array]) -> Iterator[None]:
             raise ReplayError(f"random tensor {taken} has shape {shape}, torch's has {drawn.shape}")
         return drawn.reshape(shape).astype(dtype)
 
-    with mock.patch.multiple(
-        "jaxnn.functional._random",
-        bernoulli=lambda key, p, shape: taken_next(shape, bool),
-        uniform=lambda key, shape, dtype, low=0.0, high=1.0: taken_next(shape, dtype),
-        exponential=lambda key, shape, dtype: taken_next(shape, dtype),
-    ):
+    with drawing(taken_next):
         yield
     if taken < len(recorded):
         raise ReplayError(f"torch drew {len(recorded)} random tensors, JAX only {taken}")
+
+
+@contextmanager
+def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[None]:
+    """Within it jaxnn's random operators take ``draw(shape, dtype)`` in place of their keys' numbers."""
+    with (
+        mock.patch.multiple(
+            "jaxnn.functional._random",
+            bernoulli=lambda key, p, shape: draw(shape, bool),
+            uniform=lambda key, shape, dtype, low=0.0, high=1.0: draw(shape, dtype),
+            exponential=lambda key, shape, dtype: draw(shape, dtype),
+        ),
+        mock.patch("jaxnn.nn.stack.SHALLOW", sys.maxsize),
+    ):  # each layer of a stack has its own draws
+        yield

@@ -29,6 +29,10 @@ class Module(nnx.Module):
         if name not in self._order and name != "_order":
             super().__setattr__("_order", (*self._order, name))
 
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        super().__setattr__("_order", tuple(kept for kept in self._order if kept != name))
+
     def extra_repr(self) -> str:
         """The hyperparameters, as they stand between the parentheses of the printed layer."""
         return ""

@@ -139,7 +139,7 @@ def _sizes(text: str, option: str) -> list[Any]:
 def _own(names: list[str], shape: str, dtype: str) -> Any:
     """A suite of the user's own model."""
     from parity.benchmark import users
-    from parity.targets import TargetError, load_target
+    from parity.targets import TargetError, built, load_target
 
     sizes = _sizes(shape, "--shape")
     if not sizes:
@@ -149,7 +149,7 @@ def _own(names: list[str], shape: str, dtype: str) -> Any:
     if len(names) > 2:
         raise typer.BadParameter(f"one model, in torch and in JAX, got {json.dumps(names)}", param_hint="TORCH JAX")
     try:
-        builders = [load_target(name) for name in names]
+        subjects = [built(load_target(name), name) for name in names]
     except TargetError as error:
         raise typer.BadParameter(str(error), param_hint="TORCH JAX") from None
-    return users.suite(names[0], builders, tuple(sizes), dtype)
+    return users.suite(names[0], subjects, tuple(sizes), dtype)

@@ -135,7 +135,7 @@ def check_equal(name: str, expected: Sequence[Any], found: Sequence[Any]) -> Non
         a, b = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
         if a.shape != b.shape:
             raise WrongAnswerError(f"{name}: result {index} has shape {b.shape}, torch's {a.shape}; not timed")
-        distance, scale = np.linalg.norm(a - b), np.linalg.norm(a)
+        distance, scale = float(np.linalg.norm(a - b)), float(np.linalg.norm(a))
         if not distance <= CLOSE * max(scale, 1e-6):
             raise WrongAnswerError(f"{name}: result {index} differs by {distance / scale:.1e} of its norm; not timed")
 

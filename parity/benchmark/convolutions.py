@@ -84,7 +84,7 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
 
 def _plain(case: Case, rank: int, *, transposed: bool) -> Callable[..., jax.Array]:
     """``lax.conv_general_dilated``."""
-    steps = {"rhs_dilation": (case.dilation,) * rank, "feature_group_count": case.groups}
+    steps: dict[str, Any] = {"rhs_dilation": (case.dilation,) * rank, "feature_group_count": case.groups}
 
     def forward(x: jax.Array, w: jax.Array) -> jax.Array:
         return lax.conv_general_dilated(x, w, (case.stride,) * rank, [(case.padding, case.padding)] * rank, **steps)

@@ -105,7 +105,7 @@ def time_model(
         contenders: dict[str, Callable[[], Any]] = {TORCH: torch_run}
         check_equal(identity[-1], [torch_run()], [run()])
         if torch_compile:
-            contenders[COMPILED] = _forward(torch.compile(torch_model), model, batch[0])[0]
+            contenders[COMPILED] = _forward(_optimized(torch_model), model, batch[0])[0]
         results.append(contest((*identity, "forward"), contenders | {JAXNN: run}, program, seconds=seconds))
     if "step" in modes:
         torch_step = _torch_step(torch_model, torch_model, batch)
@@ -113,9 +113,13 @@ def time_model(
         check_equal(f"loss of {identity[-1]}", [torch_step()], [step()])
         contenders = {TORCH: torch_step}
         if torch_compile:
-            contenders[COMPILED] = _torch_step(torch_model, torch.compile(torch_model), batch)
+            contenders[COMPILED] = _torch_step(torch_model, _optimized(torch_model), batch)
         results.append(contest((*identity, "step"), contenders | {JAXNN: step}, program, seconds=seconds))
     return results
+
+
+def _optimized(model: torch.nn.Module) -> Any:
+    return torch.compile(model)
 
 
 def _forward(
@@ -142,7 +146,7 @@ def _torch_step(owner: torch.nn.Module, model: torch.nn.Module, batch: tuple[np.
     def run() -> float:
         optimizer.zero_grad()
         output = model(x)
-        loss = torch.nn.functional.cross_entropy(output, *labels) if labels else output.square().mean()
+        loss = torch.nn.functional.cross_entropy(output, labels[0]) if labels else output.square().mean()
         loss.backward()
         optimizer.step()
         return loss.item()

@@ -1,6 +1,6 @@
 """Models that the user brings."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,32 +16,31 @@ from parity.benchmark.suites import Suite
 
 @dataclass(frozen=True)
 class Case:
-    """A model built by the user's functions, and the shape of its input."""
+    """A model of the user's, in torch and perhaps in JAX, and the shape of its input."""
 
     name: str
-    builders: Sequence[Callable[[], Any]]
+    subjects: Sequence[Any]
     shape: tuple[int, ...]
     dtype: str
     family: str = "yours"
 
 
-def suite(name: str, builders: Sequence[Callable[[], Any]], shape: tuple[int, ...], dtype: str) -> Suite:
-    """A suite of one case: torch's builder, and jaxnn's or none."""
-    return Suite("your model", lambda: _cases(name, builders, shape, dtype), run, MODES, compiles=True)
+def suite(name: str, subjects: Sequence[Any], shape: tuple[int, ...], dtype: str) -> Suite:
+    """A suite of one case: torch's module, and its port or none."""
+    return Suite("your model", lambda: _cases(name, subjects, shape, dtype), run, MODES, compiles=True)
 
 
-def _cases(name: str, builders: Sequence[Callable[[], Any]], shape: tuple[int, ...], dtype: str) -> Iterator[Case]:
-    yield Case(name, builders, shape, dtype)
+def _cases(name: str, subjects: Sequence[Any], shape: tuple[int, ...], dtype: str) -> Iterator[Case]:
+    yield Case(name, subjects, shape, dtype)
 
 
 def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch_compile: bool = False) -> list[Result]:
     """Time the model, and a step of SGD on the mean square of its output."""
-    torch.manual_seed(0)
-    torch_model = case.builders[0]()
+    torch_model = case.subjects[0]
     rng = np.random.default_rng(0)
     x = rng.normal(size=case.shape).astype(np.float32) if case.dtype == "float32" else rng.integers(0, 2, case.shape)
-    if len(case.builders) == 2:
-        model = case.builders[1]()
+    if len(case.subjects) == 2:
+        model = case.subjects[1]
         nn.load_state_dict(model, weights.load(torch_model))
     else:
         from parity.porting import port

@@ -36,15 +36,28 @@ class Evaluation:
 class TorchSide:
     """The torch subject, evaluated on a copy: in its own dtype, in float64, or in float64 near its inputs and weights.
 
-    The first evaluation notes torch's random draws and makes the cotangents; the others reuse them.
+    The first evaluation notes torch's random draws and makes the cotangents; the others reuse them. Where it has been
+    made already, ``known`` are what it gave and what it drew.
     """
 
-    def __init__(self, subject: Subject, call: Call, *, gradients: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        call: Call,
+        *,
+        gradients: bool = True,
+        seed: int = 0,
+        known: tuple[Evaluation, list[torch.Tensor]] | None = None,
+    ) -> None:
         self.subject = subject
         self.call: Call = torch_tree.tree_map(as_tensor, call)
         self.gradients = gradients
+        self.seed = seed
         self.draws: list[torch.Tensor] = []
         self.cotangents: list[torch.Tensor] = []
+        if known is not None:
+            self.single, self.draws = known
+            return
         with seeded(seed):
             self._generator = torch.Generator().manual_seed(seed)
             with Draws() as draws:
@@ -55,6 +68,16 @@ class TorchSide:
         """The names of the inputs that are differentiated: those that ask for it, or all where none does."""
         smooth = {name: x for name, x in named_inputs(self.call).items() if is_smooth(x)}
         return [name for name, x in smooth.items() if x.requires_grad] or list(smooth)
+
+    def again(self, subject: Subject) -> Any:
+        """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""
+        kept = _state(subject)
+        args, kwargs = torch_tree.tree_map(as_tensor, self.call)
+        with torch.no_grad(), Draws(self.draws):
+            output = subject(*args, **kwargs)
+        if isinstance(subject, torch.nn.Module):
+            subject.load_state_dict(kept)
+        return output
 
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""
@@ -88,7 +111,8 @@ class TorchSide:
         args, kwargs = torch_tree.tree_unflatten(leaves, spec)
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
-        output = subject(*args, **kwargs)
+        with torch.set_grad_enabled(self.gradients):
+            output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
         if isinstance(subject, torch.nn.Module):
@@ -155,6 +179,10 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         input_gradients=dict(zip(inputs, map(np.asarray, by_input), strict=False)),
         buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
     )
+
+
+def _state(subject: Subject) -> dict[str, Any]:
+    return copy.deepcopy(subject.state_dict()) if isinstance(subject, torch.nn.Module) else {}
 
 
 def as_tensor(x: Any) -> Any:

@@ -1,21 +1,28 @@
 """A torch model, or function, against its port."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import torch
 from flax import nnx
 
 from jaxnn import optim
-from parity.checking.evaluation import Subject, TorchSide, evaluate_jax
-from parity.checking.judgement import judged
-from parity.checking.layers import faulty_layers
+from parity.checking.diagnosis import explain
+from parity.checking.diagnosis.weights import differing
+from parity.checking.evaluation import Evaluation, Subject, TorchSide, evaluate_jax
+from parity.checking.gradients import gradient_faults
+from parity.checking.judgement import judged, refused
+from parity.checking.layers import checked_layers
+from parity.checking.pairing import Pair, aliases, under_torchs
+from parity.checking.progress import progress
 from parity.checking.report import Report
-from parity.checking.training import Batch, TorchOptimizer, check_training
+from parity.checking.runs import Batch, TorchOptimizer
+from parity.checking.training import check_training
+from parity.checking.tree import aligned_paths, jax_layers
 from parity.comparison import FACTOR
 
 
@@ -59,17 +66,39 @@ def check(
     """
     args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     side = TorchSide(torch_module, (args, kwargs or {}), gradients=gradients, seed=seed)
-    rows = judged(side, evaluate_jax(jax_module, side), factor)
+    modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
+    if steps and not modules:
+        raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
+    raised: Exception | None = None
+    try:
+        twins = _twins(torch_module, jax_module)
+        evaluation = _renamed(evaluate_jax(jax_module, side), twins)
+        rows = judged(side, evaluation, factor)
+    except Exception as error:
+        if not isinstance(torch_module, torch.nn.Module):
+            raise
+        raised = error
+        rows = [refused("output", "output", (), f"JAX raises {type(error).__name__}: {error}")]
     report = Report(rows, next((row.name for row in rows if not row.passed), None))
-    if not (isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)):
-        if steps:
-            raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
-        return report
-    report.notes += _notes(torch_module, jax_module)
-    if any(row.kind == "output" and not row.passed for row in rows):
-        faults = faulty_layers(torch_module, jax_module, side)
-        report.first_divergence = faults[0][0] if faults else report.first_divergence
-    if steps:
+    if isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module)):
+        with progress(sum(1 for _ in torch_module.modules())) as done:
+            found = checked_layers(torch_module, jax_module, side, explain, factor, done)
+        report.faults, report.layers = found.faults, found.records
+        report.only_torch, report.only_jax = found.only_torch, found.only_jax
+        if found.faults:
+            report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
+        elif raised is not None:
+            raise raised
+        elif any(row.kind == "gradient" and not row.passed for row in rows):
+            report.faults, report.last_right_gradient = gradient_faults(
+                torch_module, jax_module, side, found.records, rows, evaluation
+            )
+            report.first_divergence = next((f.path for f in report.faults if f.path), report.first_divergence)
+    if isinstance(torch_module, torch.nn.Module) and raised is None:
+        report.notes += _notes(torch_module, twins)
+    if steps and raised is None:
+        assert isinstance(torch_module, torch.nn.Module)
+        assert isinstance(jax_module, nnx.Module)
         torch_optimizer, transform = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
         trained = check_training(
             torch_module,
@@ -84,31 +113,47 @@ def check(
         )
         report.rows += trained.rows
         report.losses = trained.losses
+        report.faults += trained.faults
         report.first_divergence = report.first_divergence or trained.first_divergence
     return report
 
 
-def _notes(torch_module: torch.nn.Module, jax_module: nnx.Module) -> list[str]:
-    """What is to be said of the two state dicts: keys of one side only, values that differ."""
-    from parity import weights
+def assert_matches(torch_module: Subject, jax_module: Subject, inputs: Any, *args: Any, **options: Any) -> None:
+    """Raise :class:`~parity.DivergenceError`, with the whole report, unless :func:`check` passes; for tests.
 
-    torch_side, jax_side = weights.load(torch_module), weights.load(jax_module)
-    notes = []
-    for title, keys in (
-        ("only in torch", [k for k in torch_side if k not in jax_side]),
-        ("only in JAX", [k for k in jax_side if k not in torch_side]),
-        (
-            "different before the first step",
-            [k for k in torch_side if k in jax_side and not _equal(torch_side[k], jax_side[k])],
-        ),
-    ):
-        if keys:
-            notes.append(f"{title}: {', '.join(keys)}")
-    return notes
+    Args:
+        torch_module: the reference.
+        jax_module: its port.
+        inputs: as for :func:`check`, which takes the other arguments too.
+        args: of :func:`check`.
+        options: of :func:`check`.
+    """
+    __tracebackhide__ = True
+    check(torch_module, jax_module, inputs, *args, **options).raise_for_divergence()
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    return a.shape == b.shape and np.array_equal(a, b.astype(a.dtype), equal_nan=a.dtype.kind == "f")
+def _twins(torch_module: Subject, jax_module: Subject) -> dict[str, Pair]:
+    """The arrays that stand for one another, by their names in JAX."""
+    if not isinstance(torch_module, torch.nn.Module):
+        return {}
+    return aliases(torch_module, jax_module, aligned_paths(torch_module, jax_module))
+
+
+def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:
+    return replace(
+        found,
+        parameter_gradients=under_torchs(found.parameter_gradients, twins),
+        buffers=under_torchs(found.buffers, twins),
+    )
+
+
+def _notes(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> list[str]:
+    """What is to be said of the two state dicts: keys of torch only, values that differ."""
+    there = {pair.name for pair in twins.values()}
+    lacking = [name for name in torch_module.state_dict() if name not in there]
+    other = [pair.name for pair in twins.values() if differing([pair])]
+    titles = (("only in torch", lacking), ("different before the first step", other))
+    return [f"{title}: {', '.join(names)}" for title, names in titles if names]
 
 
 def _torch_sgd(parameters: Any) -> torch.optim.Optimizer:

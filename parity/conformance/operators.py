@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from jaxnn import functional
-from parity.arrays import to_jax, to_numpy
+from parity.arrays import to_numpy
 from parity.comparison import Comparison, compare
 from parity.conformance.result import FLOORS, Result
 from parity.mirroring import counterpart

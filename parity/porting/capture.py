@@ -196,6 +196,6 @@ def _refused(error: Exception) -> PortError:
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
         if "/torch/" not in file and "/parity/" not in file:
-            place = f' (at {file}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})'
+            place = f" (at {file}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
         trace = trace.tb_next
     return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {str(error)[:2000]}")

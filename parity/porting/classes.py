@@ -86,12 +86,18 @@ class Author:
         if path not in self.paths.values() or has_twin(module) or type(module) in CONTAINERS:
             return False
         inside_leaf = any(has_twin(self.modules[p]) for p in _parents(path))
-        return not inside_leaf and not isinstance(module, torch.nn.ParameterList) and any(True for _ in module.state_dict())
+        return (
+            not inside_leaf
+            and not isinstance(module, torch.nn.ParameterList)
+            and any(True for _ in module.state_dict())
+        )
 
     def _height(self, path: str, calls: dict[str, list[Call]]) -> int:
         prefix = f"{path}." if path else ""
         inner = [p for p in calls if p != path and p.startswith(prefix)]
-        return max((p.count(".") + 1 for p in inner), default=path.count(".") + 1 if path else 0) * 0 + self._levels(path, inner)
+        return max((p.count(".") + 1 for p in inner), default=path.count(".") + 1 if path else 0) * 0 + self._levels(
+            path, inner
+        )
 
     def _levels(self, path: str, inner: list[str]) -> int:
         nearest = [p for p in inner if not any(p.startswith(f"{q}.") for q in inner)]
@@ -104,7 +110,9 @@ class Author:
         draft = self.drafts[path] = Draft(path, module, calls)
         if calls and isinstance(module, torch.nn.Sequential) and all(is_chain(call) for call in calls):
             draft.bases = "nn.Sequential"
-            inner = [self._built(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None]
+            inner = [
+                self._built(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None
+            ]
             draft.constructor.append(f"super().__init__({', '.join(inner)})")
             return
         for call in calls:
@@ -198,7 +206,11 @@ class Author:
         if has_twin(child):
             return layer(child)
         if isinstance(child, torch.nn.ModuleDict):
-            parts = [f'"{name}": {self._built(f"{path}.{name}", module)}' for name, module in child._modules.items() if module is not None]
+            parts = [
+                f'"{name}": {self._built(f"{path}.{name}", module)}'
+                for name, module in child._modules.items()
+                if module is not None
+            ]
             return f"nn.ModuleDict({{{', '.join(parts)}}})"
         if isinstance(child, torch.nn.ParameterList):
             return f"nnx.List([{', '.join(f'nnx.Param({_zeros(p)})' for p in child)}])"
@@ -259,7 +271,9 @@ class Author:
         parameters: dict[tuple[str, ...], str] = {}
         for column, hint in zip(columns, hints, strict=True):
             if len(set(column)) > 1 and column not in parameters:
-                parameters[column] = _fresh(self._attribute_named(column, members) or hint or "size", set(parameters.values()))
+                parameters[column] = _fresh(
+                    self._attribute_named(column, members) or hint or "size", set(parameters.values())
+                )
         for i, draft in enumerate(members):
             draft.class_name = name
             draft.arguments = ", ".join(constant_text(column[i], parameter) for column, parameter in parameters.items())
@@ -307,7 +321,11 @@ def render(name: str, kind: type, draft: Draft, parameters: list[str], stored: l
         signature = ["self", *parameters, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])]
         typed = ", ".join(signature)
         lines.append(f"    def __init__({typed}):")
-        lines += [f"        self.{parameter} = {parameter}" for parameter in stored if f"self.{parameter} =" not in constructor]
+        lines += [
+            f"        self.{parameter} = {parameter}"
+            for parameter in stored
+            if f"self.{parameter} =" not in constructor
+        ]
         lines += [wrapped(line, 8) for line in constructor]
     for method, body in draft.methods.items():
         head = fill(f"{method}({', '.join(['self', *body.parameters])})")
@@ -463,5 +481,3 @@ def _common(a: str, b: str) -> str:
             break
         shared.append(x)
     return ".".join(shared)
-
-

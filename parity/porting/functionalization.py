@@ -13,7 +13,17 @@ _LOWER = {
     "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
     "conv_transpose2d", "conv_transpose3d", "scaled_dot_product_attention", "einsum",
 }  # fmt: skip
-_UPPER = {"layer_norm", "group_norm", "softmax", "log_softmax", "mse_loss", "cross_entropy_loss", "cumsum", "pow", "norm"}
+_UPPER = {
+    "layer_norm",
+    "group_norm",
+    "softmax",
+    "log_softmax",
+    "mse_loss",
+    "cross_entropy_loss",
+    "cumsum",
+    "pow",
+    "norm",
+}
 
 
 def inlined(module: GraphModule) -> None:
@@ -82,7 +92,11 @@ def _autocast(graph: Graph, node: Node, lower: torch.dtype) -> None:
 
     def cast(x: Node) -> Node:
         value = x.meta.get("val")
-        if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point or value.dtype in (wanted, torch.float64):
+        if (
+            not isinstance(value, torch.Tensor)
+            or not value.dtype.is_floating_point
+            or value.dtype in (wanted, torch.float64)
+        ):
             return x
         with graph.inserting_before(node):
             converted = graph.call_function(aten.to.dtype, (x, wanted))
@@ -93,9 +107,9 @@ def _autocast(graph: Graph, node: Node, lower: torch.dtype) -> None:
 
 
 _VIEWS = {
-    "view", "reshape", "select", "slice", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "detach", "alias",
-    "flatten", "unflatten", "narrow", "diagonal", "view_as", "movedim", "swapaxes", "swapdims", "contiguous", "to", "mT",
-    "reshape_as", "expand_as", "real", "imag", "view_as_real", "view_as_complex", "numpy_T",
+    "view", "reshape", "select", "slice", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "detach",
+    "alias", "flatten", "unflatten", "narrow", "diagonal", "view_as", "movedim", "swapaxes", "swapdims", "contiguous",
+    "to", "mT", "reshape_as", "expand_as", "real", "imag", "view_as_real", "view_as_complex", "numpy_T",
 }  # fmt: skip
 _SPLITS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 
@@ -114,7 +128,7 @@ def in_place(node: Node) -> bool:
     return bool(arguments and arguments[0].alias_info is not None and arguments[0].alias_info.is_write)
 
 
-def base(node: Node) -> Node | None:
+def base(node: Node) -> Any:
     """What ``node`` is a view of, if it is one."""
     if node.op != "call_function":
         return None
@@ -188,7 +202,9 @@ def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int])
 
 
 def _read_after(node: Node, moment: int, order: dict[Node, int]) -> bool:
-    return any(order.get(user, -1) > moment or (base(user) is node and _read_after(user, moment, order)) for user in node.users)
+    return any(
+        order.get(user, -1) > moment or (base(user) is node and _read_after(user, moment, order)) for user in node.users
+    )
 
 
 def _scattered(graph: Graph, view: Node, source: Node, new: Any) -> Node:
@@ -225,5 +241,7 @@ def _scattered(graph: Graph, view: Node, source: Node, new: Any) -> Node:
             return graph.call_function(aten.select_scatter.default, (source, new, dim, index))
         parts = split.meta["val"]
         start = sum(part.shape[dim] for part in parts[:index])
-        return graph.call_function(aten.slice_scatter.default, (source, new, dim, start, start + parts[index].shape[dim]))
+        return graph.call_function(
+            aten.slice_scatter.default, (source, new, dim, start, start + parts[index].shape[dim])
+        )
     raise NotImplementedError(f"a write into a view made by {kind}")

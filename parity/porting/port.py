@@ -119,7 +119,11 @@ def port(
     if author.unsupported:
         raise PortError(_unsupported(author))
     name = author.drafts[""].class_name
-    source = _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__) + "\n\n\n".join(classes) + "\n"
+    source = (
+        _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__)
+        + "\n\n\n".join(classes)
+        + "\n"
+    )
     arrays = weights.load(module) | {path: to_numpy(tensor) for path, tensor in author.arrays.items()}
     result = Port(source, name, arrays, capture.notes)
     _set_modes(module, result.module)
@@ -173,7 +177,8 @@ def _unsupported(author: Author) -> str:
     for entry in author.unsupported:
         seen.setdefault((entry.operator, entry.reason), entry)
     lines = [
-        f"  {entry.operator} in {entry.path or 'the model'}: {entry.line}" + (f"  ({entry.reason})" if entry.reason else "")
+        f"  {entry.operator} in {entry.path or 'the model'}: {entry.line}"
+        + (f"  ({entry.reason})" if entry.reason else "")
         for entry in seen.values()
     ]
     return (
@@ -262,13 +267,18 @@ def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:
 
 
 def _closely_equal(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any) -> bool:
-    args, kwargs = torch_tree.tree_map(lambda x: x.detach().clone() if isinstance(x, torch.Tensor) else x, (args, kwargs))
-    ours = torch_tree.tree_leaves(nnx.clone(twin)(*torch_tree.tree_map(to_jax, args), **torch_tree.tree_map(to_jax, kwargs)))
+    args, kwargs = torch_tree.tree_map(
+        lambda x: x.detach().clone() if isinstance(x, torch.Tensor) else x, (args, kwargs)
+    )
+    ours = torch_tree.tree_leaves(
+        nnx.clone(twin)(*torch_tree.tree_map(to_jax, args), **torch_tree.tree_map(to_jax, kwargs))
+    )
     with torch.no_grad():
         theirs = torch_tree.tree_leaves(copy.deepcopy(module)(*args, **kwargs))
     pairs = [(to_numpy(x), y) for x, y in zip(theirs, ours, strict=True) if isinstance(x, torch.Tensor)]
     return all(
-        x.shape == y.shape and bool(np.all(np.abs(x - np.asarray(y)) <= 1e-4 * max(float(np.abs(x).max(initial=0)), 1e-3)))
+        x.shape == y.shape
+        and bool(np.all(np.abs(x - np.asarray(y)) <= 1e-4 * max(float(np.abs(x).max(initial=0)), 1e-3)))
         for x, y in pairs
     )
 
@@ -291,5 +301,3 @@ def another(arguments: Any, *, grown: bool) -> Any:
         return x.detach().reshape(-1)[picked]
 
     return torch_tree.tree_map(drawn, arguments)
-
-

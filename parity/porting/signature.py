@@ -30,7 +30,7 @@ class Face:
         self.parameters = _parameters(inspect.signature(model.forward), args, kwargs)
         output = next(node for node in capture.graph.nodes if node.op == "output")
         flat = torch_tree.tree_leaves(output.args[0])
-        kinds = [spec for spec in capture.program.graph_signature.output_specs]
+        kinds = list(capture.program.graph_signature.output_specs)
         user = [
             x if isinstance(x, Node) else Fixed(x)
             for x, spec in zip(flat, kinds, strict=True)
@@ -94,7 +94,11 @@ def structured(spec: Any, leaves: Any, text: Any) -> str:
         return str(text(next(leaves)))
     parts = [structured(child, leaves, text) for child in spec.children()]
     if spec.type is tuple:
-        return ", ".join(parts) + ("," if len(parts) == 1 else "") if False else f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+        return (
+            ", ".join(parts) + ("," if len(parts) == 1 else "")
+            if False
+            else f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+        )
     if spec.type is list:
         return f"[{', '.join(parts)}]"
     keys = spec.context
@@ -117,6 +121,9 @@ def _parameters(signature: inspect.Signature, args: Any, kwargs: Any) -> list[tu
             flat += [(f"{name}_{i}", entry) for i, entry in enumerate(value)]
         else:
             flat.append((name, value))
-    if any(isinstance(value, Fixed) and not isinstance(value.value, Mapping | bool | int | float | str | None) for _, value in flat):
+    if any(
+        isinstance(value, Fixed) and not isinstance(value.value, Mapping | bool | int | float | str | None)
+        for _, value in flat
+    ):
         raise PortError("port: an argument is neither array nor number, nor a container of them")
     return flat

@@ -132,8 +132,12 @@ def is_chain(call: Call) -> bool:
     if not all(isinstance(item, Call) for item in call.items):
         return False
     previous: Node | None = None
-    numbered = [name for name in call.module._modules]
-    order = [numbered.index(child.path.rpartition(".")[2]) for child in call.calls() if child.path.rpartition(".")[0] == call.path]
+    numbered = list(call.module._modules)
+    order = [
+        numbered.index(child.path.rpartition(".")[2])
+        for child in call.calls()
+        if child.path.rpartition(".")[0] == call.path
+    ]
     if len(order) != len(call.items) or order != sorted(set(order)):
         return False
     for child in call.calls():
@@ -142,8 +146,12 @@ def is_chain(call: Call) -> bool:
         if previous is not None and child.inputs[0] is not previous:
             return False
         previous = child.outputs[0]
-    skipped = [module for i, module in enumerate(call.module._modules.values()) if i not in order and module is not None]
-    return previous is not None and call.outputs == [previous] and all(isinstance(m, torch.nn.Identity) for m in skipped)
+    skipped = [
+        module for i, module in enumerate(call.module._modules.values()) if i not in order and module is not None
+    ]
+    return (
+        previous is not None and call.outputs == [previous] and all(isinstance(m, torch.nn.Identity) for m in skipped)
+    )
 
 
 def _dissolve(call: Call) -> None:
@@ -174,7 +182,9 @@ def _connect(call: Call) -> None:
     rank = {name: i for i, name in enumerate(given)}
     call.inputs = sorted(outside, key=lambda node: rank.get(node.name, len(rank)))
     call.outputs = [node for node in call.nodes() if any(user not in inner for user in _readers(node))]
-    returned = [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
+    returned = (
+        [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
+    )
     place = {name: i for i, name in enumerate(returned)}
     call.outputs.sort(key=lambda node: place.get(node.name, len(place)))
 

@@ -27,7 +27,21 @@ from parity.porting.tree import Call
 
 INDEXED = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ParameterList)
 INLINE, LINE, DEPTH = 56, 100, 5
-_RESERVED = {"self", "jnp", "jax", "nnx", "nn", "F", "rngs", "range", "slice", "bool", "dict", "getattr", *keyword.kwlist}
+_RESERVED = {
+    "self",
+    "jnp",
+    "jax",
+    "nnx",
+    "nn",
+    "F",
+    "rngs",
+    "range",
+    "slice",
+    "bool",
+    "dict",
+    "getattr",
+    *keyword.kwlist,
+}
 
 
 @dataclass
@@ -96,7 +110,9 @@ class Writer:
 
     # The plan: who uses what, when.
 
-    def body(self, returned: Callable[[Writer], Expression] | None = None, root_outputs: list[Node] | None = None) -> Body:
+    def body(
+        self, returned: Callable[[Writer], Expression] | None = None, root_outputs: list[Node] | None = None
+    ) -> Body:
         """The method's parameters and lines."""
         self.items = self._looped(self.call.items)
         outputs = root_outputs if root_outputs is not None else self.call.outputs
@@ -108,7 +124,8 @@ class Writer:
             self.uses[node] += 1
             self.last[node] = len(self.items)
         parameters = [self._parameter(node) for node in self.call.inputs] if root_outputs is None else []
-        for self.position, item in enumerate(self.items):
+        for position, item in enumerate(self.items):
+            self.position = position
             self._write(item)
         self.position = len(self.items)
         if returned is not None:
@@ -142,7 +159,11 @@ class Writer:
     def _given(self, call: Call) -> list[Node]:
         if not call.leaf:
             return call.inputs
-        return [node for node in map(self._referred(call), torch_tree.tree_leaves(self._structure(call))) if isinstance(node, Node)]
+        return [
+            node
+            for node in map(self._referred(call), torch_tree.tree_leaves(self._structure(call)))
+            if isinstance(node, Node)
+        ]
 
     @staticmethod
     def _structure(call: Call) -> Any:
@@ -196,7 +217,9 @@ class Writer:
         if call.leaf:
             assert call.record is not None
             by_name = {node.name: node for node in call.outputs}
-            structure = torch_tree.tree_map(lambda x: by_name.get(x.name) if isinstance(x, Reference) else None, call.record.output)
+            structure = torch_tree.tree_map(
+                lambda x: by_name.get(x.name) if isinstance(x, Reference) else None, call.record.output
+            )
             if isinstance(structure, Node):
                 self._settle(structure, expression, self._call_name(call))
             else:
@@ -348,7 +371,9 @@ class Writer:
         try:
             if builder is None:
                 raise NotImplementedError("")
-            operation = Operation(str(node.target), self._bound_arguments(node), node.meta.get("val"), self.size, Host(self, node))
+            operation = Operation(
+                str(node.target), self._bound_arguments(node), node.meta.get("val"), self.size, Host(self, node)
+            )
             expression = builder(operation)
             return Expression(expression.text, expression.strength, expression.names)
         except NotImplementedError as error:
@@ -424,7 +449,11 @@ class Writer:
         return Expression(text, ATOM if re.fullmatch(r"[\w.\[\]]+", text) else PRODUCT - 8, names)
 
     def _visible(self) -> list[tuple[str, torch.Tensor]]:
-        return [(name, node.meta["val"]) for name, node in self.bound.items() if isinstance(node.meta.get("val"), torch.Tensor)]
+        return [
+            (name, node.meta["val"])
+            for name, node in self.bound.items()
+            if isinstance(node.meta.get("val"), torch.Tensor)
+        ]
 
     def _shape_equal(self, wanted: Any) -> Expression | None:
         for name, value in self._visible():
@@ -488,7 +517,9 @@ class Writer:
         attribute = call.path.rpartition(".")[2]
         for node in call.nodes():
             for line in source_lines(node):
-                if (not attribute.isdigit() and re.search(rf"\b{re.escape(attribute)}\b", line)) and (name := _assigned(line)):
+                if (not attribute.isdigit() and re.search(rf"\b{re.escape(attribute)}\b", line)) and (
+                    name := _assigned(line)
+                ):
                     return name
             break
         first = call.record.names.get(call.inputs[0].name) if call.record and call.inputs else None
@@ -516,12 +547,20 @@ class Writer:
             return None
         container, _, number = first.path.rpartition(".")
         parent = self.modules.get(container)
-        if not number.isdigit() or not isinstance(parent, torch.nn.Sequential | torch.nn.ModuleList) or container == self.call.path:
+        if (
+            not number.isdigit()
+            or not isinstance(parent, torch.nn.Sequential | torch.nn.ModuleList)
+            or container == self.call.path
+        ):
             return None
         calls, slot = [first], None
         for item in items[start + 1 :]:
             previous = calls[-1]
-            if not isinstance(item, Call) or item.path != f"{container}.{int(number) + len(calls)}" or len(item.outputs) != 1:
+            if (
+                not isinstance(item, Call)
+                or item.path != f"{container}.{int(number) + len(calls)}"
+                or len(item.outputs) != 1
+            ):
                 break
             before, now = self._given(previous), self._given(item)
             changed = [k for k, (a, b) in enumerate(zip(before, now, strict=False)) if a is not b]
@@ -529,7 +568,10 @@ class Writer:
                 break
             if slot not in (None, changed[0]) or not self._alike(previous, item):
                 break
-            if any(user in self.inner and user not in set(item.nodes()) for user in previous.outputs[0].users) or previous.outputs[0] in self.call.outputs:
+            if (
+                any(user in self.inner and user not in set(item.nodes()) for user in previous.outputs[0].users)
+                or previous.outputs[0] in self.call.outputs
+            ):
                 break
             slot = changed[0]
             calls.append(item)
@@ -540,9 +582,13 @@ class Writer:
 
     def _alike(self, a: Call, b: Call) -> bool:
         if a.leaf or b.leaf:
-            simple = all(call.leaf and len(torch_tree.tree_leaves(self._structure(call))) == 1 for call in (a, b))
-            return simple
-        return type(a.module) is type(b.module) and self.method(a)[0] == self.method(b)[0] == "__call__" and not self.method(a)[1] and not self.method(b)[1]
+            return all(call.leaf and len(torch_tree.tree_leaves(self._structure(call))) == 1 for call in (a, b))
+        return (
+            type(a.module) is type(b.module)
+            and self.method(a)[0] == self.method(b)[0] == "__call__"
+            and not self.method(a)[1]
+            and not self.method(b)[1]
+        )
 
     def _write_loop(self, loop: Loop) -> None:
         carried = self.value(loop.given[loop.slot])
@@ -660,7 +706,13 @@ def _assigned(line: str, part: int | None = None) -> str | None:
 def _singular(name: str) -> str:
     if name.endswith("ies"):
         return f"{name[:-3]}y"
-    return name[:-1] if name.endswith("s") and not name.endswith("ss") and len(name) > 2 else f"{name}_layer" if not name.isdigit() else "layer"
+    return (
+        name[:-1]
+        if name.endswith("s") and not name.endswith("ss") and len(name) > 2
+        else f"{name}_layer"
+        if not name.isdigit()
+        else "layer"
+    )
 
 
 def _depth(text: str) -> int:
@@ -673,5 +725,3 @@ def _depth(text: str) -> int:
 
 def _is_symbolic(node: Node) -> bool:
     return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
-
-

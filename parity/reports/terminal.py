@@ -31,6 +31,8 @@ def report_table(report: "Report") -> Table:
         else f"{len(failed)} of {len(report.rows)} comparisons fail"
     )
     lines = [f"{row.name}: {row.reason}" for row in failed[:10]]
+    if len(failed) > 10:
+        lines.append(f"and {len(failed) - 10} more")
     if report.first_divergence is not None:
         lines.insert(0, f"first divergence: {report.first_divergence}")
     table = Table(

@@ -158,14 +158,15 @@ class _Orthogonal(Module):
                 raise NotImplementedError(
                     f"orthogonal: {self.orthogonal_map} cannot be inverted with use_trivialization=False"
                 )
-            a, tau = jax.lax.linalg.geqrf(tall)
+            transposed, tau = jnp.linalg.qr(tall, mode="raw")
+            a = transposed.mT
             eye = jnp.eye(n, k, dtype=bool)
             signs = jnp.sign(a) * jnp.where(tau == 0, -1, 1).astype(a.dtype)[..., None, :]
             a = jnp.where(eye, signs, a)
             return a.mT if wide else a
         whole = jnp.concatenate([tall, self.base.get_value()[..., k:]], -1)
         self.base.set_value(whole if n == k and _is_orthogonal(whole) else _orthogonalized(whole))
-        return jnp.broadcast_to(-jnp.eye(*value.shape[-2:], dtype=value.dtype), value.shape)
+        return jnp.broadcast_to(-jnp.eye(value.shape[-2], value.shape[-1], dtype=value.dtype), value.shape)
 
 
 def _is_orthogonal(q: Weight) -> bool:

@@ -136,7 +136,7 @@ def remove_parametrizations(module: Any, tensor_name: str, leave_parametrized: b
 
 
 def _set_class(module: Any) -> None:
-    plain = getattr(type(module), "unparametrized", type(module))
+    plain: type = getattr(type(module), "unparametrized", type(module))
     names = tuple(module.parametrizations.keys())
     object.__setattr__(module, "__class__", _parametrized(plain, names) if names else plain)
 

@@ -1,5 +1,7 @@
 """The networks with ``jaxnn.nn``."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array
@@ -41,8 +43,8 @@ class ResNet18(nn.Module):
         self.fc = nn.Linear(512, classes, rngs=rngs)
 
     def __call__(self, x: Array) -> Array:
-        x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
-        return self.fc(self.blocks(x).mean((2, 3)))
+        pooled = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        return self.fc(self.blocks(pooled).mean((2, 3)))
 
 
 class SqueezeExcite(nn.Module):
@@ -110,7 +112,7 @@ class MobileNetV3(nn.Module):
 class LayerNorm2d(nn.LayerNorm):
     """Over the channels of an image."""
 
-    def __call__(self, input: Array) -> Array:
+    def __call__(self, input: Any) -> Array:
         return super().__call__(input.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
 
 
@@ -237,7 +239,7 @@ class Double(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False, rngs=rngs)
         self.bn2 = nn.BatchNorm2d(outputs)
 
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Any) -> Array:
         x = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(x)))
 

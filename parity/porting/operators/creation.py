@@ -12,7 +12,17 @@ def _dtype(op: Operation, default: str = "float32") -> Expression | None:
     return None if name == default else Expression(dtype_name(op.output.dtype))
 
 
-@register_operator("aten.zeros", "aten.ones", "aten.empty", "aten.new_zeros", "aten.new_ones", "aten.new_empty", "aten.empty.memory_format", "aten.new_empty_strided", "aten.empty_strided")
+@register_operator(
+    "aten.zeros",
+    "aten.ones",
+    "aten.empty",
+    "aten.new_zeros",
+    "aten.new_ones",
+    "aten.new_empty",
+    "aten.empty.memory_format",
+    "aten.new_empty_strided",
+    "aten.empty_strided",
+)
 def _filled(op: Operation) -> Expression:
     name = "ones" if "ones" in op.name else "zeros"
     return op.call(f"jnp.{name}", _shape(op), dtype=_dtype(op))
@@ -64,7 +74,9 @@ def _logspace(op: Operation) -> Expression:
 
 @register_operator("aten.eye")
 def _eye(op: Operation) -> Expression:
-    return op.call("jnp.eye", *list(op.output.shape)[: 1 if op.output.shape[0] == op.output.shape[1] else 2], dtype=_dtype(op))
+    return op.call(
+        "jnp.eye", *list(op.output.shape)[: 1 if op.output.shape[0] == op.output.shape[1] else 2], dtype=_dtype(op)
+    )
 
 
 @register_operator("aten.scalar_tensor")

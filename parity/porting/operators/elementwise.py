@@ -64,7 +64,13 @@ def _comparison(symbol: str) -> Builder:
 
 for _name, _symbol in (("eq", "=="), ("ne", "!="), ("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
     register_operator(f"aten.{_name}", f"aten.{_name}_")(_comparison(_symbol))
-for _name, _symbol in (("greater", ">"), ("greater_equal", ">="), ("less", "<"), ("less_equal", "<="), ("not_equal", "!=")):
+for _name, _symbol in (
+    ("greater", ">"),
+    ("greater_equal", ">="),
+    ("less", "<"),
+    ("less_equal", "<="),
+    ("not_equal", "!="),
+):
     register_operator(f"aten.{_name}")(_comparison(_symbol))
 
 
@@ -84,7 +90,9 @@ def _div(op: Operation) -> Expression:
 def _exact(op: Operation, expression: Expression) -> Expression:
     """Torch's dtype, where it is not surely JAX's already."""
     dtypes = {
-        x.dtype for x in op.arguments.values() if isinstance(x, Tensor) and (x.dtype.is_floating_point or x.dtype.is_complex)
+        x.dtype
+        for x in op.arguments.values()
+        if isinstance(x, Tensor) and (x.dtype.is_floating_point or x.dtype.is_complex)
     }
     return expression if dtypes == {op.output.dtype} else op.cast(expression, op.output.dtype)
 
@@ -138,7 +146,9 @@ def _invert(op: Operation) -> Expression:
 def _logical(op: Operation) -> Expression:
     left, right = op.arguments["self"], op.other
     if left.dtype == right.dtype == torch.bool:
-        symbol, strength = {"and": ("&", AND), "or": ("|", OR), "xor": ("^", XOR)}[op.name.split(".")[1][8:].rstrip("_")]
+        symbol, strength = {"and": ("&", AND), "or": ("|", OR), "xor": ("^", XOR)}[
+            op.name.split(".")[1][8:].rstrip("_")
+        ]
         return op.binary(symbol, left, right, strength)
     return op.call(f"jnp.{op.name.split('.')[1].rstrip('_')}", left, right)
 
@@ -204,7 +214,9 @@ def _extreme(op: Operation) -> Expression:
     return op.promoted(op.call(f"jnp.{function}", op.arguments["self"], op.other), op.arguments["self"], op.other)
 
 
-@register_operator("aten.logaddexp", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy", "aten.heaviside")
+@register_operator(
+    "aten.logaddexp", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy", "aten.heaviside"
+)
 def _two(op: Operation) -> Expression:
     name = op.name.split(".")[1].rstrip("_")
     function = "jax.scipy.special.xlogy" if name == "xlogy" else f"jnp.{name}"

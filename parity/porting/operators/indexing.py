@@ -15,10 +15,7 @@ def subscript(op: Operation, operand: Expression, dim: int, entry: Expression) -
     """``operand[:, :, entry]``; from the end with an ellipsis where that is shorter."""
     assert isinstance(operand, Tensor)
     dim %= operand.ndim
-    if dim == operand.ndim - 1 and dim > 1:
-        text = f"..., {entry.text}"
-    else:
-        text = ":, " * dim + entry.text
+    text = f"..., {entry.text}" if dim == operand.ndim - 1 and dim > 1 else ":, " * dim + entry.text
     return Expression(f"{operand.within(ATOM)}[{text}]", ATOM, operand.names | entry.names)
 
 
@@ -27,7 +24,9 @@ def slice_entry(op: Operation, operand: Tensor) -> Expression | None:
     start, end, step = op.arguments.get("start"), op.arguments.get("end"), op.arguments.get("step", 1)
     size = operand.shape[op.dim]
     start = None if isinstance(start, int) and start == 0 else start
-    if (isinstance(end, int) and (end == END or (isinstance(size, int) and end >= size))) or (isinstance(end, torch.SymInt) and isinstance(size, torch.SymInt) and str(end) == str(size)):
+    if (isinstance(end, int) and (end == END or (isinstance(size, int) and end >= size))) or (
+        isinstance(end, torch.SymInt) and isinstance(size, torch.SymInt) and str(end) == str(size)
+    ):
         end = None
     if start is None and end is None and step == 1:
         return None
@@ -56,7 +55,9 @@ def _narrow(op: Operation) -> Expression:
     return subscript(op, op.arguments["self"], op.dim, Expression(text, ATOM, op.expression(stop).names))
 
 
-def updated(op: Operation, operand: Expression, index: str, names: frozenset[str], value: Any, verb: str = "set") -> Expression:
+def updated(
+    op: Operation, operand: Expression, index: str, names: frozenset[str], value: Any, verb: str = "set"
+) -> Expression:
     """``operand.at[index].set(value)``."""
     written = op.expression(value)
     return Expression(
@@ -99,7 +100,11 @@ def _index_put(op: Operation) -> Expression:
             raise NotImplementedError("values put where a boolean mask is true, one for each")
         mask = masks[0]
         behind = operand.ndim - mask.ndim
-        shaped = Expression(f"{mask.within(ATOM)}[..., {', '.join(['None'] * behind)}]", ATOM, mask.names) if behind else mask
+        shaped = (
+            Expression(f"{mask.within(ATOM)}[..., {', '.join(['None'] * behind)}]", ATOM, mask.names)
+            if behind
+            else mask
+        )
         return op.cast(op.call("jnp.where", shaped, op.values, operand), op.output.dtype)
     index = _index(op, operand, indices)
     return updated(op, operand, index.text, index.names, op.values, verb)
@@ -131,9 +136,20 @@ def _scatter(op: Operation) -> Expression:
     verb = "add" if "scatter_add" in op.name else "set"
     reduce = op.arguments.get("reduce")
     if reduce is not None:
-        if op.arguments.get("include_self", True) is False or reduce not in ("sum", "amax", "amin", "prod", "add", "multiply"):
-            raise NotImplementedError(f"scatter_reduce with reduce={reduce!r}, include_self={op.arguments.get('include_self')}")
-        verb = {"sum": "add", "add": "add", "prod": "multiply", "multiply": "multiply", "amax": "max", "amin": "min"}[reduce]
+        if op.arguments.get("include_self", True) is False or reduce not in (
+            "sum",
+            "amax",
+            "amin",
+            "prod",
+            "add",
+            "multiply",
+        ):
+            raise NotImplementedError(
+                f"scatter_reduce with reduce={reduce!r}, include_self={op.arguments.get('include_self')}"
+            )
+        verb = {"sum": "add", "add": "add", "prod": "multiply", "multiply": "multiply", "amax": "max", "amin": "min"}[
+            reduce
+        ]
     dim = op.dim % operand.ndim
     if isinstance(source, Tensor) and [str(s) for s in source.shape] != [str(s) for s in index.shape]:
         cuts = ", ".join(f":{op.expression(size).text}" for size in index.shape)
@@ -166,7 +182,9 @@ def _index_update(op: Operation) -> Expression:
     return updated(op, operand, ":, " * (op.dim % operand.ndim) + op.index.text, op.index.names, value, verb)
 
 
-@register_operator("aten.masked_scatter", "aten.masked_select", "aten.nonzero", "aten.unique_consecutive", "aten._unique2")
+@register_operator(
+    "aten.masked_scatter", "aten.masked_select", "aten.nonzero", "aten.unique_consecutive", "aten._unique2"
+)
 def _data_dependent(op: Operation) -> Expression:
     raise NotImplementedError("a shape that depends on the data")
 

@@ -48,7 +48,9 @@ def _equal(value: Any, default: Any) -> bool:
     if isinstance(value, Tensor):
         return False
     if isinstance(value, list | tuple) and not isinstance(default, list | tuple):
-        return (default is None and not value) or (len(value) > 0 and all(type(v) is type(default) and v == default for v in value))
+        return (default is None and not value) or (
+            len(value) > 0 and all(type(v) is type(default) and v == default for v in value)
+        )
     return (type(value) is type(default) and value == default) or (value is None and default is None)
 
 
@@ -60,8 +62,9 @@ def _single(value: Any) -> Any:
 
 
 for _name in (
-    "linear", "relu", "relu6", "elu", "selu", "celu", "gelu", "leaky_relu", "prelu", "hardtanh", "hardswish", "hardsigmoid",
-    "hardshrink", "softshrink", "silu", "mish", "softplus", "glu", "threshold", "conv1d", "conv2d", "conv3d",
+    "linear", "relu", "relu6", "elu", "selu", "celu", "gelu", "leaky_relu", "prelu", "hardtanh", "hardswish",
+    "hardsigmoid", "hardshrink", "softshrink", "silu", "mish", "softplus", "glu", "threshold", "conv1d", "conv2d",
+    "conv3d",
     "conv_transpose1d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
     "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "bilinear", "cosine_similarity", "pairwise_distance",
     "grid_sampler", "one_hot", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "embedding",
@@ -94,12 +97,20 @@ def _layer_norm(op: Operation) -> Expression:
     return op.call("F.layer_norm", op.input, list(op.normalized_shape), op.weight, op.bias, eps=eps)
 
 
-@register_operator("aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d")
+@register_operator(
+    "aten.max_pool1d", "aten.max_pool2d", "aten.max_pool3d", "aten.avg_pool1d", "aten.avg_pool2d", "aten.avg_pool3d"
+)
 def _pool(op: Operation) -> Expression:
     name = op.name.split(".")[1]
     size, stride = _single(op.kernel_size), _single(list(op.stride))
     keywords = {}
-    for key, default in (("padding", 0), ("dilation", 1), ("ceil_mode", False), ("count_include_pad", True), ("divisor_override", None)):
+    for key, default in (
+        ("padding", 0),
+        ("dilation", 1),
+        ("ceil_mode", False),
+        ("count_include_pad", True),
+        ("divisor_override", None),
+    ):
         value = _single(op.arguments.get(key, default))
         if value != default:
             keywords[key] = value
@@ -112,7 +123,11 @@ def _softmax(op: Operation) -> Expression:
     operand = op.arguments["self"]
     if op.output.dtype != operand.dtype:
         operand = op.cast(operand, op.output.dtype)
-    return op.call("jax.nn.log_softmax" if "log" in op.name else "jax.nn.softmax", operand, **({} if op.dim in (-1, op.output.ndim - 1) else {"axis": op.dim}))
+    return op.call(
+        "jax.nn.log_softmax" if "log" in op.name else "jax.nn.softmax",
+        operand,
+        **({} if op.dim in (-1, op.output.ndim - 1) else {"axis": op.dim}),
+    )
 
 
 @register_operator("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding")
@@ -172,11 +187,24 @@ def _attention(op: Operation) -> Expression:
     return op.call("F.scaled_dot_product_attention", op.query, op.key, op.value, **keywords)
 
 
-@register_operator("aten.pad", "aten.constant_pad_nd", "aten.reflection_pad1d", "aten.reflection_pad2d", "aten.reflection_pad3d", "aten.replication_pad1d", "aten.replication_pad2d", "aten.replication_pad3d")
+@register_operator(
+    "aten.pad",
+    "aten.constant_pad_nd",
+    "aten.reflection_pad1d",
+    "aten.reflection_pad2d",
+    "aten.reflection_pad3d",
+    "aten.replication_pad1d",
+    "aten.replication_pad2d",
+    "aten.replication_pad3d",
+)
 def _pad(op: Operation) -> Expression:
     name = op.name.split(".")[1]
     mode = op.arguments.get("mode", "constant")
-    mode = name.split("_pad")[0].replace("replication", "replicate").replace("reflection", "reflect") if "_pad" in name else mode
+    mode = (
+        name.split("_pad")[0].replace("replication", "replicate").replace("reflection", "reflect")
+        if "_pad" in name
+        else mode
+    )
     value = op.arguments.get("value") or None
     padding = op.arguments.get("pad", op.arguments.get("padding"))
     return op.call("F.pad", op.arguments["self"], list(padding), mode=None if mode == "constant" else mode, value=value)
@@ -191,11 +219,17 @@ def _resized(mode: str) -> Builder:
             keywords["align_corners"] = True
         if "_aa" in op.name:
             keywords["antialias"] = True
-        scales = op.arguments.get("scale_factors") or [op.arguments.get(k) for k in ("scales", "scales_d", "scales_h", "scales_w") if op.arguments.get(k) is not None]
+        scales = op.arguments.get("scale_factors") or [
+            op.arguments.get(k)
+            for k in ("scales", "scales_d", "scales_h", "scales_w")
+            if op.arguments.get(k) is not None
+        ]
         if scales:
             whole = [int(s) if s == int(s) else s for s in scales]
             return op.call("F.interpolate", operand, scale_factor=_single(whole), **keywords)
-        return op.call("F.interpolate", operand, size=list(op.output.shape[2:]) if size is None else list(size), **keywords)
+        return op.call(
+            "F.interpolate", operand, size=list(op.output.shape[2:]) if size is None else list(size), **keywords
+        )
 
     return write
 
@@ -226,7 +260,12 @@ def _affine_grid(op: Operation) -> Expression:
 
 @register_operator("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
 def _dropout(op: Operation) -> Expression:
-    kind = {"dropout": "Dropout", "feature_dropout": "Dropout2d", "alpha_dropout": "AlphaDropout", "feature_alpha_dropout": "FeatureAlphaDropout"}[op.name.split(".")[1].rstrip("_")]
+    kind = {
+        "dropout": "Dropout",
+        "feature_dropout": "Dropout2d",
+        "alpha_dropout": "AlphaDropout",
+        "feature_alpha_dropout": "FeatureAlphaDropout",
+    }[op.name.split(".")[1].rstrip("_")]
     if kind == "Dropout2d":
         kind = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}.get(op.input.ndim, kind)
     layer = op.host.dropout_layer(kind, op.p, op.train)
@@ -236,7 +275,17 @@ def _dropout(op: Operation) -> Expression:
 _REDUCTIONS = ("none", "mean", "sum")
 
 
-@register_operator("aten.mse_loss", "aten.l1_loss", "aten.smooth_l1_loss", "aten.huber_loss", "aten.binary_cross_entropy", "aten.binary_cross_entropy_with_logits", "aten.cross_entropy_loss", "aten.nll_loss_nd", "aten.kl_div")
+@register_operator(
+    "aten.mse_loss",
+    "aten.l1_loss",
+    "aten.smooth_l1_loss",
+    "aten.huber_loss",
+    "aten.binary_cross_entropy",
+    "aten.binary_cross_entropy_with_logits",
+    "aten.cross_entropy_loss",
+    "aten.nll_loss_nd",
+    "aten.kl_div",
+)
 def _loss(op: Operation) -> Expression:
     name = op.name.split(".")[1]
     name = {"cross_entropy_loss": "cross_entropy", "nll_loss_nd": "nll_loss"}.get(name, name)

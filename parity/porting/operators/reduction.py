@@ -89,7 +89,13 @@ def _logcumsumexp(op: Operation) -> Expression:
     return op.call("jax.lax.cumlogsumexp", op.arguments["self"], op.dim % op.arguments["self"].ndim)
 
 
-@register_operator("aten.linalg_vector_norm", "aten.norm.ScalarOpt_dim", "aten.norm.Scalar", "aten.norm.ScalarOpt_dim_dtype", "aten.frobenius_norm")
+@register_operator(
+    "aten.linalg_vector_norm",
+    "aten.norm.ScalarOpt_dim",
+    "aten.norm.Scalar",
+    "aten.norm.ScalarOpt_dim_dtype",
+    "aten.frobenius_norm",
+)
 def _norm(op: Operation) -> Expression:
     operand = op.arguments["self"]
     order = op.arguments.get("ord", op.arguments.get("p", 2))
@@ -155,5 +161,3 @@ def _numel(op: Operation) -> Expression:
 @register_operator("aten.count_nonzero")
 def _count(op: Operation) -> Expression:
     return op.call("jnp.count_nonzero", op.arguments["self"], **axes(op))
-
-

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from parity.porting.expression import ATOM, Expression
-from parity.porting.operation import Operation
+from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import register_operator
 
 
@@ -24,23 +24,23 @@ def _reshaped(op: Operation, wanted: Any) -> Expression:
 
 @register_operator("aten.view.default", "aten.reshape", "aten._unsafe_view", "aten.reshape_as", "aten.view_as")
 def _reshape(op: Operation) -> Expression:
-    wanted = list(op.output.shape) if "_as" in op.name else list(next(v for k, v in op.arguments.items() if k != "self"))
+    wanted = (
+        list(op.output.shape) if "_as" in op.name else list(next(v for k, v in op.arguments.items() if k != "self"))
+    )
     return _reshaped(op, wanted)
 
 
 @register_operator("aten.flatten", "aten.unflatten", "aten.squeeze", "aten.unsqueeze")
 def _to_output(op: Operation) -> Expression:
-    operand = op.arguments["self"]
+    operand: Any = op.arguments["self"]
     if "unsqueeze" in op.name:
         dim = op.dim if op.dim >= 0 else op.dim + operand.ndim + 1
-        if operand.ndim <= 4 and isinstance(operand, Expression):
+        if operand.ndim <= 4 and isinstance(operand, Tensor):
             # x[:, None] reads as people write it; a trailing run of axes needs no colons.
-            behind = operand.ndim - dim
             if dim == operand.ndim and dim > 1:
                 return Expression(f"{operand.within(ATOM)}[..., None]", ATOM, operand.names)
             if dim <= 2:
                 return Expression(f"{operand.within(ATOM)}[{':, ' * dim}None]", ATOM, operand.names)
-            del behind
         return op.call("jnp.expand_dims", operand, dim)
     if "unflatten" in op.name or "flatten" in op.name:
         if list(op.output.shape) == list(operand.shape):
@@ -132,7 +132,9 @@ def _stack(op: Operation) -> Expression:
     return op.call(f"jnp.{op.name.split('.')[1]}", listed, **({"axis": dim} if dim else {}))
 
 
-@register_operator("aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split", "aten.unsafe_split", "aten.unsafe_chunk")
+@register_operator(
+    "aten.split", "aten.split_with_sizes", "aten.chunk", "aten.tensor_split", "aten.unsafe_split", "aten.unsafe_chunk"
+)
 def _split(op: Operation) -> Expression:
     parts = [part.shape[op.dim] for part in op.output]
     axis = {"axis": op.dim} if op.dim else {}
@@ -143,7 +145,9 @@ def _split(op: Operation) -> Expression:
         total = total + size
         borders.append(total)
     names = op.expression(borders)
-    return op.call("jnp.split", op.arguments["self"], Expression(f"[{names.text[1:-1].rstrip(',')}]", ATOM, names.names), **axis)
+    return op.call(
+        "jnp.split", op.arguments["self"], Expression(f"[{names.text[1:-1].rstrip(',')}]", ATOM, names.names), **axis
+    )
 
 
 @register_operator("aten.unbind")
@@ -200,7 +204,12 @@ def _diag_embed(op: Operation) -> Expression:
     if (op.offset, op.dim1, op.dim2) != (0, -2, -1):
         raise NotImplementedError("diag_embed of other axes than the last")
     operand = op.arguments["self"]
-    return op.binary("*", Expression(f"{operand.within(ATOM)}[..., None]", ATOM, operand.names), op.call("jnp.eye", operand.shape[-1]), 16)
+    return op.binary(
+        "*",
+        Expression(f"{operand.within(ATOM)}[..., None]", ATOM, operand.names),
+        op.call("jnp.eye", operand.shape[-1]),
+        16,
+    )
 
 
 @register_operator("aten.meshgrid")

@@ -49,14 +49,25 @@ def _polar(op: Operation) -> Expression:
     return op.binary("*", magnitude, parts, 16)
 
 
-@register_operator("aten.fft_fft", "aten.fft_ifft", "aten.fft_rfft", "aten.fft_irfft", "aten.fft_hfft", "aten.fft_ihfft")
+@register_operator(
+    "aten.fft_fft", "aten.fft_ifft", "aten.fft_rfft", "aten.fft_irfft", "aten.fft_hfft", "aten.fft_ihfft"
+)
 def _fft(op: Operation) -> Expression:
     name = op.name.split(".")[1].removeprefix("fft_")
     axis = None if op.dim == -1 else op.dim
     return op.call(f"jnp.fft.{name}", op.arguments["self"], n=op.n, axis=axis, norm=op.norm)
 
 
-@register_operator("aten.fft_fft2", "aten.fft_ifft2", "aten.fft_rfft2", "aten.fft_irfft2", "aten.fft_fftn", "aten.fft_ifftn", "aten.fft_rfftn", "aten.fft_irfftn")
+@register_operator(
+    "aten.fft_fft2",
+    "aten.fft_ifft2",
+    "aten.fft_rfft2",
+    "aten.fft_irfft2",
+    "aten.fft_fftn",
+    "aten.fft_ifftn",
+    "aten.fft_rfftn",
+    "aten.fft_irfftn",
+)
 def _fftn(op: Operation) -> Expression:
     name = op.name.split(".")[1].removeprefix("fft_")
     axes = op.dim

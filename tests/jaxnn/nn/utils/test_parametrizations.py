@@ -45,7 +45,7 @@ def trained(make):
     torch.manual_seed(0)
     module = make().double()
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
             # The diagonal holds the signs of a product of reflections.
             keep = 1 - torch.eye(*parameter.shape[-2:]) if parameter.ndim == 2 else 1
             parameter += 0.3 * torch.randn_like(parameter) * keep

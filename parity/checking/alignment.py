@@ -1,0 +1,120 @@
+"""Which axis is which: arrays of a port laid out otherwise than torch's, and leaves in another order."""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+NEAR = 0.05
+"""Two arrays are of the same numbers in another layout if they differ by less than this, relative to their size."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a port's array is laid out: torch's, its axes permuted, then reshaped.
+
+    Attributes:
+        axes: torch's axes in the port's order.
+        shape: the port's shape.
+    """
+
+    axes: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    @property
+    def is_torchs(self) -> bool:
+        """Whether nothing is moved."""
+        return self.axes == tuple(range(len(self.axes))) and len(self.shape) == len(self.axes)
+
+    def from_torch(self, x: Any) -> Any:
+        """Torch's array, laid out as the port's."""
+        return x.transpose(self.axes).reshape(self.shape)
+
+    def to_torch(self, x: Any, shape: Sequence[int]) -> Any:
+        """The port's array, laid out as torch's of ``shape``."""
+        permuted = tuple(shape[axis] for axis in self.axes)
+        return x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
+
+    def __str__(self) -> str:
+        if self.axes == (0, *range(2, len(self.axes)), 1):
+            return "channels last"
+        return f"axes {self.axes}" if len(self.axes) == len(self.shape) else f"shape {self.shape}"
+
+
+def layouts(torch_shape: Sequence[int], jax_shape: Sequence[int]) -> list[Layout]:
+    """The layouts that turn one shape into the other, the likeliest first; none if the sizes differ."""
+    torch_shape, jax_shape = tuple(torch_shape), tuple(jax_shape)
+    rank = len(torch_shape)
+    if math.prod(torch_shape) != math.prod(jax_shape):
+        return []
+    likely = [tuple(range(rank))]
+    if rank > 2:
+        likely += [(0, *range(2, rank), 1), (1, 0, *range(2, rank))]
+    if rank <= 5 and rank == len(jax_shape):
+        likely += [p for p in itertools.permutations(range(rank)) if p not in likely]
+    elif rank == len(jax_shape):
+        return [Layout(likely[0], jax_shape)] if torch_shape == jax_shape else []
+    return [
+        Layout(axes, jax_shape)
+        for axes in likely
+        if rank != len(jax_shape) or tuple(torch_shape[axis] for axis in axes) == jax_shape
+    ]
+
+
+def layout_of(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR) -> Layout | None:
+    """The layout in which ``jax_array`` holds the numbers of ``torch_array``, or None where it holds others.
+
+    Torch's own is preferred where several do.
+    """
+    for layout in layouts(torch_array.shape, jax_array.shape):
+        if distance(jax_array, layout.from_torch(torch_array)) <= near:
+            return layout
+    return None
+
+
+def distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Root mean square of the difference, relative to that of ``b``; infinite where shapes or kinds differ."""
+    if a.shape != b.shape:
+        return math.inf
+    if not a.size:
+        return 0.0
+    if a.dtype == b.dtype and a.dtype in (np.float32, np.float64):
+        # The usual case, without copies in float64; what is not finite falls through.
+        with np.errstate(over="ignore", invalid="ignore"):
+            off, flat = np.subtract(a, b).ravel(), b.ravel()
+            error, size = float(np.dot(off, off)), float(np.dot(flat, flat))
+        if 1e-30 < size < 1e30 and error < 1e30:
+            return math.sqrt(error / size)
+    kind = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
+    a, b = a.astype(kind), b.astype(kind)
+    same = (a == b) | (np.isnan(a) & np.isnan(b))
+    differences = np.abs(np.where(same, 0.0, a - b))
+    norm = float(np.sqrt(np.mean(np.abs(np.where(np.isfinite(b), b, 0.0)) ** 2)))
+    measured = float(np.sqrt(np.mean(differences**2)))
+    if not math.isfinite(measured):
+        return math.inf
+    return measured / norm if norm else (0.0 if measured == 0 else math.inf)
+
+
+def paired(
+    jax_leaves: Sequence[Any], torch_leaves: Sequence[Any], fits: Callable[[Any, Any], bool]
+) -> list[tuple[int, int]]:
+    """Indices of leaves that belong together: by place where the counts are equal; else in order, those that fit first,
+    then those that could be laid out alike."""
+    if len(jax_leaves) == len(torch_leaves):
+        return [(i, i) for i in range(len(jax_leaves))]
+    pairs: dict[int, int] = {}
+    for fitting in (fits, lambda ours, theirs: ours.shape == theirs.shape, _could_fit):
+        for i, ours in enumerate(jax_leaves):
+            free = [j for j in range(len(torch_leaves)) if j not in pairs.values()]
+            match = next((j for j in free if fitting(ours, torch_leaves[j])), None)
+            if i not in pairs and match is not None:
+                pairs[i] = match
+    return sorted(pairs.items())
+
+
+def _could_fit(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    return ours.dtype.kind == theirs.dtype.kind and bool(layouts(theirs.shape, ours.shape))

@@ -1,0 +1,241 @@
+"""The torch functions a layer calls, noted, and one of them done otherwise."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as torch_tree
+
+from parity.arrays import to_numpy
+from parity.replay import Draws
+
+BUILTIN = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), "input weight bias stride padding dilation groups"),
+    **dict.fromkeys(
+        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+        "input weight bias stride padding output_padding groups dilation",
+    ),
+    "linear": "input weight bias",
+    **dict.fromkeys(("max_pool1d", "max_pool2d", "max_pool3d"), "input kernel_size stride padding dilation ceil_mode"),
+    "adaptive_avg_pool1d": "input output_size",
+    "gelu": "input approximate",
+    "avg_pool1d": "input kernel_size stride padding ceil_mode count_include_pad",
+    **dict.fromkeys(
+        ("avg_pool2d", "avg_pool3d"), "input kernel_size stride padding ceil_mode count_include_pad divisor_override"
+    ),
+    "scaled_dot_product_attention": "query key value attn_mask dropout_p is_causal scale enable_gqa",
+    "lstm": "input hx weights bias num_layers dropout training bidirectional batch_first",
+    "gru": "input hx weights bias num_layers dropout training bidirectional batch_first",
+    "rnn_tanh": "input hx weights bias num_layers dropout training bidirectional batch_first",
+    "rnn_relu": "input hx weights bias num_layers dropout training bidirectional batch_first",
+    **dict.fromkeys(("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"), "input hx w_ih w_hh b_ih b_hh"),
+    **dict.fromkeys(("add", "sub", "mul", "div", "matmul", "bmm", "pow", "minimum", "maximum"), "input other"),
+    **dict.fromkeys(("softmax", "log_softmax"), "input dim dtype"),
+    **dict.fromkeys(("cat", "stack"), "tensors dim"),
+    "flatten": "input start_dim end_dim",
+    "masked_fill": "input mask value",
+    **dict.fromkeys(("mean", "sum", "amax", "var", "std"), "input dim"),
+    "chunk": "input chunks dim",
+    "split": "input split_size dim",
+    "transpose": "input dim0 dim1",
+    **dict.fromkeys(("tril", "triu"), "input diagonal"),
+    "flip": "input dims",
+    "roll": "input shifts dims",
+    "softplus": "input beta threshold",
+    "prelu": "input weight",
+    "logsigmoid": "input",
+    "pixel_shuffle": "input upscale_factor",
+    "pixel_unshuffle": "input downscale_factor",
+}
+"""The parameters of functions that have no signature."""
+
+_ALIASES = {
+    "__add__": "add", "__radd__": "add", "__iadd__": "add", "add_": "add", "__sub__": "sub", "__mul__": "mul",
+    "__rmul__": "mul", "__imul__": "mul", "mul_": "mul", "__truediv__": "div", "__matmul__": "matmul", "__pow__": "pow",
+    "true_divide": "div", "concat": "cat", "concatenate": "cat", "masked_fill_": "masked_fill", "relu_": "relu",
+    "_log_softmax": "log_softmax", "_softmax": "softmax", "view": "reshape", "swapaxes": "transpose",
+    "max_pool1d_with_indices": "max_pool1d", "boolean_dispatch": "max_pool",
+}  # fmt: skip
+
+
+@dataclass
+class Call:
+    """One call of one torch function.
+
+    Attributes:
+        name: of the function; methods and operators go by the function's.
+        index: the how-manyeth call of the pass.
+        arguments: by name, where names are known; else empty.
+        function: as it was called.
+        positional: as it was called with.
+        keywords: the same.
+    """
+
+    name: str
+    index: int
+    function: Callable[..., Any]
+    positional: tuple[Any, ...]
+    keywords: dict[str, Any]
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, **changes: Any) -> Any:
+        """The call with other arguments."""
+        if not changes:
+            return self.function(*self.positional, **self.keywords)
+        arguments = self.arguments | changes
+        if self.name in BUILTIN:
+            order = BUILTIN[self.name].split()
+            count = len(self.positional)
+            head = [arguments.pop(name) for name in order[:count]]
+            return self.function(*head, **{k: v for k, v in arguments.items() if k in self.keywords or k in changes})
+        return self.function(**arguments)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.arguments.get(name)
+
+
+Mutation = tuple[str, str, Callable[[Call], Any]]
+"""A suspect, the mistake in words, and the call as it would be with that mistake."""
+
+
+class Calls(TorchFunctionMode):
+    """Notes every call of a torch function; with ``mutation``, does that one otherwise."""
+
+    def __init__(self, mutation: tuple[int, Callable[[Call], Any]] | None = None) -> None:
+        super().__init__()
+        self.mutation = mutation
+        self.noted: list[Call] = []
+        self.count = 0
+        self.hidden = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One call, passed on."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name in ("__get__", "__set__", "size", "dim", "is_floating_point", "numel", "__len__", "__hash__"):
+            return func(*args, **kwargs)
+        name = _ALIASES.get(name, name)
+        index, self.count = self.count, self.count + 1
+        if self.mutation is not None and self.mutation[0] == index:
+            return self.mutation[1](_bound(name, index, func, args, kwargs))
+        if self.mutation is None and not self.hidden:
+            kept = torch_tree.tree_map(lambda x: x.detach() if type(x) is torch.Tensor else x, (args, kwargs))
+            self.noted.append(_bound(name, index, func, *kept))
+        return func(*args, **kwargs)
+
+
+def _bound(name: str, index: int, func: Any, args: Any, kwargs: Any) -> Call:
+    call = Call(name, index, func, args, kwargs)
+    if name in BUILTIN:
+        call.arguments = dict(zip(BUILTIN[name].split(), args, strict=False)) | kwargs
+        return call
+    try:
+        bound = inspect.signature(func).bind(*args, **kwargs)
+    except (ValueError, TypeError):
+        return call
+    bound.apply_defaults()
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in inspect.signature(func).parameters.values()):
+        return call
+    call.arguments = dict(bound.arguments)
+    return call
+
+
+class Experiment:
+    """One torch layer on one call's inputs, run again and again with something changed."""
+
+    def __init__(
+        self,
+        layer: torch.nn.Module,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        draws: Sequence[torch.Tensor],
+        hidden: Sequence[str] = (),
+    ) -> None:
+        self.layer = layer
+        self.arguments = arguments
+        self.draws = list(draws)
+        self.hidden = hidden
+        self.noted: list[Call] = []
+
+    def calls(self) -> list[Call]:
+        """The functions the layer calls outside the layers in it that are hidden."""
+        calls = Calls()
+        layer = copy.deepcopy(self.layer)
+        for path in self.hidden:
+            inner = layer.get_submodule(path)
+            inner.register_forward_pre_hook(lambda *_: _shift(calls, 1))
+            inner.register_forward_hook(lambda *_: _shift(calls, -1))
+        with calls:
+            self._run(layer)
+        self.noted = calls.noted
+        return calls.noted
+
+    def place(self, call: Call) -> str:
+        """Where the call stands, for a layer that makes many: ``in its third add: ``."""
+        if not self.hidden:
+            return ""
+        same = [c.index for c in self.noted if c.name == call.name]
+        return (
+            f"in {call.name}, {same.index(call.index) + 1} of {len(same)}: " if len(same) > 1 else f"in {call.name}: "
+        )
+
+    def outputs(
+        self,
+        mutation: tuple[int, Callable[[Call], Any]] | None = None,
+        change: Callable[[torch.nn.Module], Any] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> dict[str, Any]:
+        """The layer's outputs by name, with one call done otherwise or the layer itself changed."""
+        layer = copy.deepcopy(self.layer)
+        if change is not None:
+            with torch.no_grad():
+                change(layer)
+        with Calls(mutation) if mutation is not None else nullcontext():
+            output = self._run(layer, dtype)
+        return named(output)
+
+    def buffers(self, change: Callable[[torch.nn.Module], Any] | None = None) -> dict[str, Any]:
+        """The statistics behind the call."""
+        layer = copy.deepcopy(self.layer)
+        if change is not None:
+            change(layer)
+        self._run(layer)
+        return {name: to_numpy(x) for name, x in layer.named_buffers(recurse=False)}
+
+    def _run(self, layer: torch.nn.Module, dtype: torch.dtype | None = None) -> Any:
+        def own(x: Any) -> Any:
+            if not isinstance(x, torch.Tensor):
+                return x
+            x = x.detach().clone()
+            return x.to(dtype) if dtype is not None and x.is_floating_point() else x
+
+        if dtype is not None:
+            layer = layer.to(dtype)
+        args, kwargs = torch_tree.tree_map(own, self.arguments)
+        with torch.no_grad(), _plain_attention(), Draws(self.draws):
+            return layer(*args, **kwargs)
+
+
+def named(output: Any) -> dict[str, Any]:
+    """The tensors of an output as arrays, by where they stand in it."""
+    leaves, _ = torch_tree.tree_flatten_with_path(output)
+    return {f"output{torch_tree.keystr(path)}": to_numpy(x) for path, x in leaves if isinstance(x, torch.Tensor)}
+
+
+def _shift(calls: Calls, by: int) -> None:
+    calls.hidden += by
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Layers of attention call their parts, not one fused kernel."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -1,0 +1,286 @@
+"""What people get wrong in activations and in the code between layers."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from parity.checking.diagnosis.calls import Call, Mutation
+from parity.checking.diagnosis.mutations import other, suspects_of
+
+PLAIN = (
+    "relu", "relu6", "gelu", "silu", "elu", "selu", "celu", "leaky_relu", "tanh", "sigmoid", "hardswish", "hardsigmoid",
+    "hardtanh", "mish", "softplus", "softsign", "logsigmoid", "tanhshrink",
+)  # fmt: skip
+FUNCTIONS = {name: getattr(F, name) for name in PLAIN} | {"tanh": torch.tanh, "sigmoid": torch.sigmoid}
+
+
+@suspects_of(*PLAIN, "prelu", "rrelu", "hardshrink", "softshrink", "threshold")
+def _activation(call: Call) -> Iterator[Mutation]:
+    if call.name == "gelu":
+        twin = "tanh" if (call["approximate"] or "none") == "none" else "none"
+        said = f"gelu is computed with approximate={twin!r}, torch's with approximate={call['approximate'] or 'none'!r}"
+        yield "gelu approximate", said, lambda c: F.gelu(_input(c), approximate=twin)
+        said = "gelu is computed as x * sigmoid(1.702 x)"
+        yield "gelu approximate", said, lambda c: _input(c) * torch.sigmoid(1.702 * _input(c))
+    yield from other(
+        call, "negative_slope", "negative slope", *_grid(call, "negative_slope", 0.01, 0.2, 0.1, 0.3, 0.05)
+    )
+    yield from other(call, "alpha", "alpha", *_grid(call, "alpha", 1.0, 0.5, 2.0, 1.6732632423543772, 0.1))
+    yield from other(call, "beta", "beta", *_grid(call, "beta", 1.0, 0.5, 2.0))
+    yield from other(call, "lambd", "lambda", *_grid(call, "lambd", 0.5, 1.0, 0.1))
+    yield from other(call, "max_val", "bounds", *_grid(call, "max_val", 1.0, 2.0, 6.0, 20.0))
+    yield from other(call, "min_val", "bounds", *_grid(call, "min_val", -1.0, 0.0, -2.0))
+    if call.name == "hardsigmoid":
+        said = "its slope is 1/5, torch's is 1/6"
+        yield "activation", said, lambda c: (_input(c) * 0.2 + 0.5).clamp(0, 1)
+    yield "activation", f"{call.name} is missing", _input
+    for name, function in FUNCTIONS.items():
+        if name != call.name:
+            yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(_input(c))
+
+
+@suspects_of("add", "sub")
+def _sum(call: Call) -> Iterator[Mutation]:
+    a, b = _operands(call)
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and b.ndim and a.shape == b.shape:
+        for kept, left_out in ((0, "second"), (1, "first")):
+            said = f"the sum's {left_out} term is missing (a residual connection left out)"
+            yield "missing residual", said, lambda c, k=kept: _operands(c)[k]
+        twin, word = (torch.sub, "subtracted") if call.name == "add" else (torch.add, "added")
+        yield "sign", f"the second term is {word}", lambda c: twin(*_operands(c))
+        if call.name == "add":
+            for scale in (0.5, math.sqrt(0.5)):
+                said = f"the sum is multiplied by {scale:.3g}"
+                yield "scale", said, lambda c, s=scale: c.run() * s
+            yield "scale", "the first term is added twice", lambda c: c.run() + _operands(c)[0]
+            yield "scale", "the second term is added twice", lambda c: c.run() + _operands(c)[1]
+            yield "combination", "the terms are multiplied", lambda c: torch.mul(*_operands(c))
+    else:
+        at = 0 if isinstance(a, torch.Tensor) else 1
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.numel() < b.numel():
+            at = 1
+        said = "a term is not added (such as positions or a bias)"
+        yield "missing bias", said, lambda c: _operands(c)[at]
+        yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), _operands(c)[1 - at])
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and max(a.ndim, b.ndim) > 1:
+            small = b if at == 0 else a
+            for axis in range(small.ndim):
+                if small.shape[axis] > 1:
+                    said = f"the added term is shifted by one along axis {axis}"
+                    yield (
+                        "index",
+                        said,
+                        lambda c, d=axis: torch.add(_operands(c)[at], torch.roll(_operands(c)[1 - at], 1, d)),
+                    )
+
+
+@suspects_of("mul", "div")
+def _product(call: Call) -> Iterator[Mutation]:
+    a, b = _operands(call)
+    scalar = next((x for x in (a, b) if not isinstance(x, torch.Tensor) or x.ndim == 0), None)
+    tensors = [i for i, x in enumerate((a, b)) if isinstance(x, torch.Tensor)]
+    shown = f" by {float(scalar):.4g}" if isinstance(scalar, int | float | torch.Tensor) else ""
+    for at in tensors:
+        verb = "multiplied" if call.name == "mul" else "divided"
+        said = f"what torch has {verb}{shown} is not" if scalar is not None else "one factor of a product is missing"
+        yield "scale", said, lambda c, i=at: _operands(c)[i]
+    twin = torch.div if call.name == "mul" else torch.mul
+    verb = "divided" if call.name == "mul" else "multiplied"
+    yield "scale", f"it is {verb}{shown}, the other way round", lambda c: twin(*_operands(c))
+    if scalar is not None and float(scalar) > 0:
+        for power, word in ((2.0, "the square of"), (0.5, "the square root of")):
+            said = f"it takes {word} the factor{shown}"
+            yield "scale", said, lambda c, p=power: c.function(_operands(c)[tensors[0]], float(scalar) ** p)
+    if len(tensors) == 2 and scalar is None:
+        yield "combination", "the factors are added", lambda c: torch.add(*_operands(c))
+
+
+@suspects_of("matmul", "bmm")
+def _matrices(call: Call) -> Iterator[Mutation]:
+    a, b = _operands(call)
+    for i, x in enumerate((a, b)):
+        if x.ndim > 1 and x.shape[-1] == x.shape[-2]:
+            said = f"the {('first', 'second')[i]} matrix of a product is transposed"
+            yield (
+                "transposed weight",
+                said,
+                lambda c, i=i: torch.matmul(
+                    *(y.transpose(-1, -2) if i == j else y for j, y in enumerate(_operands(c)))
+                ),
+            )
+    if a.shape == b.shape and a.ndim > 1 and a.shape[-1] == a.shape[-2]:
+        yield "order", "the factors of a matrix product are swapped", lambda c: torch.matmul(*_operands(c)[::-1])
+
+
+@suspects_of("cat", "stack")
+def _joined(call: Call) -> Iterator[Mutation]:
+    tensors = list(call["tensors"])
+    said = "the parts are joined in the other order"
+    yield "order", said, lambda c: c.run(tensors=list(c["tensors"])[::-1])
+    for dim in range(tensors[0].ndim):
+        if all(t.shape == tensors[0].shape for t in tensors):
+            yield from other(call, "dim", "axis", dim)
+    if len(tensors) == 2 and tensors[0].shape == tensors[1].shape:
+        yield "combination", "the parts are added, not joined", lambda c: sum(c["tensors"])
+        yield "order", "the first part is joined to itself", lambda c: c.run(tensors=[c["tensors"][0]] * 2)
+        yield "order", "the second part is joined to itself", lambda c: c.run(tensors=[c["tensors"][1]] * 2)
+
+
+@suspects_of("flatten", "reshape")
+def _flattened(call: Call) -> Iterator[Mutation]:
+    x = _input(call)
+    if not isinstance(x, torch.Tensor) or x.ndim < 3:
+        return
+    last = (0, *range(2, x.ndim), 1)
+    said = "it is flattened channels last (NHWC), torch's channels first (NCHW)"
+    yield "NCHW/NHWC", said, lambda c: _input(c).permute(last).reshape(c.run().shape)
+    for i in range(x.ndim):
+        for j in range(i + 1, x.ndim):
+            said = f"axes {i} and {j} are swapped before the reshape"
+            yield "swapped axes", said, lambda c, i=i, j=j: _input(c).transpose(i, j).reshape(c.run().shape)
+
+
+@suspects_of("transpose", "permute", "movedim")
+def _permuted(call: Call) -> Iterator[Mutation]:
+    yield (
+        "swapped axes",
+        "axes are not swapped but reshaped",
+        lambda c: _input(c).reshape(c.run().shape),
+    )
+
+
+@suspects_of("mean", "sum", "amax", "max", "logsumexp")
+def _reduced(call: Call) -> Iterator[Mutation]:
+    x = _input(call)
+    if not isinstance(x, torch.Tensor):
+        return
+    shape = call.run().shape if isinstance(call.run(), torch.Tensor) else None
+    for name, function in (("mean", torch.mean), ("sum", torch.sum), ("amax", torch.amax)):
+        if name != call.name and call["dim"] is not None:
+            said = f"it takes the {name}, torch the {call.name}"
+            yield "reduction", said, lambda c, f=function: f(_input(c), *c.positional[1:], **c.keywords)
+    for dim in range(x.ndim):
+        if call["dim"] is not None and shape is not None and torch.mean(x.double(), dim).shape == shape:
+            yield from other(call, "dim", "axis", dim)
+    for index, word in ((0, "first"), (-1, "last")):
+        if isinstance(call["dim"], int):
+            said = f"it takes the {word} element along axis {call['dim']}, torch the {call.name}"
+            yield "reduction", said, lambda c, i=index: _input(c).select(c["dim"], i).reshape(c.run().shape)
+
+
+@suspects_of("masked_fill")
+def _masked(call: Call) -> Iterator[Mutation]:
+    values = (-math.inf, -1e9, -1e4, -1e3, -1e2, 0.0, float(torch.finfo(torch.float32).min), 1e-9, -1.0, 1.0)
+    yield from other(call, "value", "masked value", *values)
+    yield "mask", "the mask is not applied", _input
+    yield "mask", "the mask is inverted", lambda c: c.run(mask=~c["mask"])
+
+
+@suspects_of("where")
+def _where(call: Call) -> Iterator[Mutation]:
+    if len(call.positional) == 3:
+        mask, a, b = call.positional
+        yield "mask", "the condition is inverted", lambda c: torch.where(~c.positional[0], *c.positional[1:])
+        like = a if isinstance(a, torch.Tensor) and a.ndim else b
+        for value in (-math.inf, -1e9, -1e4, 0.0, 1.0):
+            for at in (1, 2):
+                x = call.positional[at]
+                if not isinstance(x, torch.Tensor) or x.ndim == 0:
+                    said = f"the masked value is {value:g}, torch's is {float(x):g}"
+                    yield (
+                        "masked value",
+                        said,
+                        lambda c, i=at, v=value: torch.where(*(v if i == j else y for j, y in enumerate(c.positional))),
+                    )
+        del mask, like
+
+
+@suspects_of("tril", "triu")
+def _triangle(call: Call) -> Iterator[Mutation]:
+    now = call["diagonal"] or 0
+    yield from other(call, "diagonal", "mask", now - 1, now + 1)
+    twin = torch.triu if call.name == "tril" else torch.tril
+    yield "mask", "the triangle is the other one", lambda c: twin(_input(c), now)
+    yield "mask", "the mask is not applied", _input
+
+
+@suspects_of("__getitem__", "select", "narrow")
+def _selected(call: Call) -> Iterator[Mutation]:
+    x = _input(call)
+    if isinstance(x, torch.Tensor) and x.ndim > 1:
+        for axis in range(x.ndim):
+            for shift in (1, -1):
+                said = f"the selection along axis {axis} is shifted by one"
+                yield (
+                    "index",
+                    said,
+                    lambda c, a=axis, s=shift: c.function(torch.roll(_input(c), s, a), *c.positional[1:], **c.keywords),
+                )
+        for axis in range(x.ndim):
+            said = f"the selection along axis {axis} counts from the other end"
+            yield "index", said, lambda c, a=axis: c.function(_input(c).flip(a), *c.positional[1:], **c.keywords)
+
+
+@suspects_of("chunk", "split", "unbind")
+def _parts(call: Call) -> Iterator[Mutation]:
+    parts = call.run()
+    if 1 < len(parts) <= 4:
+        import itertools
+
+        for order in list(itertools.permutations(range(len(parts))))[1:]:
+            if all(parts[i].shape == parts[j].shape for j, i in enumerate(order)):
+                said = f"the parts are taken in the order {order}"
+                yield "order", said, lambda c, o=order: [c.run()[i] for i in o]
+
+
+@suspects_of("flip")
+def _unflipped(call: Call) -> Iterator[Mutation]:
+    yield "order", "it is not flipped", _input
+
+
+@suspects_of("roll")
+def _unrolled(call: Call) -> Iterator[Mutation]:
+    yield "order", "it is not rolled", _input
+    x = _input(call)
+    for axis in range(x.ndim):
+        yield (
+            "order",
+            f"it is rolled along axis {axis} the other way",
+            lambda c: torch.roll(_input(c), *[_negated(a) for a in c.positional[1:2]], *c.positional[2:], **c.keywords),
+        )
+
+
+@suspects_of("pixel_shuffle", "pixel_unshuffle")
+def _shuffled(call: Call) -> Iterator[Mutation]:
+    r = call["upscale_factor"] or call["downscale_factor"]
+
+    def channels_last(c: Call) -> torch.Tensor:
+        x = _input(c)
+        n, channels, h, w = x.shape
+        if call.name == "pixel_shuffle":
+            return x.reshape(n, r, r, channels // r**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, -1, h * r, w * r)
+        return x.reshape(n, channels, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, h // r, w // r)
+
+    yield "NCHW/NHWC", "depth and space are dealt in the other order", channels_last
+
+
+def _input(call: Call) -> Any:
+    return call["input"] if call["input"] is not None else call.positional[0]
+
+
+def _operands(call: Call) -> tuple[Any, Any]:
+    if call["input"] is not None and call["other"] is not None:
+        return call["input"], call["other"]
+    return call.positional[0], call.positional[1]
+
+
+def _negated(x: Any) -> Any:
+    return tuple(-v for v in x) if isinstance(x, tuple | list) else -x
+
+
+def _grid(call: Call, name: str, *values: float) -> Iterator[float]:
+    if isinstance(call[name], int | float):
+        yield from values

@@ -1,0 +1,242 @@
+"""The mistake that explains a layer's output."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity.arrays import to_numpy
+from parity.checking.alignment import distance
+from parity.checking.diagnosis import outputs as relations
+from parity.checking.diagnosis import precision, statistics, weights
+from parity.checking.diagnosis.calls import Call, Experiment
+from parity.checking.diagnosis.mutations import mutations
+from parity.checking.pairing import pairs
+
+if TYPE_CHECKING:
+    from parity.checking.layers import Suspicion
+
+EXPLAINED = 0.15
+"""A mistake explains an output if with it no more than this part of the difference is left."""
+
+NOISE = 3e-6
+"""A difference this small, relative to the output, may be rounding."""
+
+SECONDS = 20.0
+"""The longest search for one layer's mistake."""
+
+SCALARS = {
+    "eps": "epsilon",
+    "negative_slope": "negative slope",
+    "alpha": "alpha",
+    "beta": "beta",
+    "scale": "scale",
+    "lambd": "lambda",
+}
+"""Arguments whose value may be any number, and their suspects."""
+
+Outputs = dict[str, np.ndarray]
+
+
+@dataclass
+class Explanation:
+    """A mistake, and how well it explains.
+
+    Attributes:
+        suspect: the kind of mistake.
+        sentence: the mistake in words.
+        left: distance of the port's output from torch's with this mistake.
+    """
+
+    suspect: str
+    sentence: str
+    left: float
+
+
+def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
+    """The suspect and the sentence for a layer at fault; None and an empty sentence where nothing explains it."""
+    known = _known(suspicion)
+    if known is not None:
+        return known
+    ours = suspicion.jax_outputs
+    if suspicion.kind == "code":
+        ours = _unforced(suspicion) or ours
+    if suspicion.kind == "buffer":
+        return statistics.explain(suspicion)
+    # Where NaN stands for numbers, all of the output is to be explained.
+    before = min(apart(ours, suspicion.torch_outputs), 1.0)
+    by_weights = _by_weights(suspicion, ours, before)
+    if by_weights is not None:
+        return by_weights
+    experiment = Experiment(
+        suspicion.torch_layer, suspicion.arguments, suspicion.draws, suspicion.twins if suspicion.kind == "code" else ()
+    )
+    coarse = relations.coarseness(ours, suspicion.torch_outputs)
+    best: Explanation | None = None
+    for candidate in _candidates(experiment, ours, before):
+        if best is None or candidate.left < 0.5 * best.left:
+            best = candidate
+        if best.left <= max(4e-7, 1e-3 * before):
+            break
+    if best is not None and best.left <= EXPLAINED * before:
+        where = f"; torch's layer with this mistake gives the port's output (to {best.left:.0e})"
+        return best.suspect, best.sentence + where
+    if coarse is not None:
+        return coarse
+    found = relations.relation(ours, suspicion.torch_outputs)
+    if found is not None:
+        return found
+    return None, ""
+
+
+def apart(ours: Outputs, theirs: Outputs) -> float:
+    """The largest distance of any output from its twin."""
+    return max((distance(ours[name], theirs[name]) for name in theirs if name in ours), default=np.inf)
+
+
+def _known(suspicion: "Suspicion") -> tuple[str | None, str] | None:
+    """What needs no search: modes, dtypes, exceptions."""
+    layer, twin = suspicion.torch_layer, suspicion.jax_layer
+    mode = _mode(twin)
+    if mode is not None and mode != layer.training and not list(layer.children()):
+        words = ("training", "evaluation") if layer.training else ("evaluation", "training")
+        return "train for eval mode", f"torch's layer is in {words[0]} mode, the port's in {words[1]} mode"
+    if suspicion.kind == "draws":
+        if "does not" in suspicion.detail:
+            who = "torch" if suspicion.detail.startswith("torch") else "the port"
+            return (
+                "train for eval mode",
+                f"{who} draws at random (as dropout does in training), the other side does not",
+            )
+        return "randomness", suspicion.detail
+    for name, theirs in suspicion.torch_outputs.items():
+        ours = suspicion.jax_outputs.get(name)
+        if ours is not None and ours.dtype != theirs.dtype and ours.dtype.kind not in "iu":
+            return "dtype promotion", f"{name} is {ours.dtype}, torch's is {theirs.dtype}"
+    return None
+
+
+def _mode(layer: Any) -> bool | None:
+    for name, training_if in (("deterministic", False), ("use_running_average", False), ("training", True)):
+        value = getattr(layer, name, None)
+        if isinstance(value, bool):
+            return value == training_if
+    return None
+
+
+def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[str, str] | None:
+    """Whether the layer holds other numbers than the checkpoint; put right, one array or all, does it match?"""
+    found, unmatched = pairs(suspicion.torch_layer, suspicion.jax_layer)
+    wrong = weights.differing(found)
+    if not wrong:
+        return None
+    everything = {
+        name: to_numpy(x)
+        for name, x in (
+            *suspicion.torch_layer.named_parameters(recurse=False),
+            *suspicion.torch_layer.named_buffers(recurse=False),
+        )
+    }
+    said = [weights.relation(pair, everything) for pair in wrong]
+    saved = [pair.slot.get() for pair in wrong]
+    try:
+        for pair in wrong:
+            pair.slot.set(pair.layout.from_torch(pair.theirs))
+        after = apart(suspicion.rerun_named(), suspicion.torch_outputs)
+    except Exception:
+        after = np.inf
+    finally:
+        for pair, value in zip(wrong, saved, strict=True):
+            pair.slot.set(np.asarray(value))
+    names = wrong[0].name if len(wrong) == 1 else "weights"
+    suspect, sentence = said[0]
+    if len(said) > 1:
+        kinds = {s for s, _ in said}
+        suspect = said[0][0] if len(kinds) == 1 else next((s for s in kinds if s.startswith("swapped")), said[0][0])
+        sentence = "; ".join(s for _, s in said[:4])
+    if after <= max(EXPLAINED * before, NOISE):
+        return suspect, f"{sentence}; with the checkpoint's {names} the layer matches"
+    del unmatched
+    # What else is wrong shows once the weights are no longer in the way.
+    return suspect, f"{sentence}; with the checkpoint's {names} the layer still differs"
+
+
+def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterator[Explanation]:
+    """Mistakes tried, with what each leaves of the difference; those that leave all of it are left out."""
+    ends = time.monotonic() + SECONDS
+
+    def measured(run: Callable[[], dict[str, Any]]) -> float:
+        try:
+            return apart(ours, run())
+        except Exception:
+            return np.inf  # a mistake that torch refuses to make
+
+    calls = experiment.calls()
+    for call in reversed(calls) if len(calls) > 40 else calls:
+        for suspect, sentence, mutate in mutations(call):
+            left = measured(lambda m=mutate, c=call: experiment.outputs((c.index, m)))
+            if left < before:
+                yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
+            if time.monotonic() > ends:
+                return
+        yield from _scalars(call, experiment, measured, before)
+    for suspect, sentence, run in (*precision.mutations(experiment), *_modes(experiment)):
+        left = measured(run)
+        if left < before:
+            yield Explanation(suspect, sentence, left)
+
+
+def _modes(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], Outputs]]]:
+    now = experiment.layer.training
+    words = ("training", "evaluation") if now else ("evaluation", "training")
+    said = f"torch's layer is in {words[0]} mode, the port's works as in {words[1]} mode"
+    yield "train for eval mode", said, lambda: experiment.outputs(change=lambda layer: layer.train(not now))
+    for flag, suspect in (("norm_first", "order of normalization"), ("batch_first", "swapped axes")):
+        if isinstance(getattr(experiment.layer, flag, None), bool):
+            value = getattr(experiment.layer, flag)
+            said = f"{flag} is as if {not value}, torch's is {value}"
+            yield (
+                suspect,
+                said,
+                lambda f=flag, v=value: experiment.outputs(change=lambda layer: setattr(layer, f, not v)),
+            )
+
+
+def _scalars(
+    call: Call, experiment: Experiment, measured: Callable[[Callable[[], Outputs]], float], before: float
+) -> Iterator[Explanation]:
+    """A number among the arguments that is neither torch's nor a usual one, found by a search along a line."""
+    for name, suspect in SCALARS.items():
+        value = call[name]
+        if not isinstance(value, float) or value <= 0:
+            continue
+
+        def left(exponent: float, name: str = name) -> float:
+            return measured(lambda: experiment.outputs((call.index, lambda c: c.run(**{name: 10.0**exponent}))))
+
+        middle = float(np.log10(value))
+        coarse = (
+            np.arange(middle - 4, middle + 4.01, 0.5) if name == "eps" else np.arange(middle - 1.5, middle + 1.6, 0.25)
+        )
+        scores = [left(float(e)) for e in coarse]
+        best = int(np.argmin(scores))
+        if scores[best] > 0.9 * before:
+            continue
+        low, high = float(coarse[max(best - 1, 0)]), float(coarse[min(best + 1, len(coarse) - 1)])
+        for _ in range(24):
+            third = (high - low) / 3
+            if left(low + third) < left(high - third):
+                high -= third
+            else:
+                low += third
+        found = 10 ** ((low + high) / 2)
+        yield Explanation(suspect, f"{name} is as if {found:.4g}, torch's is {value:g}", left((low + high) / 2))
+
+
+def _unforced(suspicion: "Suspicion") -> Outputs:
+    try:
+        return suspicion.rerun_named()
+    except Exception:
+        return {}

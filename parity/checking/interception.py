@@ -1,0 +1,39 @@
+"""Calls of a port's layers, seen without a change to its code."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from parity.checking.tree import TAG, jax_layers
+
+Handler = Callable[[Callable[..., Any], Any, str, tuple[Any, ...], dict[str, Any]], Any]
+"""What is done with a call: given the layer's own ``__call__``, the layer, its path in torch and the arguments."""
+
+
+@contextmanager
+def intercepted(module: Any, handler: Handler) -> Iterator[None]:
+    """Within it, calls of tagged layers of ``module`` go to ``handler``, those of others where they went before."""
+    kinds = {type(layer) for _, layer in jax_layers(module)}
+    own = {kind: vars(kind).get("__call__") for kind in kinds}
+    # Looked up before any is replaced: a class inherits its base's.
+    originals = {kind: kind.__call__ for kind in kinds}
+
+    def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            path = vars(layer).get(TAG)
+            if path is None:
+                return original(layer, *args, **kwargs)
+            return handler(original, layer, path, args, kwargs)
+
+        return call
+
+    for kind in kinds:
+        kind.__call__ = wrapped(originals[kind])
+    try:
+        yield
+    finally:
+        for kind, original in own.items():
+            if original is None:
+                del kind.__call__
+            else:
+                kind.__call__ = original

@@ -1,0 +1,143 @@
+"""Which array of a port stands for which of torch's: by name, by names of one meaning, by shape."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from flax import nnx
+
+from parity.arrays import to_numpy
+from parity.checking.alignment import Layout, layout_of, layouts
+from parity.checking.tree import jax_layers
+
+SYNONYMS = {
+    "kernel": "weight", "scale": "weight", "gamma": "weight", "w": "weight", "embedding": "weight", "g": "weight",
+    "beta": "bias", "b": "bias", "mean": "running_mean", "var": "running_var", "moving_mean": "running_mean",
+    "moving_var": "running_var", "offset": "bias",
+}  # fmt: skip
+
+
+@dataclass
+class Slot:
+    """A place in the port that holds an array."""
+
+    owner: Any
+    name: str
+
+    def get(self) -> Any:
+        """What stands there."""
+        value = getattr(self.owner, self.name)
+        return value.get_value() if isinstance(value, nnx.Variable) else value
+
+    def set(self, value: np.ndarray) -> None:
+        """Put ``value`` there, in the dtype of what stands there."""
+        here = getattr(self.owner, self.name)
+        array = jnp.asarray(value, self.get().dtype)
+        if isinstance(here, nnx.Variable):
+            here.set_value(array)
+        else:
+            object.__setattr__(self.owner, self.name, array)
+
+
+@dataclass
+class Pair:
+    """An array of the port and the checkpoint's that it stands for.
+
+    Attributes:
+        name: torch's.
+        slot: where the port keeps it.
+        ours: its value.
+        theirs: torch's.
+        layout: how the port lays it out.
+    """
+
+    name: str
+    slot: Slot
+    ours: np.ndarray
+    theirs: np.ndarray
+    layout: Layout
+
+
+def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], list[str]]:
+    """The arrays directly in a layer, torch's and the port's of the same role; and torch's names without one.
+
+    Equal names belong together, then names of one meaning (``kernel`` and ``weight``), then equal shapes.
+    """
+    theirs = {
+        name: to_numpy(x)
+        for name, x in (*torch_layer.named_parameters(recurse=False), *torch_layer.named_buffers(recurse=False))
+    }
+    slots = {name: Slot(jax_layer, name) for name, value in _members(jax_layer) if _is_array(value)}
+    found: list[Pair] = []
+    free = dict(slots)
+
+    def take(name: str, key: str) -> None:
+        ours, value = np.asarray(free[key].get()), theirs[name]
+        options = layouts(value.shape, ours.shape)
+        if not options:
+            return
+        # A kernel of flax has its spatial axes first and its outputs last; other classes show theirs by the numbers.
+        flax = (*range(2, value.ndim), 1, 0)
+        known = [o for o in options if o.axes == (flax if key == "kernel" else tuple(range(value.ndim)))]
+        certain = key == name or (key == "kernel" and type(jax_layer).__module__.startswith("flax."))
+        layout = known[0] if certain and known else layout_of(ours, value) or (known or options)[0]
+        found.append(Pair(name, free.pop(key), ours, value, layout))
+
+    for rule in (
+        lambda name, key: name == key,
+        lambda name, key: SYNONYMS.get(key.lower(), key.lower()) == name,
+        lambda name, key: name in key.lower() or key.lower() in name,
+        lambda name, key: theirs[name].shape == np.shape(free[key].get()),
+    ):
+        for name in theirs:
+            if any(pair.name == name for pair in found):
+                continue
+            key = next((key for key in free if rule(name, key)), None)
+            if key is not None:
+                take(name, key)
+    named = {pair.name for pair in found}
+    return found, [name for name in theirs if name not in named and theirs[name].ndim]
+
+
+def _members(layer: Any) -> Iterator[tuple[str, Any]]:
+    yield from ((name, value) for name, value in vars(layer).items() if not name.startswith("_"))
+
+
+def _is_array(value: Any) -> bool:
+    if isinstance(value, nnx.Variable):
+        value = value.get_value()
+    return isinstance(value, jax.Array | np.ndarray) and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[str, str]) -> dict[str, Pair]:
+    """Every array of the port that has a twin, by its dotted path in the port; the pair's name is torch's path.
+
+    Args:
+        torch_module: the reference.
+        jax_module: its port.
+        layer_pairs: from the path of a layer in JAX to that of its twin in torch.
+    """
+    found = {}
+    modules, layers = dict(torch_module.named_modules()), {"": jax_module} | dict(jax_layers(jax_module))
+    for path in layer_pairs:
+        layer = layers[path]
+        for pair in pairs(modules[layer_pairs[path]], layer)[0]:
+            name, theirs = pair.slot.name, layer_pairs[path]
+            pair.name = f"{theirs}.{pair.name}".lstrip(".")
+            found[f"{path}.{name}".lstrip(".")] = pair
+    return found
+
+
+def under_torchs(arrays: dict[str, np.ndarray], twins: dict[str, Pair]) -> dict[str, np.ndarray]:
+    """The port's arrays that have a twin, under torch's names and in torch's layout."""
+    return {
+        twins[name].name: twins[name].layout.to_torch(x, twins[name].theirs.shape)
+        if x.size == twins[name].theirs.size
+        else x
+        for name, x in arrays.items()
+        if name in twins
+    }

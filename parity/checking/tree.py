@@ -1,0 +1,106 @@
+"""The layers of a port by dotted path, and which of torch's each stands for."""
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import torch
+from flax import nnx
+
+from jaxnn.nn.module import children as nnx_children
+
+TAG = "parity_path"
+
+
+def jax_layers(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every callable layer under ``module`` with its dotted path, outer before inner, each object once.
+
+    A layer is an ``nnx.Module``, or an object of a class of the user's own that can be called.
+    """
+    seen: set[int] = set()
+
+    def walk(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        if _is_layer(node):
+            yield path, node
+        for name, child in _children(node):
+            yield from walk(child, f"{path}.{name}" if path else name)
+
+    yield from walk(module, prefix)
+
+
+def aligned_paths(torch_module: torch.nn.Module, jax_module: Any) -> dict[str, str]:
+    """From the path of a layer in JAX to that of its twin in torch.
+
+    Equal paths belong together; what is left over, if its path differs in case and punctuation only
+    (``blocks_0.Conv1`` for ``blocks.0.conv1``).
+    """
+    theirs = [path for path, _ in torch_module.named_modules()]
+    ours = [path for path, _ in jax_layers(jax_module)]
+    pairs = {path: path for path in ours if path in set(theirs)}
+    rest: dict[str, list[str]] = {}
+    for path in theirs:
+        if path not in pairs:
+            rest.setdefault(_plain(path), []).append(path)
+    for path in ours:
+        candidates = rest.get(_plain(path), [])
+        if path not in pairs and len(candidates) == 1 and candidates[0] not in pairs.values():
+            pairs[path] = candidates[0]
+    return pairs
+
+
+def tagged(module: Any, pairs: dict[str, str]) -> Any:
+    """A copy of ``module`` in which every layer that has a twin knows its path in torch.
+
+    The tag is part of the graph, so that it outlives ``nnx.split`` and ``nnx.merge`` in the user's own code.
+    """
+    module = nnx.clone(module) if isinstance(module, nnx.Module) else copy.deepcopy(module)
+    for path, layer in list(jax_layers(module)):
+        if path in pairs:
+            object.__setattr__(layer, TAG, pairs[path])
+    return module
+
+
+def submodule(module: Any, path: str) -> Any:
+    """The part of ``module`` at ``path``, or None where there is none."""
+    for name in path.split(".") if path else ():
+        module = dict(_children(module)).get(name)
+        if module is None:
+            return None
+    return module
+
+
+def _is_layer(node: Any) -> bool:
+    return callable(node) and not isinstance(node, type | nnx.Variable | nnx.Rngs | jax.Array)
+
+
+def _children(node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, nnx.Module | nnx.List | nnx.Dict):
+        yield from nnx_children(node)
+        members = vars(node)
+    elif isinstance(node, list | tuple):
+        members = {str(i): value for i, value in enumerate(node)}
+    elif isinstance(node, dict):
+        members = node
+    elif _is_own(node):
+        members = vars(node)
+    else:
+        return
+    for name, value in members.items():
+        if isinstance(value, list | tuple | dict) or _is_own(value):
+            yield str(name), value
+
+
+def _is_own(node: Any) -> bool:
+    """Whether ``node`` is an instance of a class written in Python that may hold layers."""
+    kind = type(node)
+    library = kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
+    return hasattr(node, "__dict__") and "__call__" in vars(kind) and not library and not isinstance(node, nnx.Module)
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "", path.lower())

@@ -1,0 +1,55 @@
+"""A gradient that goes wrong on its way back, with every output right."""
+
+import jax
+
+import parity
+from jaxnn import functional as F
+from tests.parity.checking.networks import pair
+from tests.parity.checking.test_planted_faults import replaced
+
+
+def test_a_layer_that_stops_the_gradient_of_its_input_is_named():
+    theirs, ours, x = pair("unet")
+    replaced(ours.down2, lambda self, x: F.conv2d(jax.lax.stop_gradient(x), self.weight[...], self.bias[...], 1, 1))
+    report = parity.check(theirs, ours, x)
+    assert report.first_divergence == "down2"
+    assert report.last_right_gradient == "down2"
+    assert report.faults[0].suspect == "stopped gradient"
+
+
+def test_a_layer_that_stops_the_gradient_of_its_weight_is_named():
+    theirs, ours, x = pair("unet")
+    replaced(ours.down2, lambda self, x: F.conv2d(x, jax.lax.stop_gradient(self.weight[...]), self.bias[...], 1, 1))
+    (fault,) = parity.check(theirs, ours, x).faults
+    assert (fault.path, fault.suspect) == ("down2", "stopped gradient")
+    assert "gradient of weight is zero" in fault.reason
+
+
+def test_code_between_layers_that_stops_the_gradient_is_placed():
+    theirs, ours, x = pair("unet")
+
+    def call(self, x):
+        skip = self.act(self.norm1(self.down1(x)))
+        x = self.up(self.act(self.down2(jax.lax.stop_gradient(self.pool(skip)))))
+        return self.resize(self.out(jax.numpy.concatenate([skip, x], 1)))
+
+    replaced(ours, call)
+    report = parity.check(theirs, ours, x)
+    assert report.last_right_gradient == "down2"
+    assert report.faults[0].path == ""
+    assert "right at the output of down2, wrong at that of pool" in report.faults[0].reason
+
+
+def test_a_gradient_twice_as_large_is_said_to_be():
+    theirs, ours, tokens = pair("tagger")
+
+    @jax.custom_vjp
+    def doubled(x):
+        return x
+
+    doubled.defvjp(lambda x: (x, None), lambda _, g: (2 * g,))
+    kind = type(ours.norm)
+    replaced(ours.norm, lambda self, x: kind.__call__(self, doubled(x)))
+    report = parity.check(theirs, ours, tokens)
+    assert report.faults[0].path == "norm"
+    assert not any(fault.path == "head" for fault in report.faults)

@@ -1,0 +1,81 @@
+"""Training runs side by side."""
+
+import jax.numpy as jnp
+import optax
+import pytest
+import torch
+from flax import nnx
+
+import parity
+from jaxnn import optim
+from parity import weights
+from tests.parity.checking.networks import pair
+
+LOSS = (lambda m, *x: ((m(*x) - 1) ** 2).mean(), lambda m, *x: jnp.mean((m(*x) - 1) ** 2))
+
+
+def run(network, torch_optimizer, transform, steps):
+    theirs, ours, inputs = pair(network)
+    batch = inputs if isinstance(inputs, tuple) else (inputs,)
+    return parity.check_training(theirs, ours, torch_optimizer, transform, LOSS, [batch], steps)
+
+
+@pytest.mark.parametrize(
+    ("torch_optimizer", "transform", "step", "said"),
+    [
+        (lambda p: torch.optim.SGD(p, 0.1), optim.SGD(0.11), 1, "torch's times 1.1"),
+        (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optim.SGD(0.1, momentum=0.8), 2, "step 2"),
+        (lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3, eps=1e-5), 1, "step 1"),
+        (lambda p: torch.optim.AdamW(p, 1e-2), optim.AdamW(1e-2, weight_decay=0.02), 1, "step 1"),
+    ],
+)
+def test_the_step_and_the_tensor_are_named(torch_optimizer, transform, step, said):
+    report = run("unet", torch_optimizer, transform, 4)
+    assert not report.passed
+    assert report.first_divergence == f"down1.weight, step {step}"
+    assert said in str(report.faults[0])
+
+
+def test_what_the_optimizer_keeps_is_compared():
+    report = run("unet", lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3), 3)
+    assert report.passed, report
+    assert "exp_avg_sq of out.bias, step 3" in {row.name for row in report.rows}
+
+
+@pytest.mark.parametrize("rate", [0.3, 1.0])
+def test_a_chaotic_run_of_a_right_port_is_not_accused(rate):
+    report = run("unet", lambda p: torch.optim.SGD(p, rate, momentum=0.9), optim.SGD(rate, momentum=0.9), 100)
+    assert report.passed, report
+
+
+def test_a_port_of_flax_layers_trains_under_torchs_names():
+    class Port(nnx.Module):
+        def __init__(self, rngs):
+            self.conv = nnx.Conv(2, 3, (3, 3), padding=1, rngs=rngs)
+            self.head = nnx.Linear(3, 2, rngs=rngs)
+
+        def __call__(self, x):
+            x = nnx.relu(self.conv(jnp.transpose(x, (0, 2, 3, 1))))
+            return self.head(jnp.mean(x, (1, 2)))
+
+    class Torch(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = torch.nn.Conv2d(2, 3, 3, padding=1), torch.nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+    torch.manual_seed(0)
+    theirs, ours = Torch(), Port(nnx.Rngs(0))
+    arrays = weights.load(theirs)
+    ours.conv.kernel[...] = jnp.array(arrays["conv.weight"].transpose(2, 3, 1, 0))
+    ours.head.kernel[...] = jnp.array(arrays["head.weight"].T)
+    for path in ("conv", "head"):
+        getattr(ours, path).bias[...] = jnp.array(arrays[f"{path}.bias"])
+    pair = (lambda p: torch.optim.SGD(p, 1e-2, momentum=0.9), optax.sgd(1e-2, momentum=0.9))
+    report = parity.check(theirs, ours, torch.randn(2, 2, 5, 5), steps=4, optimizer=pair)
+    assert report.passed, report
+    names = {row.name for row in report.rows}
+    assert {"conv.weight", "conv.weight, step 4", "momentum_buffer of conv.weight, step 4"} <= names
+    assert next(layer for layer in report.layers if layer.path == "conv").layout == "channels last"
