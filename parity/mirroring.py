@@ -174,6 +174,8 @@ RECOVERED: dict[tuple[str, str], Callable[[Torch], Any]] = {
     ("LinearCrossEntropyLoss", "in_features"): lambda module: module.linear.in_features,
     ("MultiheadAttention", "add_bias_kv"): lambda module: module.bias_k is not None,
     ("MultiheadAttention", "bias"): lambda module: module.in_proj_bias is not None,
+    ("MultiheadAttention", "kdim"): lambda module: None if module._qkv_same_embed_dim else module.kdim,
+    ("MultiheadAttention", "vdim"): lambda module: None if module._qkv_same_embed_dim else module.vdim,
     ("PairwiseDistance", "p"): lambda module: module.norm,
 } | {
     (kind, name): recover

@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Num, Shaped
 
 from jaxnn import functional
 from jaxnn.functional._argument import check_reduction, legacy_reduction
+from jaxnn.nn.distance import PairwiseDistance
 from jaxnn.nn.module import Module, optional_buffer, value
 
 Input = Inexact[ArrayLike, "..."]
@@ -342,7 +343,7 @@ class TripletMarginWithDistanceLoss(_Loss):
         super().__init__(reduction=reduction)
         if margin <= 0:
             raise functional.ArgumentError(f"TripletMarginWithDistanceLoss: margin must be positive, got {margin}")
-        self.distance_function = distance_function
+        self.distance_function = distance_function or PairwiseDistance()
         self.margin = margin
         self.swap = swap
 

@@ -100,10 +100,16 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def paired(
-    jax_leaves: Sequence[Any], torch_leaves: Sequence[Any], fits: Callable[[Any, Any], bool]
+    jax_leaves: Sequence[Any],
+    torch_leaves: Sequence[Any],
+    fits: Callable[[Any, Any], bool],
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> list[tuple[int, int]]:
-    """Indices of leaves that belong together: by place where the counts are equal; else in order, those that fit first,
-    then those that could be laid out alike."""
+    """Indices of leaves that belong together: by name where the names are the same, by place where the counts are;
+    else in order, those that fit first, then those that could be laid out alike."""
+    ours_names, their_names = names
+    if ours_names and sorted(ours_names) == sorted(their_names) and len(set(ours_names)) == len(ours_names):
+        return [(i, their_names.index(name)) for i, name in enumerate(ours_names)]
     if len(jax_leaves) == len(torch_leaves):
         return [(i, i) for i in range(len(jax_leaves))]
     pairs: dict[int, int] = {}

@@ -17,6 +17,7 @@ from parity.arrays import to_jax, to_numpy
 from parity.checking.alignment import distance, layout_of
 from parity.checking.evaluation import TorchSide, doubled, named_outputs
 from parity.checking.interception import intercepted
+from parity.checking.leaves import flattened
 from parity.checking.tree import aligned_paths, tagged
 from parity.replay import Draws, replayed
 
@@ -168,7 +169,7 @@ def _jax_run(
         module = _cast(tagged(jax_module, aligned_paths(torch_module, jax_module)), kind)
         args, kwargs = torch_tree.tree_map(lambda x: _as(to_jax(x), kind), side.call)
         with replayed([_as(to_jax(x), kind) for x in side.draws]), _watched(module, handler, layers):
-            found = [np.asarray(x) for x in jax.tree.leaves(module(*args, **kwargs))]
+            found = [np.asarray(x) for x in flattened(module(*args, **kwargs))[1]]
     return found, seen
 
 

@@ -15,6 +15,7 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
+from parity.checking.leaves import by_name, flattened, plain
 from parity.comparison import FAR
 from parity.replay import Draws, replayed
 
@@ -155,7 +156,9 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
             else None
         )
         output = (module or subject)(*args, **kwargs)
-        leaves = [jnp.asarray(x) for x in jax.tree.leaves(output)]
+        found_names, found_leaves, _ = flattened(output)
+        wanted = [plain(name.removeprefix("output")) for name in side.single.outputs]
+        leaves = [jnp.asarray(x) for x in by_name(found_names, found_leaves, wanted)]
         after = split_arrays(module)[2].arrays if module is not None else {}
         return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
 

@@ -23,6 +23,7 @@ from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
+from parity.checking.leaves import flattened, plain
 from parity.checking.pairing import pairs
 from parity.checking.stream import Node, TorchStream
 from parity.checking.tree import aligned_paths, jax_layers, tagged
@@ -189,11 +190,13 @@ class ForcedRun:
         """The port's arguments with torch's numbers, and how their axes lie; what arrived otherwise is held against
         the caller."""
         axes: tuple[int, ...] = ()
-        leaves, spec = jax.tree.flatten((args, kwargs))
-        theirs = [to_numpy(x) for x in torch_tree.tree_leaves(node.arguments) if isinstance(x, torch.Tensor)]
+        names, leaves, rebuilt = flattened((args, kwargs))
+        given = {n: to_numpy(x) for n, x in zip(*flattened(node.arguments)[:2], strict=True) if _is_tensor(x)}
+        theirs = list(given.values())
         places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
         ours = [np.asarray(leaves[i]) for i in places]
-        for i, j in paired(ours, theirs, lambda a, b: layout_of(a, b) is not None):
+        both = [names[i] for i in places], list(given)
+        for i, j in paired(ours, theirs, lambda a, b: layout_of(a, b) is not None, both):
             x, y = ours[i], theirs[j]
             if x.dtype == bool or y.dtype == bool:
                 continue  # which way round a mask is meant is the port's own business
@@ -211,7 +214,7 @@ class ForcedRun:
                 off = distance(arrived, y)
                 frame.arrivals.append((node.path, off, f"what arrives at {_named(node)} is off by {off:.1e}"))
             leaves[places[i]] = jnp.asarray(layout.from_torch(y))
-        return *jax.tree.unflatten(spec, leaves), axes
+        return *rebuilt(leaves), axes
 
     def _call(
         self, original: Callable[..., Any], layer: Any, node: Node, args: Any, kwargs: Any, axes: tuple[int, ...] = ()
@@ -233,15 +236,15 @@ class ForcedRun:
         self.frames.pop()
         undrawn = raised is None and self.stream.take_draw(node) is not None
         theirs = _named_arrays(node.output)
-        leaves, spec = jax.tree.flatten(output)
-        ours, forced, layout = self._aligned(leaves, theirs, frame.axes)
+        names, leaves, rebuilt = flattened(output)
+        ours, forced, layout = self._aligned(leaves, theirs, frame.axes, names)
         verdict = Verdict()
 
         def rerun() -> dict[str, np.ndarray]:
             draws = self.side.draws[node.first_draw : node.last_draw]
             with self._unforced(), replayed(draws):
                 again = original(layer, *args, **kwargs)
-            return self._aligned(jax.tree.leaves(again), theirs, frame.axes)[0]
+            return self._aligned(flattened(again)[1], theirs, frame.axes, names)[0]
 
         alone: TorchSide | None = None
         kind_of_fault, detail = "output", ""
@@ -306,18 +309,19 @@ class ForcedRun:
         self.progress(path)
         if raised is not None:
             return torch_tree.tree_map(to_jax, node.output)
-        return jax.tree.unflatten(spec, forced)
+        return rebuilt(forced)
 
     def _aligned(
-        self, leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...] = ()
+        self, leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...], paths: list[str]
     ) -> tuple[dict[str, np.ndarray], list[Any], Layout | None]:
         """The port's outputs in torch's layout by name, torch's in the port's in their places, and the first's
         layout."""
         first: Layout | None = None
         names, forced = list(theirs), list(leaves)
+        both = paths, [plain(name.removeprefix("output")) for name in names]
         ours: dict[str, np.ndarray] = {}
         arrays = [np.asarray(x) for x in leaves]
-        for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None):
+        for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None, both):
             x, y = arrays[i], theirs[names[j]]
             # What is wrong does not show its layout; it is likely that of the input.
             options = sorted(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes)
@@ -386,6 +390,10 @@ def _below(layer: torch.nn.Module) -> list[str]:
 
 def _same_kind(a: np.dtype, b: np.dtype) -> bool:
     return a == b or (a.kind in "iu" and b.kind in "iu")
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, torch.Tensor)
 
 
 def _is_key(x: Any) -> bool:

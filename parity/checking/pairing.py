@@ -12,7 +12,7 @@ from flax import nnx
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import Layout, layout_of, layouts
-from parity.checking.tree import jax_layers
+from parity.checking.tree import children, jax_layers
 
 SYNONYMS = {
     "kernel": "weight", "scale": "weight", "gamma": "weight", "w": "weight", "embedding": "weight", "g": "weight",
@@ -129,7 +129,29 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
             name, theirs = pair.slot.name, layer_pairs[path]
             pair.name = f"{theirs}.{pair.name}".lstrip(".")
             found[f"{path}.{name}".lstrip(".")] = pair
+    lacking = {*torch_module.state_dict(keep_vars=True)} - {pair.name for pair in found.values()}
+    for path, slot in _in_containers(jax_module):
+        if path in lacking and path not in found:
+            ours, value = np.asarray(slot.get()), to_numpy(torch_module.state_dict()[path])
+            if ours.shape == value.shape:
+                found[path] = Pair(path, slot, ours, value, Layout(tuple(range(ours.ndim)), ours.shape))
     return found
+
+
+def _in_containers(module: Any) -> Iterator[tuple[str, Slot]]:
+    """The arrays in lists and dicts of parameters, which are no layers, by dotted path."""
+    seen: set[int] = set()
+
+    def walk(node: Any, prefix: str) -> Iterator[tuple[str, Slot]]:
+        if id(node) in seen:
+            return
+        seen.add(id(node))
+        for name, child in children(node):
+            if isinstance(child, nnx.List | nnx.Dict):
+                yield from ((f"{prefix}{name}.{key}", Slot(child, key)) for key, x in _members(child) if _is_array(x))
+            yield from walk(child, f"{prefix}{name}.")
+
+    yield from walk(module, "")
 
 
 def under_torchs(arrays: dict[str, np.ndarray], twins: dict[str, Pair]) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ def jax_layers(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         seen.add(id(node))
         if _is_layer(node):
             yield path, node
-        for name, child in _children(node):
+        for name, child in children(node):
             yield from walk(child, f"{path}.{name}" if path else name)
 
     yield from walk(module, prefix)
@@ -68,7 +68,7 @@ def tagged(module: Any, pairs: dict[str, str]) -> Any:
 def submodule(module: Any, path: str) -> Any:
     """The part of ``module`` at ``path``, or None where there is none."""
     for name in path.split(".") if path else ():
-        module = dict(_children(module)).get(name)
+        module = dict(children(module)).get(name)
         if module is None:
             return None
     return module
@@ -78,7 +78,8 @@ def _is_layer(node: Any) -> bool:
     return callable(node) and not isinstance(node, type | nnx.Variable | nnx.Rngs | jax.Array)
 
 
-def _children(node: Any) -> Iterator[tuple[str, Any]]:
+def children(node: Any) -> Iterator[tuple[str, Any]]:
+    """What ``node`` holds that may be a layer or hold layers, by name."""
     if isinstance(node, nnx.Module | nnx.List | nnx.Dict):
         yield from nnx_children(node)
         members = vars(node)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import keyword
-import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,13 +10,11 @@ from typing import Any
 
 import torch
 
-from jaxnn import nn
-from parity.arrays import to_jax
-from parity.mirroring import arguments as mirrored_arguments
 from parity.porting.errors import PortError
 from parity.porting.expression import constant, constants, filled, plain, skeleton
-from parity.porting.operation import narrowed
-from parity.porting.tree import CONTAINERS, Call, has_twin, is_chain
+from parity.porting.formatting import wrapped
+from parity.porting.layers import CONTAINERS, assignment, has_twin, layer, zeros
+from parity.porting.tree import Call, is_chain
 from parity.porting.writing import Body, Extras, Unsupported, Writer, access
 
 
@@ -144,7 +140,7 @@ class Author:
             full = f"{path}.{name}".lstrip(".")
             if parameter is not None and full not in tied:
                 kind = "nnx.Param" if parameter.requires_grad or parameter.is_floating_point() else "nn.Buffer"
-                yield _assignment(name, f"{kind}({_zeros(parameter)})")
+                yield assignment(name, f"{kind}({zeros(parameter)})")
             elif parameter is None:
                 continue
         for name, buffer in module._buffers.items():
@@ -154,10 +150,10 @@ class Author:
                 if name in draft.extras.arrays:
                     continue
                 continue
-            yield _assignment(name, f"nn.Buffer({_zeros(buffer)})")
+            yield assignment(name, f"nn.Buffer({zeros(buffer)})")
         for name, array in draft.extras.arrays.items():
             self.arrays[f"{path}.{name}".lstrip(".")] = array
-            yield _assignment(name, f"nn.Buffer({_zeros(array)})")
+            yield assignment(name, f"nn.Buffer({zeros(array)})")
         for name, child in module._modules.items():
             if child is None:
                 continue
@@ -169,9 +165,9 @@ class Author:
                 continue
             built = self._built(child_path, child)
             if built is not None and self._wanted(child_path, child):
-                yield _assignment(name, built)
-        for name, layer in draft.extras.layers.items():
-            yield _assignment(name, layer)
+                yield assignment(name, built)
+        for name, built in draft.extras.layers.items():
+            yield assignment(name, built)
         if draft.extras.random:
             yield 'self.rngs = rngs["default"].fork()'
         for name, original in self.ties:
@@ -213,7 +209,7 @@ class Author:
             ]
             return f"nn.ModuleDict({{{', '.join(parts)}}})"
         if isinstance(child, torch.nn.ParameterList):
-            return f"nnx.List([{', '.join(f'nnx.Param({_zeros(p)})' for p in child)}])"
+            return f"nnx.List([{', '.join(f'nnx.Param({zeros(p)})' for p in child)}])"
         if type(child) in CONTAINERS:
             return self._listed(path, child)
         if any(True for _ in child.children()) or any(True for _ in child.state_dict()):
@@ -255,7 +251,8 @@ class Author:
             self.sources.append(self._class(name, kind, members))
 
     def _class_name(self, kind: type) -> str:
-        wanted = kind.__name__ if kind.__name__.isidentifier() else "Block"
+        wanted = kind.__name__ if kind.__name__.isidentifier() and kind not in CONTAINERS else "Block"
+        wanted = "Model" if kind in CONTAINERS and kind is type(self.model) else wanted
         name, count = wanted, 1
         while name in self.used_names or name in ("F", "nn"):
             count += 1
@@ -334,114 +331,6 @@ def render(name: str, kind: type, draft: Draft, parameters: list[str], stored: l
     if len(lines) == 1:
         lines.append("    pass")
     return "\n".join(lines)
-
-
-def wrapped(line: str, indent: int, width: int = 120) -> str:
-    """The line, broken behind commas of its outermost bracket where it is too long."""
-    prefix = " " * indent
-    if len(line) + indent <= width:
-        return prefix + line
-    match = re.search(r"[(\[{]", line)
-    if match is None:
-        return prefix + line
-    opening = match.start()
-    closing = _closing(line, opening)
-    while closing < len(line) - 1 and line[closing + 1 :].lstrip()[:1] not in ("", ")", "]", "}"):
-        following = re.search(r"[(\[{]", line[closing + 1 :])
-        if following is None:
-            break
-        opening = closing + 1 + following.start()
-        closing = _closing(line, opening)
-    parts = _commas(line[opening + 1 : closing])
-    if len(parts) == 1 and " for " in parts[0]:
-        element, _, rest = parts[0].rpartition(" for ")
-        body = [wrapped(element, indent + 4), " " * (indent + 4) + f"for {rest}"]
-    else:
-        body = [wrapped(part + ("," if part else ""), indent + 4) for part in parts]
-    return "\n".join([prefix + line[: opening + 1], *body, prefix + line[closing:]])
-
-
-def _closing(line: str, opening: int) -> int:
-    depth = 0
-    for i in range(opening, len(line)):
-        depth += line[i] in "([{"
-        depth -= line[i] in ")]}"
-        if depth == 0:
-            return i
-    return len(line) - 1
-
-
-def _commas(text: str) -> list[str]:
-    parts, depth, start = [], 0, 0
-    for i, character in enumerate(text):
-        depth += character in "([{"
-        depth -= character in ")]}"
-        if character == "," and depth == 0:
-            parts.append(text[start:i].strip())
-            start = i + 1
-    tail = text[start:].strip()
-    return parts + ([tail] if tail else [])
-
-
-def layer(module: torch.nn.Module) -> str:
-    """The constructor of a layer, arguments that are defaults left out."""
-    twin = getattr(nn, type(module).__name__)
-    parameters = inspect.signature(twin.__init__).parameters
-    given = mirrored_arguments(module, twin)
-    parts, positional = [], True
-    for name, parameter in list(parameters.items())[1:]:
-        if name == "rngs":
-            parts.append("rngs=rngs")
-            continue
-        if name not in given or name == "inplace" or (name == "dtype" and str(given[name]) in ("float32", "None")):
-            positional = positional and name not in given
-            continue
-        value, default = given[name], parameter.default
-        single = _single(value)
-        if default is not parameter.empty and (_equal(value, default) or _equal(single, default)):
-            positional = False
-            continue
-        # A stride is told apart from a kernel size by its name, once it is not the next in line.
-        required = default is parameter.empty
-        text = _literal(single, name)
-        parts.append(text if required and positional else f"{name}={text}")
-        positional = positional and required
-    return f"nn.{type(module).__name__}({', '.join(parts)})"
-
-
-def _single(value: Any) -> Any:
-    if isinstance(value, list | tuple) and value and all(isinstance(v, int) and v == value[0] for v in value):
-        return value[0]
-    return value
-
-
-def _equal(value: Any, default: Any) -> bool:
-    return type(value) is type(default) and bool(value == default)
-
-
-def _literal(value: Any, name: str) -> str:
-    if isinstance(value, bool | int | float):
-        return constant(value, name)
-    if value is None or isinstance(value, str):
-        return repr(value).replace("'", '"')
-    if isinstance(value, tuple | list) and all(isinstance(v, int | float) for v in value):
-        return constant(tuple(value), name)
-    if name == "dtype":
-        return f"jnp.{value}"
-    raise PortError(f"port: a layer's {name}={value!r} cannot be written")
-
-
-def _zeros(tensor: torch.Tensor) -> str:
-    shape = ", ".join(constant(int(size), "dim") for size in tensor.shape) + ("," if tensor.ndim == 1 else "")
-    name = narrowed(str(to_jax(tensor.dtype)))
-    dtype = "" if name == "float32" else f", {'bool' if name == 'bool' else f'jnp.{name}'}"
-    return f"jnp.zeros(({shape}){dtype})"
-
-
-def _assignment(name: str, value: str) -> str:
-    if name.isidentifier() and not keyword.iskeyword(name):
-        return f"self.{name} = {value}"
-    return f'setattr(self, "{name}", {value})'
 
 
 def _same(a: Body, b: Body) -> bool:

@@ -10,10 +10,9 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
-from jaxnn import nn
 from parity.porting.capture import Capture, Record, Reference
+from parity.porting.layers import CONTAINERS, has_twin
 
-CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 _SILENT = (
     "_assert", "sym_constrain", "_guards", "sym_size", "_check", "sym_numel", "sym_stride", "_set_grad_enabled",
     "_enter_autocast", "_exit_autocast",
@@ -99,15 +98,6 @@ def _chain(node: Node) -> list[tuple[str, int]]:
     return found
 
 
-def has_twin(module: torch.nn.Module) -> bool:
-    """Whether jaxnn has this very layer, and nothing has been hooked onto it."""
-    kind = type(module)
-    name = kind.__name__
-    plain = getattr(torch.nn, name, None) is kind and hasattr(nn, name) and kind not in CONTAINERS
-    hooks = (module._forward_pre_hooks, module._forward_hooks)
-    return plain and kind is not torch.nn.Module and not any(hooks) and not hasattr(module, "parametrizations")
-
-
 def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
     for child in call.calls():
         child.leaf = has_twin(child.module) and child.record is not None and _whole(child, names)
@@ -118,13 +108,13 @@ def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
 
 
 def _whole(call: Call, names: dict[str, Node]) -> bool:
-    """Whether everything the call was given and gave is known."""
+    """Whether everything the call was given and gave is known; what nobody reads is gone from the graph."""
     assert call.record is not None
     inner = set(call.nodes())
     given = torch_tree.tree_leaves((call.record.positional, call.record.keywords))
     known = all(not isinstance(x, torch.Tensor) and (not isinstance(x, Reference) or x.name in names) for x in given)
     returned = [x for x in torch_tree.tree_leaves(call.record.output) if x is not None]
-    return known and all(isinstance(x, Reference) and names.get(x.name) in inner for x in returned)
+    return known and all(isinstance(x, Reference) and (x.name not in names or names[x.name] in inner) for x in returned)
 
 
 def is_chain(call: Call) -> bool:

@@ -133,7 +133,11 @@ class Writer:
         else:
             parts = [self.value(node) for node in outputs]
             result = parts[0] if len(parts) == 1 else Expression(", ".join(part.text for part in parts))
-        self.lines.append(f"return {result.text}")
+        assigned, _, value = (self.lines or [""])[-1].partition(" = ")
+        if assigned == result.text and len(plain(value)) <= LINE:
+            self.lines[-1] = f"return {value}"
+        else:
+            self.lines.append(f"return {result.text}")
         return Body(parameters + [name for _, name in self.sizes], self.lines, [size for size, _ in self.sizes])
 
     def bind(self, node: Node, name: str) -> str:
@@ -236,8 +240,11 @@ class Writer:
             name = self._free(self._source_name(structure) or "x")
             return self.bind(structure, name)
         if isinstance(structure, tuple | list):
+            if not any(self.uses[part] for part in torch_tree.tree_leaves(structure) if isinstance(part, Node)):
+                return "_"
             parts = [self._targets(part) for part in structure]
-            inner = [f"({p})" if isinstance(s, tuple | list) else p for p, s in zip(parts, structure, strict=True)]
+            nested = [isinstance(s, tuple | list) and p != "_" for p, s in zip(parts, structure, strict=True)]
+            inner = [f"({p})" if wrap else p for p, wrap in zip(parts, nested, strict=True)]
             return ", ".join(inner) + ("," if len(inner) == 1 else "")
         return "_"
 
@@ -692,7 +699,7 @@ def source_line(node: Node) -> str:
 
 
 def _assigned(line: str, part: int | None = None) -> str | None:
-    match = re.match(r"^([A-Za-z_][\w, ]*?)\s*(?::[^=]*)?[-+*/@]?=(?!=)", line)
+    match = re.match(r"^([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*,?)\s*(?::[^=]*)?[-+*/@]?=(?!=)", line)
     if match is None:
         return None
     names = [name.strip() for name in match[1].split(",")]

@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxnn import functional
 from parity.porting.expression import Expression
+from parity.porting.layers import single
 from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import Builder, register_operator
 
@@ -33,7 +34,7 @@ def _functional(name: str, dropped: tuple[str, ...] = (), **renamed: str) -> Bui
             value = given[key]
             if _equal(value, parameter.default):
                 continue
-            value = _single(value)
+            value = single(value)
             needed = parameter.default is parameter.empty or isinstance(value, Tensor)
             if needed and not keywords and len(positional) == list(parameters).index(key):
                 positional.append(value)
@@ -52,13 +53,6 @@ def _equal(value: Any, default: Any) -> bool:
             len(value) > 0 and all(type(v) is type(default) and v == default for v in value)
         )
     return (type(value) is type(default) and value == default) or (value is None and default is None)
-
-
-def _single(value: Any) -> Any:
-    """One number for equal ones."""
-    if isinstance(value, list | tuple) and value and all(isinstance(v, int) and v == value[0] for v in value):
-        return value[0]
-    return value
 
 
 for _name in (
@@ -102,7 +96,7 @@ def _layer_norm(op: Operation) -> Expression:
 )
 def _pool(op: Operation) -> Expression:
     name = op.name.split(".")[1]
-    size, stride = _single(op.kernel_size), _single(list(op.stride))
+    size, stride = single(op.kernel_size), single(list(op.stride))
     keywords = {}
     for key, default in (
         ("padding", 0),
@@ -111,7 +105,7 @@ def _pool(op: Operation) -> Expression:
         ("count_include_pad", True),
         ("divisor_override", None),
     ):
-        value = _single(op.arguments.get(key, default))
+        value = single(op.arguments.get(key, default))
         if value != default:
             keywords[key] = value
     positional = [size] if not stride or stride == size else [size, stride]
@@ -226,7 +220,7 @@ def _resized(mode: str) -> Builder:
         ]
         if scales:
             whole = [int(s) if s == int(s) else s for s in scales]
-            return op.call("F.interpolate", operand, scale_factor=_single(whole), **keywords)
+            return op.call("F.interpolate", operand, scale_factor=single(whole), **keywords)
         return op.call(
             "F.interpolate", operand, size=list(op.output.shape[2:]) if size is None else list(size), **keywords
         )

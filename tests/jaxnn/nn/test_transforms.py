@@ -116,7 +116,7 @@ def test_gradients_of_parameters_agree_whichever_way_they_are_asked_for(name, ar
 @with_parameters
 def test_a_stack_of_layers_made_under_vmap_does_what_each_does_alone(name, args, kwargs, inputs):
     make = nnx.vmap(lambda rngs: made((name, args, kwargs), rngs), in_axes=0, out_axes=0)
-    stack = make(nnx.Rngs(0).fork(split=3))
+    stack = make(nnx.Rngs(0).split(3))
     stack.eval()
     graphdef, state = nnx.split(stack)
     together = nnx.vmap(lambda module, *inputs: module(*inputs), in_axes=(0, *(None for _ in inputs)))(stack, *inputs)

@@ -1,0 +1,44 @@
+"""The leaves of arguments and results of either side, by one order and one kind of name."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from torch.utils import _pytree as torch_tree
+
+
+def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
+    """Names and leaves, dicts in their own order, and what puts leaves together again.
+
+    ``jax.tree`` would sort the keys of dicts, torch does not; containers that only JAX knows are opened too. A name is
+    the way to the leaf without its punctuation, so that a dict and a dataclass of the same entries agree.
+    """
+    outer, spec = torch_tree.tree_flatten_with_path(tree)
+    names: list[str] = []
+    leaves: list[Any] = []
+    inner = []
+    for path, part in outer:
+        found, inner_spec = jax.tree_util.tree_flatten_with_path(part)
+        inner.append((inner_spec, len(found)))
+        names += [plain(torch_tree.keystr(path) + jax.tree_util.keystr(rest)) for rest, _ in found]
+        leaves += [leaf for _, leaf in found]
+
+    def rebuilt(new: list[Any]) -> Any:
+        remaining = iter(new)
+        parts = [inner_spec.unflatten([next(remaining) for _ in range(count)]) for inner_spec, count in inner]
+        return torch_tree.tree_unflatten(parts, spec)
+
+    return names, leaves, rebuilt
+
+
+def by_name(names: list[str], leaves: list[Any], wanted: list[str]) -> list[Any]:
+    """``leaves`` in the order of ``wanted`` where their names are the same, else as they are."""
+    if len(set(names)) != len(names) or set(names) != set(wanted):
+        return leaves
+    return [leaves[names.index(name)] for name in wanted]
+
+
+def plain(path: str) -> str:
+    """The way to a leaf without punctuation: ``logits.0`` for ``['logits'][0]``."""
+    return ".".join(re.findall(r"\w+", path))

@@ -1,0 +1,106 @@
+"""The layers of torch.nn that stay layers, and the calls that construct them."""
+
+import inspect
+import keyword
+from typing import Any
+
+import torch
+
+from jaxnn import functional, nn
+from parity.arrays import to_jax
+from parity.mirroring import arguments as mirrored_arguments
+from parity.porting.errors import PortError
+from parity.porting.expression import constant, plain
+from parity.porting.operation import narrowed
+
+CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
+_STACKS = (torch.nn.TransformerEncoder, torch.nn.TransformerDecoder)
+
+
+def has_twin(module: torch.nn.Module) -> bool:
+    """Whether jaxnn has this very layer, and nothing has been hooked onto it."""
+    kind = type(module)
+    name = kind.__name__
+    plain = getattr(torch.nn, name, None) is kind and hasattr(nn, name) and kind not in CONTAINERS
+    if kind is torch.nn.Transformer:
+        return False  # its encoder and decoder may be of any kind
+    if isinstance(module, _STACKS) and not _is_stack(module):
+        return False
+    hooks = (module._forward_pre_hooks, module._forward_hooks)
+    return plain and kind is not torch.nn.Module and not any(hooks) and not hasattr(module, "parametrizations")
+
+
+def _is_stack(module: Any) -> bool:
+    """Whether the layers of a stack are built alike, and what is around them too has a twin."""
+    inner = [child for child in (*module.layers, module.norm) if child is not None]
+    return all(map(has_twin, inner)) and len({plain(layer(child)) for child in module.layers}) == 1
+
+
+def layer(module: torch.nn.Module) -> str:
+    """The call that constructs a layer, arguments that are defaults left out."""
+    if isinstance(module, _STACKS):
+        parts = [layer(module.layers[0]), constant(len(module.layers), "num_layers")]
+        parts += [layer(module.norm)] if module.norm is not None else []
+        return f"nn.{type(module).__name__}({', '.join(parts)})"
+    twin = getattr(nn, type(module).__name__)
+    parameters = inspect.signature(twin.__init__).parameters
+    given = mirrored_arguments(module, twin)
+    parts, positional = [], True
+    for name, parameter in list(parameters.items())[1:]:
+        if name == "rngs":
+            parts.append("rngs=rngs")
+            continue
+        if name not in given or name == "inplace" or (name == "dtype" and str(given[name]) in ("float32", "None")):
+            positional = positional and name not in given
+            continue
+        value, default = given[name], parameter.default
+        brief = single(value)
+        if default is not parameter.empty and (_equal(value, default) or _equal(brief, default)):
+            positional = False
+            continue
+        # A stride is told apart from a kernel size by its name, once it is not the next in line.
+        required = default is parameter.empty
+        text = _literal(brief, name)
+        parts.append(text if required and positional else f"{name}={text}")
+        positional = positional and required
+    return f"nn.{type(module).__name__}({', '.join(parts)})"
+
+
+def single(value: Any) -> Any:
+    """One number for equal ones; anything else as it is."""
+    if isinstance(value, list | tuple) and value and all(isinstance(v, int) and v == value[0] for v in value):
+        return value[0]
+    return value
+
+
+def _equal(value: Any, default: Any) -> bool:
+    return type(value) is type(default) and bool(value == default)
+
+
+def _literal(value: Any, name: str) -> str:
+    if isinstance(value, bool | int | float):
+        return constant(value, name)
+    if value is None or isinstance(value, str):
+        return repr(value).replace("'", '"')
+    if isinstance(value, tuple | list) and all(isinstance(v, int | float) for v in value):
+        return constant(tuple(value), name)
+    if name == "dtype":
+        return f"jnp.{value}"
+    if callable(value) and getattr(functional, getattr(value, "__name__", ""), None) is value:
+        return f"F.{value.__name__}"
+    raise PortError(f"port: a layer's {name}={value!r} cannot be written")
+
+
+def zeros(tensor: torch.Tensor) -> str:
+    """Zeros of the shape and dtype of ``tensor``, to be replaced by its values."""
+    shape = ", ".join(constant(int(size), "dim") for size in tensor.shape) + ("," if tensor.ndim == 1 else "")
+    name = narrowed(str(to_jax(tensor.dtype)))
+    dtype = "" if name == "float32" else f", {'bool' if name == 'bool' else f'jnp.{name}'}"
+    return f"jnp.zeros(({shape}){dtype})"
+
+
+def assignment(name: str, value: str) -> str:
+    """``self.name = value``, for any name."""
+    if name.isidentifier() and not keyword.iskeyword(name):
+        return f"self.{name} = {value}"
+    return f'setattr(self, "{name}", {value})'
