@@ -27,6 +27,8 @@ class Draws(TorchDispatchMode):
         position: how many have been drawn so far.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, recorded: list[torch.Tensor] | None = None) -> None:
         super().__init__()
         self.replaying = recorded is not None
@@ -36,6 +38,12 @@ class Draws(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operator call: drawn and noted, replayed, or passed on where it is not random."""
         kwargs = kwargs or {}
+        if func is torch.ops.higher_order.cond:
+            predicate, if_true, if_false, operands = args
+            with self:
+                return (if_true if predicate else if_false)(*operands)
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            return func(*args, **kwargs)
         kind = func._schema.name
         if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_"):
             return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))

@@ -17,7 +17,7 @@ def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
     outer, spec = torch_tree.tree_flatten_with_path(tree)
     names: list[str] = []
     leaves: list[Any] = []
-    inner = []
+    inner: list[tuple[Any, int]] = []
     for path, part in outer:
         found, inner_spec = jax.tree_util.tree_flatten_with_path(part)
         inner.append((inner_spec, len(found)))

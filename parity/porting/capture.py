@@ -70,8 +70,10 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     graph_module = program.graph_module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
-        inlined(graph_module)
-        functionalized(graph_module.graph)
+        for part in graph_module.modules():  # branches of torch.cond among them
+            if isinstance(part, torch.fx.GraphModule):
+                inlined(part)
+                functionalized(part.graph)
     placeholders = _placeholder_names(program)
     for record in records.values():
         record.positional, record.keywords, record.output = torch_tree.tree_map(

@@ -17,6 +17,7 @@ from torch.utils import _pytree as torch_tree
 from torch.utils._sympy.printers import PythonPrinter
 
 from parity.arrays import to_jax
+from parity.porting.branches import conditional, is_conditional
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, PRODUCT, Expression, constant, plain
@@ -107,6 +108,23 @@ class Writer:
         self.position = 0
         self.before = False
         self.inner = set(call.nodes())
+        self.outer: set[str] = set()
+
+    def nested(self, call: Call) -> Writer:
+        """A writer of a function inside the method: it reads the names around it and makes none of them anew."""
+        inner = Writer(call, self.extras, self.method, self.constants, self.unsupported, self.modules)
+        inner.outer = self.outer | set(self.bound)
+        return inner
+
+    def unused(self, wanted: str) -> str:
+        """``wanted``, or the next like it; taken from now on."""
+        name = self._free(wanted)
+        self.outer.add(name)
+        return name
+
+    def settle_before(self, node: Node) -> None:
+        """Give what waits for its reader a name now."""
+        self._bind_before(node, self.pending.pop(node))
 
     # The plan: who uses what, when.
 
@@ -371,8 +389,12 @@ class Writer:
         return x
 
     def _operator(self, node: Node) -> Expression:
+        if is_conditional(node):
+            return conditional(self, node)
         if node.target is operator.getitem:
             source = self.value(node.args[0])
+            if is_conditional(node.args[0]) and len(node.args[0].meta["val"]) == 1:
+                return source
             return Expression(f"{source.within(ATOM)}[{node.args[1]}]", ATOM, source.names)
         builder = found(node.target)
         try:
@@ -502,7 +524,7 @@ class Writer:
         return name
 
     def _unused(self, name: str) -> bool:
-        if any(name in expression.names for expression in self.pending.values()):
+        if name in self.outer or any(name in expression.names for expression in self.pending.values()):
             return False
         if name in (size for _, size in self.sizes):
             return False
