@@ -11,6 +11,7 @@ from rich.console import Console
 from parity.benchmark.command import bench
 from parity.checking.command import check
 from parity.options import Device, Json, check_writable, pattern_of, progress_bar, select_device, write_json
+from parity.porting.command import port
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
 
@@ -143,6 +144,7 @@ def conformance(
 
 
 app.command()(check)
+app.command()(port)
 app.command()(bench)
 
 

@@ -91,6 +91,7 @@ def port(
     *,
     dynamic_shapes: dict[str, Any] | None = None,
     verify: bool = True,
+    progress: Callable[[str], None] = lambda stage: None,
 ) -> Port:
     """Write the JAX source of a torch model, and make sure that it does the same.
 
@@ -103,6 +104,7 @@ def port(
         kwargs: keyword arguments.
         dynamic_shapes: of ``torch.export``, where other axes are to be free.
         verify: compare outputs on the example and on another batch, and refuse a port that differs.
+        progress: told what is begun: exporting, writing, loading, comparing.
 
     Raises:
         PortError: export refuses the model, or operators are unsupported (all of them are named, with module and
@@ -110,7 +112,9 @@ def port(
         DivergenceError: the port differs from the model; the error is the report.
     """
     arguments = (tuple(args) if isinstance(args, tuple | list) else (args,), kwargs or {})
+    progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
+    progress("writing")
     _mark_arrays(capture.program, capture.graph)
     root = call_tree(capture, module)
     face = Face(capture, root, module)
@@ -125,11 +129,14 @@ def port(
         + "\n"
     )
     arrays = weights.load(module) | {path: to_numpy(tensor) for path, tensor in author.arrays.items()}
+    progress("loading")
     result = Port(source, name, arrays, capture.notes)
     _set_modes(module, result.module)
     result._subject = (module, *arguments)
     if verify:
+        progress("comparing on the example")
         verified(module, result, arguments)
+        progress("comparing on another batch")
         other = another(arguments, grown=not capture.notes)
         if other is not None:
             verified(module, result, other)
