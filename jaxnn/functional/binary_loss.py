@@ -93,10 +93,12 @@ def binary_cross_entropy_with_logits(
     reduction = legacy_reduction(size_average, reduce, reduction)
     x, y = promoted(*_checked(name, input, target))
     x = floating(name, x)
-    yes = y if pos_weight is None else y * _broadcast(name, jnp.asarray(pos_weight, x.dtype), x.shape)
     # log(1 - sigma(x)) = log sigma(x) - x, and log sigma is smooth.
     log_sigmoid = -jnp.logaddexp(-x, jnp.zeros((), x.dtype))
-    loss = (1 - y) * x - (yes + (1 - y)) * log_sigmoid
+    if pos_weight is not None:
+        # p y + (1 - y), rounded once less: in bfloat16 the two are a unit apart, and the sum over elements cancels.
+        log_sigmoid *= (_broadcast(name, jnp.asarray(pos_weight, x.dtype), x.shape) - 1) * y + 1
+    loss = (1 - y) * x - log_sigmoid
     if weight is not None:
         loss, weight = promoted(loss, weight)
         loss = loss * _broadcast(name, weight, loss.shape)

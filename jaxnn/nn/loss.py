@@ -72,6 +72,8 @@ class HuberLoss(_Loss):
     """Source: ``torch.nn.HuberLoss``; see :func:`jaxnn.functional.huber_loss`."""
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
+        if not isinstance(delta, (float, int)):
+            raise TypeError(f"HuberLoss: delta must be a float or int, got {delta!r}")
         super().__init__(reduction=reduction)
         self.delta = delta
 

@@ -19,7 +19,7 @@ from parity import weights
 from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide, evaluate_jax, is_smooth
 from parity.checking.judgement import judged
-from parity.conformance.result import FLOORS, Result
+from parity.conformance.result import FLOORS, Result, refusal_fault
 from parity.mirroring import counterpart, mirror
 
 
@@ -119,7 +119,5 @@ def _refusal(entry: Any, error_input: Any) -> str:
             args, kwargs = torch_tree.tree_map(to_jax, (call.args, call.kwargs))
             twin(*args, **kwargs)
     except Exception as error:
-        if isinstance(error, error_input.error_type):
-            return ""
-        return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"
-    return f"is not refused; torch says {error_input.error_regex!r}"
+        return refusal_fault(error, error_input)
+    return refusal_fault(None, error_input)

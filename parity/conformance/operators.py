@@ -19,7 +19,7 @@ from torch.utils import _pytree as torch_tree
 from jaxnn import functional
 from parity.arrays import to_numpy
 from parity.comparison import Comparison, compare
-from parity.conformance.result import FLOORS, Result
+from parity.conformance.result import FLOORS, Result, refusal_fault
 from parity.mirroring import counterpart
 from parity.replay import Draws, replayed
 
@@ -199,10 +199,8 @@ def _refusal(function: Callable[..., Any] | None, error_input: Any) -> str:
     try:
         function(*args, **kwargs, **random_key(function))
     except Exception as error:
-        if isinstance(error, error_input.error_type):
-            return ""
-        return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"
-    return f"is not refused; torch says {error_input.error_regex!r}"
+        return refusal_fault(error, error_input)
+    return refusal_fault(None, error_input)
 
 
 def random_key(function: Callable[..., Any]) -> dict[str, jax.Array]:

@@ -1,8 +1,10 @@
 """How a database entry fared, and how much error is always allowed."""
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
+from jaxtyping import TypeCheckError
 
 FLOORS = {torch.float32: 16.0, torch.float64: 1e5, torch.complex64: 16.0, torch.complex128: 1e5}
 """Error always allowed, in machine epsilons of a tensor's norm.
@@ -35,3 +37,16 @@ class Result:
     def to_dict(self) -> dict[str, object]:
         """As plain data, for JSON."""
         return asdict(self)
+
+
+def refusal_fault(error: Exception | None, error_input: Any) -> str:
+    """What is wrong with ``error``, raised or not, where torch refuses ``error_input``; empty where nothing is.
+
+    A type checker that watches the run (as in the tests) may refuse an argument the library let through: its error is
+    none of the library's.
+    """
+    if error is None or isinstance(error, TypeCheckError):
+        return f"is not refused; torch says {error_input.error_regex!r}"
+    if isinstance(error, error_input.error_type):
+        return ""
+    return f"raises {type(error).__name__} ({error}), torch {error_input.error_type.__name__}"

@@ -74,6 +74,19 @@ def test_saturated_logits_stay_finite_in_value_and_gradient():
     np.testing.assert_array_equal(gradient, [-1.0, 1.0])
 
 
+def test_weighted_bce_of_bfloat16_logits_rounds_no_more_than_torchs():
+    generator = torch.Generator().manual_seed(0)
+    x, y, p = (
+        (torch.rand(1024, generator=generator) * scale).bfloat16() - shift for scale, shift in ((8, 4), (1, 0), (4, 0))
+    )
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    truth = loss(x.double(), y.double(), reduction="none", pos_weight=p.double()).numpy()
+    theirs = loss(x, y, reduction="none", pos_weight=p).double().numpy()
+    x, y, p = (jnp.asarray(v.float().numpy(), jnp.bfloat16) for v in (x, y, p))
+    ours = np.asarray(F.binary_cross_entropy_with_logits(x, y, reduction="none", pos_weight=p), np.float64)
+    assert np.std(ours - truth) <= 1.05 * np.std(theirs - truth)
+
+
 def test_bce_at_certainty_has_torchs_bounded_loss_and_slope():
     x, y = [0.0, 1.0, 0.5], [1.0, 0.0, 0.2]
     theirs = torch.tensor(x, requires_grad=True)
