@@ -105,14 +105,14 @@ def paired(
     fits: Callable[[Any, Any], bool],
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
 ) -> list[tuple[int, int]]:
-    """Indices of leaves that belong together: by name where the names are the same, by place where the counts are;
-    else in order, those that fit first, then those that could be laid out alike."""
+    """Indices of leaves that belong together: by name where they share one, by place where the counts are the same and
+    every two could be laid out alike; else in order, those that fit first, then those that could be laid out alike."""
     ours_names, their_names = names
-    if ours_names and sorted(ours_names) == sorted(their_names) and len(set(ours_names)) == len(ours_names):
-        return [(i, their_names.index(name)) for i, name in enumerate(ours_names)]
-    if len(jax_leaves) == len(torch_leaves):
+    shared = {name for name in ours_names if list(ours_names).count(name) == 1 == list(their_names).count(name)}
+    pairs = {ours_names.index(name): their_names.index(name) for name in shared}
+    alike = all(_could_fit(ours, theirs) for ours, theirs in zip(jax_leaves, torch_leaves, strict=False))
+    if len(pairs) < len(jax_leaves) == len(torch_leaves) and (alike or not pairs):
         return [(i, i) for i in range(len(jax_leaves))]
-    pairs: dict[int, int] = {}
     for fitting in (fits, lambda ours, theirs: ours.shape == theirs.shape, _could_fit):
         for i, ours in enumerate(jax_leaves):
             free = [j for j in range(len(torch_leaves)) if j not in pairs.values()]

@@ -1,5 +1,6 @@
 """Calls of a port's layers, seen without a change to its code."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,7 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
     originals = {kind: kind.__call__ for kind in kinds}
 
     def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
             path = vars(layer).get(TAG)
             if path is None:

@@ -23,7 +23,7 @@ from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
-from parity.checking.leaves import flattened, plain
+from parity.checking.leaves import flattened, parameter_names, plain
 from parity.checking.pairing import pairs
 from parity.checking.stream import Node, TorchStream
 from parity.checking.tree import aligned_paths, jax_layers, tagged
@@ -172,7 +172,7 @@ class ForcedRun:
             return original(layer, *args, **kwargs)
         frame.children += 1
         before = len(self.found.faults)
-        args, kwargs, axes = self._fed(frame, node, args, kwargs)
+        args, kwargs, axes = self._fed(frame, node, layer, args, kwargs)
         output = self._call(original, layer, node, args, kwargs, axes)
         frame.faults += len(self.found.faults) - before
         return output
@@ -186,16 +186,19 @@ class ForcedRun:
             raise ReplayError(f"draws a random tensor of shape {shape}, torch one of shape {tuple(drawn.shape)}")
         return to_jax(drawn).reshape(shape).astype(dtype)
 
-    def _fed(self, frame: Frame, node: Node, args: Any, kwargs: Any) -> tuple[Any, Any, tuple[int, ...]]:
+    def _fed(self, frame: Frame, node: Node, layer: Any, args: Any, kwargs: Any) -> tuple[Any, Any, tuple[int, ...]]:
         """The port's arguments with torch's numbers, and how their axes lie; what arrived otherwise is held against
         the caller."""
         axes: tuple[int, ...] = ()
         names, leaves, rebuilt = flattened((args, kwargs))
-        given = {n: to_numpy(x) for n, x in zip(*flattened(node.arguments)[:2], strict=True) if _is_tensor(x)}
-        theirs = list(given.values())
+        names = parameter_names(layer, names)
+        their_names, their_leaves, _ = flattened(node.arguments)
+        their_names = parameter_names(self.torch_module.get_submodule(node.path).forward, their_names)
+        given = [(name, to_numpy(x)) for name, x in zip(their_names, their_leaves, strict=True) if _is_tensor(x)]
+        theirs = [y for _, y in given]
         places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
         ours = [np.asarray(leaves[i]) for i in places]
-        both = [names[i] for i in places], list(given)
+        both = [names[i] for i in places], [name for name, _ in given]
         for i, j in paired(ours, theirs, lambda a, b: layout_of(a, b) is not None, both):
             x, y = ours[i], theirs[j]
             if x.dtype == bool or y.dtype == bool:

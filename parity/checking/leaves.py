@@ -1,5 +1,6 @@
 """The leaves of arguments and results of either side, by one order and one kind of name."""
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -30,6 +31,25 @@ def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
         return torch_tree.tree_unflatten(parts, spec)
 
     return names, leaves, rebuilt
+
+
+def parameter_names(function: Callable[..., Any], names: list[str]) -> list[str]:
+    """``names`` of the leaves of ``(args, kwargs)`` by the parameters of ``function`` that they are given to."""
+    try:
+        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind in _POSITIONAL]
+    except (TypeError, ValueError):
+        return names
+
+    def renamed(name: str) -> str:
+        side, *rest = name.split(".")
+        if side == "0" and int(rest[0]) < len(parameters):
+            rest[0] = parameters[int(rest[0])]
+        return "_".join(rest)
+
+    return [renamed(name) for name in names]
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def by_name(names: list[str], leaves: list[Any], wanted: list[str]) -> list[Any]:

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.errors import PortError
-from parity.porting.functionalization import functionalized, inlined
+from parity.porting.functionalization import functionalized, inlined, traced_name
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -41,7 +42,6 @@ class Capture:
 
     Attributes:
         records: of each module call, by path and the number of the call.
-        renamed: nodes that stand for others since functionalization, by name.
         notes: what is to be said of it.
     """
 
@@ -74,13 +74,19 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
             if isinstance(part, torch.fx.GraphModule):
                 inlined(part)
                 functionalized(part.graph)
-    placeholders = _placeholder_names(program)
+    final = _placeholder_names(program)
+    for node in reversed(graph_module.graph.nodes):
+        if node.op != "placeholder":
+            final[traced_name(node)] = node.name
+    for node in graph_module.graph.nodes:
+        if "behind" in node.meta:
+            node.meta["behind"] = final[node.meta["behind"]]
     for record in records.values():
         record.positional, record.keywords, record.output = torch_tree.tree_map(
-            lambda x: Reference(placeholders.get(x.name, x.name)) if isinstance(x, Reference) else x,
+            lambda x: Reference(final.get(x.name, x.name)) if isinstance(x, Reference) else x,
             (record.positional, record.keywords, record.output),
         )
-        record.names = {placeholders.get(node, node): name for node, name in record.names.items()}
+        record.names = {final.get(node, node): name for node, name in record.names.items()}
     return Capture(program, graph_module.graph, records, notes)
 
 
@@ -107,10 +113,37 @@ def _exported(
     module: torch.nn.Module, arguments: Arguments, shapes: Any, records: dict[tuple[str, int], Record]
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
-    with warnings.catch_warnings(), _recorded(module, records), torch.no_grad():
+    with warnings.catch_warnings(), _recorded(module, records), torch.enable_grad(), _Distinct():
         warnings.simplefilter("ignore")
-        with torch.enable_grad():
-            return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
+        return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
+
+
+class _Distinct(TorchFunctionMode):
+    """Gives operators that may return their very argument another name for it.
+
+    The tracer knows a tensor by its identity. Without this, what is read after ``dropout(x)`` in evaluation mode would
+    read the result where the model says ``x``, and after ``x.float()`` of a float32 tensor likewise.
+    """
+
+    _MAY_RETURN_ARGUMENT = frozenset(
+        [
+            *(
+                getattr(torch.Tensor, name)
+                for name in ("to", "contiguous", "type", "type_as", "float", "double", "half")
+            ),
+            *(getattr(torch.Tensor, name) for name in ("bfloat16", "int", "long", "bool", "reshape", "flatten")),
+            *(getattr(torch.nn.functional, name) for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")),
+            *(getattr(torch.nn.functional, name) for name in ("alpha_dropout", "feature_alpha_dropout")),
+            torch.dropout,
+            torch.flatten,
+            torch.reshape,
+        ]
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._MAY_RETURN_ARGUMENT and args and not torch.compiler.is_dynamo_compiling():
+            args = (torch.ops.aten.alias.default(args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
 
 
 @contextmanager

@@ -168,6 +168,8 @@ class Author:
                 yield assignment(name, built)
         for name, built in draft.extras.layers.items():
             yield assignment(name, built)
+        if draft.extras.switched:
+            yield f"self.deterministic = {not module.training}"
         if draft.extras.random:
             yield 'self.rngs = rngs["default"].fork()'
         for name, original in self.ties:

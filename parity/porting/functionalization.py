@@ -27,7 +27,11 @@ _UPPER = {
 
 
 def inlined(module: GraphModule) -> None:
-    """Put the body of every ``no_grad`` and ``autocast`` region in its place."""
+    """Put the body of every ``no_grad`` and ``autocast`` region in its place.
+
+    A node put elsewhere keeps the name it was traced under as ``traced`` in its ``meta``; one that stands for another
+    behind the region has that one's as ``behind``.
+    """
     for node in list(module.graph.nodes):
         name = str(node.target)
         if node.op != "call_function" or name not in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
@@ -59,8 +63,19 @@ def _detached(graph: Graph, node: Node) -> Node:
     if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
         return node
     detached = graph.call_function(aten.detach.default, (node,))
-    detached.meta = dict(node.meta)
+    detached.meta = dict(node.meta) | {"behind": traced_name(node)}
+    detached.meta.pop("traced", None)
     return detached
+
+
+def traced_name(node: Node) -> str:
+    """The name that the tracer gave ``node``."""
+    return str(node.meta.get("traced", node.name))
+
+
+def known_as(node: Node) -> str:
+    """The name under which the calls of modules know what ``node`` is."""
+    return str(node.meta.get("behind", node.name))
 
 
 def _spliced(graph: Graph, before: Node, body: Graph, arguments: Any, lower: torch.dtype | None) -> list[Any]:
@@ -77,6 +92,7 @@ def _spliced(graph: Graph, before: Node, body: Graph, arguments: Any, lower: tor
                 results = [replaced[x] if isinstance(x, Node) else x for x in listed]
             else:
                 copied = graph.node_copy(node, lambda x: replaced[x])
+                copied.meta["traced"] = traced_name(node)
                 if lower is not None and node.op == "call_function":
                     _autocast(graph, copied, lower)
                 replaced[node] = copied
@@ -100,7 +116,8 @@ def _autocast(graph: Graph, node: Node, lower: torch.dtype) -> None:
             return x
         with graph.inserting_before(node):
             converted = graph.call_function(aten.to.dtype, (x, wanted))
-        converted.meta = dict(node.meta) | {"val": value.to(wanted)}
+        converted.meta = dict(node.meta) | {"val": value.to(wanted), "traced": converted.name}
+        node.meta["autocast"] = True
         return converted
 
     node.args = torch.fx.map_arg(node.args, cast)

@@ -11,6 +11,7 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.capture import Capture, Record, Reference
+from parity.porting.functionalization import known_as
 from parity.porting.layers import CONTAINERS, has_twin
 
 _SILENT = (
@@ -108,9 +109,14 @@ def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
 
 
 def _whole(call: Call, names: dict[str, Node]) -> bool:
-    """Whether everything the call was given and gave is known; what nobody reads is gone from the graph."""
+    """Whether everything the call was given and gave is known, and autocast left it as it is.
+
+    What nobody reads is gone from the graph.
+    """
     assert call.record is not None
     inner = set(call.nodes())
+    if any("autocast" in node.meta for node in inner):
+        return False
     given = torch_tree.tree_leaves((call.record.positional, call.record.keywords))
     known = all(not isinstance(x, torch.Tensor) and (not isinstance(x, Reference) or x.name in names) for x in given)
     returned = [x for x in torch_tree.tree_leaves(call.record.output) if x is not None]
@@ -170,7 +176,7 @@ def _connect(call: Call) -> None:
                 outside.setdefault(source)
     given = list(call.record.names if call.record else {})
     rank = {name: i for i, name in enumerate(given)}
-    call.inputs = sorted(outside, key=lambda node: rank.get(node.name, len(rank)))
+    call.inputs = sorted(outside, key=lambda node: rank.get(known_as(node), len(rank)))
     call.outputs = [node for node in call.nodes() if any(user not in inner for user in _readers(node))]
     returned = (
         [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []

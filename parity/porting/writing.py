@@ -21,7 +21,7 @@ from parity.porting.branches import conditional, is_conditional
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, PRODUCT, Expression, constant, plain
-from parity.porting.functionalization import in_place
+from parity.porting.functionalization import in_place, known_as
 from parity.porting.operation import Operation, Tensor, dtype_name, number
 from parity.porting.operators.registry import found
 from parity.porting.tree import Call
@@ -62,11 +62,13 @@ class Extras:
         layers: attribute name to the constructor of a layer for what torch has as a function.
         arrays: attribute name to a constant captured by the graph.
         random: whether keys are drawn.
+        switched: whether something differs between training and evaluation.
     """
 
     layers: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
     random: bool = False
+    switched: bool = False
     written: dict[Node, str] = field(default_factory=dict)
 
 
@@ -165,7 +167,7 @@ class Writer:
         return name
 
     def _parameter(self, node: Node) -> str:
-        given = self.call.record.names.get(node.name) if self.call.record else None
+        given = self.call.record.names.get(known_as(node)) if self.call.record else None
         target = node.meta.get("path")
         wanted = given or (target.rpartition(".")[2] if target else None) or self._source_name(node) or "x"
         return self.bind(node, self._free(wanted))
@@ -193,7 +195,7 @@ class Writer:
         return (call.record.positional, call.record.keywords)
 
     def _referred(self, call: Call) -> Callable[[Any], Any]:
-        by_name = {node.name: node for node in call.inputs}
+        by_name = {name: node for node in call.inputs for name in (node.name, known_as(node))}
 
         def resolve(x: Any) -> Any:
             if not isinstance(x, Reference):
@@ -668,9 +670,16 @@ class Host:
         self.writer, self.node = writer, node
 
     def random_key(self) -> Expression:
-        """A fresh key."""
+        """A fresh random key."""
         self.writer.extras.random = True
         return Expression("self.rngs()")
+
+    def while_training(self, probability: Expression) -> Expression:
+        """``probability`` while the module trains, zero in evaluation."""
+        if not self.writer.call.module.training:
+            raise NotImplementedError("dropout that is active in evaluation too")
+        self.writer.extras.switched = True
+        return Expression(f"0.0 if self.deterministic else {probability.text}", 0)
 
     def dropout_layer(self, kind: str, p: float, train: bool) -> str | None:
         """The layer that does what the function did; None where it does nothing in any mode."""

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from jaxnn import functional
-from parity.porting.expression import Expression
+from parity.porting.expression import POWER, PRODUCT, Expression
 from parity.porting.layers import single
 from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import Builder, register_operator
@@ -171,9 +171,12 @@ def _group_norm(op: Operation) -> Expression:
 
 @register_operator("aten.scaled_dot_product_attention")
 def _attention(op: Operation) -> Expression:
-    if op.dropout_p:
-        raise NotImplementedError("attention with dropout in training")
     keywords = {"attn_mask": op.attn_mask, "scale": op.scale}
+    if op.dropout_p:
+        keywords |= {
+            "dropout_p": op.host.while_training(op.expression(op.dropout_p)),
+            "dropout_key": op.host.random_key(),
+        }
     if op.is_causal:
         keywords["is_causal"] = True
     if op.enable_gqa:
@@ -264,6 +267,19 @@ def _dropout(op: Operation) -> Expression:
         kind = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}.get(op.input.ndim, kind)
     layer = op.host.dropout_layer(kind, op.p, op.train)
     return op.input if layer is None else op.call(layer, op.input)
+
+
+@register_operator("aten._weight_norm")
+def _weight_norm(op: Operation) -> Expression:
+    axes = [axis for axis in range(op.v.ndim) if axis != op.dim]
+    squares = op.method(op.binary("**", op.v, 2, POWER), "sum", axis=axes, keepdims=True)
+    return op.binary("*", op.v, op.binary("/", op.g, op.call("jnp.sqrt", squares), PRODUCT), PRODUCT)
+
+
+@register_operator("aten._grouped_mm", "transformers.grouped_mm_fallback")
+def _grouped_mm(op: Operation) -> Expression:
+    left, right, *_ = op.arguments.values()
+    return op.call("F.grouped_mm", left, right, offs=op.offs)
 
 
 _REDUCTIONS = ("none", "mean", "sum")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parity.porting.expression import Expression
+from parity.porting.expression import ATOM, Expression
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
 
@@ -73,9 +73,10 @@ def _logsumexp(op: Operation) -> Expression:
 @register_operator("aten.cumsum", "aten.cumprod")
 def _cumulative(op: Operation) -> Expression:
     operand = op.arguments["self"]
+    name = op.name.split(".")[1].rstrip("_")
     if op.arguments.get("dtype") is not None:
-        operand = op.cast(operand, op.dtype)
-    written = op.method(operand, op.name.split(".")[1].rstrip("_"), op.dim)
+        return op.method(op.cast(operand, op.dtype), name, op.dim)
+    written = op.method(operand, name, op.dim)
     return op.cast(written, op.output.dtype) if operand.dtype != op.output.dtype else written
 
 
@@ -161,3 +162,12 @@ def _numel(op: Operation) -> Expression:
 @register_operator("aten.count_nonzero")
 def _count(op: Operation) -> Expression:
     return op.call("jnp.count_nonzero", op.arguments["self"], **axes(op))
+
+
+@register_operator("aten.histc")
+def _histc(op: Operation) -> Expression:
+    if op.min == op.max:
+        raise NotImplementedError("a histogram whose range depends on the data")
+    operand = op.arguments["self"]
+    limits = [op.min, op.max]
+    return op.cast(Expression(f"{op.call('jnp.histogram', operand, op.bins, limits).text}[0]", ATOM), op.output.dtype)
