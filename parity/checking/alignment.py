@@ -109,6 +109,8 @@ def paired(
     every two could be laid out alike; else in order, those that fit first, then those that could be laid out alike."""
     ours_names, their_names = names
     shared = {name for name in ours_names if list(ours_names).count(name) == 1 == list(their_names).count(name)}
+    if len(jax_leaves) != len(torch_leaves):
+        shared = {name for name in shared if not name.isdigit()}  # a place, which one more or less has shifted
     pairs = {ours_names.index(name): their_names.index(name) for name in shared}
     alike = all(_could_fit(ours, theirs) for ours, theirs in zip(jax_leaves, torch_leaves, strict=False))
     if len(pairs) < len(jax_leaves) == len(torch_leaves) and (alike or not pairs):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
@@ -82,8 +83,7 @@ class TorchSide:
 
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""
-        with Draws(self.draws):
-            return self._evaluate(doubled(self.subject), torch_tree.tree_map(doubled, self.call))
+        return self._in_double(doubled(self.subject), torch_tree.tree_map(doubled, self.call))
 
     def neighbours(self) -> tuple[Evaluation, Evaluation]:
         """The truth with inputs and weights moved by half a unit in the last place, and ``FAR`` times as far."""
@@ -95,13 +95,20 @@ class TorchSide:
         subject = perturbed(self.subject, distance, generator, inward=inward)
         call = torch_tree.tree_map(lambda x: perturbed(x, distance, generator, inward=inward), self.call)
         try:
-            with Draws(self.draws):
-                return self._evaluate(subject, call)
+            return self._in_double(subject, call)
         except (RuntimeError, ValueError):
             # A probability of 1 must not be moved up.
             if inward:
                 raise
             return self._neighbour(distance, inward=True)
+
+    def _in_double(self, subject: Subject, call: Call) -> Evaluation:
+        try:
+            with Draws(self.draws):
+                return self._evaluate(subject, call)
+        except RuntimeError:
+            with Draws(self.draws), DoubleWherePossible():
+                return self._evaluate(subject, call)
 
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         if isinstance(subject, torch.nn.Module):
@@ -182,6 +189,41 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
         input_gradients=dict(zip(inputs, map(np.asarray, by_input), strict=False)),
         buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
     )
+
+
+class DoubleWherePossible(TorchFunctionMode):
+    """Lets a model made for float32 run in float64.
+
+    An operator that torch does not have in float64 is computed in float32; one that is given both, because the model
+    makes a float32 tensor of its own, in float64.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            dtypes = {x.dtype for x in torch_tree.tree_leaves((args, kwargs)) if is_smooth(x)}
+            if dtypes and dtypes <= set(_SINGLE):
+                args, kwargs = torch_tree.tree_map(_as_single, (args, kwargs))
+                return torch_tree.tree_map(_as_double, func(*args, **kwargs))
+            if not dtypes & set(_SINGLE):
+                raise
+            kept = 1 if func.__name__.endswith("_") else 0  # what is written into remains the tensor that it is
+            changed, kwargs = torch_tree.tree_map(_as_double, (args[kept:], kwargs))
+            return func(*args[:kept], *changed, **kwargs)
+
+
+_SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+_DOUBLE = {single: double for double, single in _SINGLE.items()}
+
+
+def _as_single(x: Any) -> Any:
+    return x.to(_SINGLE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in _SINGLE else x
+
+
+def _as_double(x: Any) -> Any:
+    return x.to(_DOUBLE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in _DOUBLE else x
 
 
 def _state(subject: Subject) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
                 inlined(part)
                 functionalized(part.graph)
     final = _placeholder_names(program)
-    for node in reversed(graph_module.graph.nodes):
+    for node in sorted(reversed(graph_module.graph.nodes), key=lambda node: "traced" in node.meta):
         if node.op != "placeholder":
             final[traced_name(node)] = node.name
     for node in graph_module.graph.nodes:
@@ -127,11 +127,11 @@ class _Distinct(TorchFunctionMode):
 
     _MAY_RETURN_ARGUMENT = frozenset(
         [
+            *(getattr(torch.Tensor, name) for name in ("to", "contiguous", "type", "type_as", "float", "double")),
             *(
                 getattr(torch.Tensor, name)
-                for name in ("to", "contiguous", "type", "type_as", "float", "double", "half")
+                for name in ("half", "bfloat16", "int", "long", "bool", "reshape", "flatten")
             ),
-            *(getattr(torch.Tensor, name) for name in ("bfloat16", "int", "long", "bool", "reshape", "flatten")),
             *(getattr(torch.nn.functional, name) for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")),
             *(getattr(torch.nn.functional, name) for name in ("alpha_dropout", "feature_alpha_dropout")),
             torch.dropout,
@@ -184,7 +184,10 @@ def _reference(x: Any) -> Any:
     mode = get_proxy_mode()
     if isinstance(x, torch.Tensor) and mode is not None:
         proxy = mode.tracer.unwrap_proxy(x)
-        return Reference(proxy.node.name) if isinstance(proxy, torch.fx.Proxy) else x
+        if not isinstance(proxy, torch.fx.Proxy):
+            return x
+        proxy.node.meta["traced"] = proxy.node.name  # export gives some nodes other names
+        return Reference(proxy.node.name)
     return x
 
 

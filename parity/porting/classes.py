@@ -70,7 +70,7 @@ class Author:
                 calls[path] = []
         heights: dict[int, list[str]] = defaultdict(list)
         for path in calls:
-            heights[self._height(path, calls)].append(path)
+            heights[self._height(path, list(calls))].append(path)
         for height in sorted(heights):
             for path in heights[height]:
                 self._draft(path, calls[path], signature, returned)
@@ -88,16 +88,11 @@ class Author:
             and any(True for _ in module.state_dict())
         )
 
-    def _height(self, path: str, calls: dict[str, list[Call]]) -> int:
-        prefix = f"{path}." if path else ""
-        inner = [p for p in calls if p != path and p.startswith(prefix)]
-        return max((p.count(".") + 1 for p in inner), default=path.count(".") + 1 if path else 0) * 0 + self._levels(
-            path, inner
-        )
-
-    def _levels(self, path: str, inner: list[str]) -> int:
-        nearest = [p for p in inner if not any(p.startswith(f"{q}.") for q in inner)]
-        return 1 + max((self._levels(p, [q for q in inner if q.startswith(f"{p}.")]) for p in nearest), default=0)
+    def _height(self, path: str, paths: list[str]) -> int:
+        """How many of ``paths`` lie within each other from ``path`` on."""
+        inner = [p for p in paths if p != path and _inside(p, path)]
+        nearest = [p for p in inner if not any(_inside(p, q) for q in inner)]
+        return 1 + max((self._height(p, inner) for p in nearest), default=0)
 
     # One module.
 
@@ -106,18 +101,13 @@ class Author:
         draft = self.drafts[path] = Draft(path, module, calls)
         if calls and isinstance(module, torch.nn.Sequential) and all(is_chain(call) for call in calls):
             draft.bases = "nn.Sequential"
-            inner = [
-                self._built(f"{path}.{name}", child) for name, child in module._modules.items() if child is not None
-            ]
-            draft.constructor.append(f"super().__init__({', '.join(inner)})")
+            draft.constructor.append(f"super().__init__({self._members(path, module)})")
             return
         for call in calls:
             writer = Writer(call, draft.extras, self.method, {}, self.unsupported, self.modules)
             if path:
                 body = writer.body()
             else:
-                for node, (name, _) in zip(returned.inputs, signature, strict=True):
-                    del node, name
                 body = returned.body(writer)
             same = next((name for name, known in draft.methods.items() if _same(known, body)), None)
             name = same or ("__call__" if not draft.methods else f"call_{len(draft.methods) + 1}")
@@ -204,12 +194,7 @@ class Author:
         if has_twin(child):
             return layer(child)
         if isinstance(child, torch.nn.ModuleDict):
-            parts = [
-                f'"{name}": {self._built(f"{path}.{name}", module)}'
-                for name, module in child._modules.items()
-                if module is not None
-            ]
-            return f"nn.ModuleDict({{{', '.join(parts)}}})"
+            return f"nn.ModuleDict({self._members(path, child)})"
         if isinstance(child, torch.nn.ParameterList):
             return f"nnx.List([{', '.join(f'nnx.Param({zeros(p)})' for p in child)}])"
         if type(child) in CONTAINERS:
@@ -218,18 +203,26 @@ class Author:
             raise PortError(f"port: {path} ({type(child).__name__}) is never called, and nothing says how to build it")
         return "nn.Identity()"
 
+    def _members(self, path: str, container: torch.nn.Module) -> str:
+        """The modules of a container as its arguments: in a row, or by name where the names are no numbers."""
+        modules = {name: module for name, module in container._modules.items() if module is not None}
+        parts = {name: str(self._built(f"{path}.{name}".lstrip("."), module)) for name, module in modules.items()}
+        if list(parts) == [str(i) for i in range(len(parts))]:
+            return ", ".join(parts.values())
+        named = ", ".join(f'"{name}": {part}' for name, part in parts.items())
+        return f"{{{named}}}"
+
     def _listed(self, path: str, child: torch.nn.Module) -> str:
+        inner = self._members(path, child)
+        if inner.startswith("{"):
+            return f"nn.{type(child).__name__}({inner})"
         parts = [self._built(f"{path}.{name}", module) for name, module in child._modules.items() if module is not None]
         called = any(call.path == path for call in _all(self.root))
-        named = not all(name == str(i) for i, name in enumerate(child._modules))
-        if named:
-            inner = ", ".join(f'"{name}": {part}' for name, part in zip(child._modules, parts, strict=True))
-            return f"nn.{type(child).__name__}({{{inner}}})"
         if len(parts) > 1 and len(set(map(plain, parts))) == 1:
             if called:
                 return f"nn.Sequential(*({parts[0]} for _ in range({constant(len(parts), 'depth')})))"
             return f"nnx.List([{parts[0]} for _ in range({constant(len(parts), 'depth')})])"
-        return f"nn.Sequential({', '.join(parts)})" if called else f"nnx.List([{', '.join(parts)}])"
+        return f"nn.Sequential({inner})" if called else f"nnx.List([{inner}])"
 
     def _tied(self) -> list[tuple[str, str]]:
         """Parameters that are another's: the second path of each, and the first."""
