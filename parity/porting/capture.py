@@ -75,9 +75,9 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
                 inlined(part)
                 functionalized(part.graph)
     final = _placeholder_names(program)
-    for node in sorted(reversed(graph_module.graph.nodes), key=lambda node: "traced" in node.meta):
+    for node in sorted(graph_module.graph.nodes, key=lambda node: "traced" not in node.meta):
         if node.op != "placeholder":
-            final[traced_name(node)] = node.name
+            final.setdefault(traced_name(node), node.name)
     for node in graph_module.graph.nodes:
         if "behind" in node.meta:
             node.meta["behind"] = final[node.meta["behind"]]

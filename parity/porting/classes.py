@@ -105,10 +105,7 @@ class Author:
             return
         for call in calls:
             writer = Writer(call, draft.extras, self.method, {}, self.unsupported, self.modules)
-            if path:
-                body = writer.body()
-            else:
-                body = returned.body(writer)
+            body = writer.body() if path else returned.body(writer)
             same = next((name for name, known in draft.methods.items() if _same(known, body)), None)
             name = same or ("__call__" if not draft.methods else f"call_{len(draft.methods) + 1}")
             draft.methods[name] = body

@@ -17,7 +17,7 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn import nn
 from parity import weights
-from parity.arrays import to_jax, to_numpy
+from parity.arrays import to_numpy
 from parity.checking import Report, check
 from parity.porting.capture import captured
 from parity.porting.classes import Author

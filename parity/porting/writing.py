@@ -170,7 +170,11 @@ class Writer:
         given = self.call.record.names.get(known_as(node)) if self.call.record else None
         target = node.meta.get("path")
         wanted = given or (target.rpartition(".")[2] if target else None) or self._source_name(node) or "x"
-        return self.bind(node, self._free(wanted))
+        self.last.setdefault(node, 0)
+        self.before = True  # a parameter nobody reads has a name of its own too
+        name = self.bind(node, self._free(wanted))
+        self.before = False
+        return name
 
     def _needs(self, item: Any) -> list[Node]:
         if isinstance(item, Loop):
