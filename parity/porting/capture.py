@@ -1,10 +1,12 @@
 """A torch model as a graph of PyTorch's own operators, with every module call noted."""
 
 import inspect
+import io
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,12 +44,15 @@ class Capture:
 
     Attributes:
         records: of each module call, by path and the number of the call.
+        calls: the path and number of each call by what export calls it: the attributes that led to the module, of
+            which a shared one has several.
         notes: what is to be said of it.
     """
 
     program: torch.export.ExportedProgram
     graph: torch.fx.Graph
     records: dict[tuple[str, int], Record]
+    calls: dict[str, tuple[str, int]]
     notes: list[str]
 
 
@@ -56,15 +61,16 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     notes: list[str] = []
     shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     records: dict[tuple[str, int], Record] = {}
+    calls: dict[str, tuple[str, int]] = {}
     try:
-        program = _exported(module, arguments, shapes, records)
+        program = _exported(module, arguments, shapes, records, calls)
     except Exception as error:
         if shapes is None:
             raise _refused(error) from error
         records.clear()
         notes.append(f"sizes are fixed to the example's: {_first_line(error)}")
         try:
-            program = _exported(module, arguments, None, records)
+            program = _exported(module, arguments, None, records, calls)
         except Exception as second:
             raise _refused(second) from second
     graph_module = program.graph_module
@@ -87,7 +93,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
             (record.positional, record.keywords, record.output),
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
-    return Capture(program, graph_module.graph, records, notes)
+    return Capture(program, graph_module.graph, records, calls, notes)
 
 
 def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, Any]:
@@ -110,12 +116,27 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
 
 
 def _exported(
-    module: torch.nn.Module, arguments: Arguments, shapes: Any, records: dict[tuple[str, int], Record]
+    module: torch.nn.Module,
+    arguments: Arguments,
+    shapes: Any,
+    records: dict[tuple[str, int], Record],
+    calls: dict[str, tuple[str, int]],
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
-    with warnings.catch_warnings(), _recorded(module, records), torch.enable_grad(), _Distinct():
-        warnings.simplefilter("ignore")
+    with _quiet(), _recorded(module, records, calls), torch.enable_grad(), _Distinct():
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what export logs, warns of and prints: all of it is in its error."""
+    logging.disable()
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 class _Distinct(TorchFunctionMode):
@@ -147,7 +168,9 @@ class _Distinct(TorchFunctionMode):
 
 
 @contextmanager
-def _recorded(module: torch.nn.Module, records: dict[tuple[str, int], Record]) -> Iterator[None]:
+def _recorded(
+    module: torch.nn.Module, records: dict[tuple[str, int], Record], calls: dict[str, tuple[str, int]]
+) -> Iterator[None]:
     counts: Counter[str] = Counter()
     open_calls: list[Record] = []
     handles = []
@@ -159,6 +182,9 @@ def _recorded(module: torch.nn.Module, records: dict[tuple[str, int], Record]) -
             positional, keywords = torch_tree.tree_map(_reference, (args, kwargs))
             record = Record(positional, keywords, _named(signature, positional, keywords))
             records[path, counts[path]] = record
+            mode = get_proxy_mode()
+            if mode is not None and (entered := getattr(mode.tracer, "module_stack", None)):
+                calls[next(reversed(entered)).removeprefix("_export_root").lstrip(".")] = (path, counts[path])
             counts[path] += 1
             open_calls.append(record)
 
@@ -236,4 +262,16 @@ def _refused(error: Exception) -> PortError:
         if "/torch/" not in file and "/parity/" not in file:
             place = f" (at {file}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
         trace = trace.tb_next
-    return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {str(error)[:2000]}")
+    said = str(error).partition("The error above occurred when")[0][:2000]
+    said = "\n".join(line for line in said.splitlines() if line.strip() and not line.startswith(_HINTS))
+    return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}")
+
+
+_HINTS = (
+    "Caused by:",
+    "For more information, run with",
+    "For extended logs",
+    "If you suspect",
+    "For more debugging help",
+    "For C++ stack",
+)

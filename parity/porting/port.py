@@ -114,7 +114,7 @@ def port(
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
     progress("writing")
-    _mark_arrays(capture.program, capture.graph)
+    _mark_arrays(capture.program, capture.graph, module)
     root = call_tree(capture, module)
     face = Face(capture, root, module)
     author = Author(module, root)
@@ -163,15 +163,17 @@ def _imports(text: str) -> str:
     return "\n".join(lines) + ("\n\n" + "\n".join(ours) if ours else "")
 
 
-def _mark_arrays(program: torch.export.ExportedProgram, graph: torch.fx.Graph) -> None:
+def _mark_arrays(program: torch.export.ExportedProgram, graph: torch.fx.Graph, module: torch.nn.Module) -> None:
     """Note on every placeholder which parameter, buffer or constant it is."""
     kinds = torch.export.graph_signature.InputKind
+    tensors = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     for node in graph.nodes:
         spec = specs.get(node.name) if node.op == "placeholder" else None
         if spec is None or spec.kind is kinds.USER_INPUT:
             continue
         node.meta["path"] = spec.target
+        node.meta["tensor"] = tensors.get(spec.target)
         if spec.kind is kinds.CONSTANT_TENSOR or (spec.kind is kinds.BUFFER and not spec.persistent):
             node.meta["constant"] = program.constants[spec.target]
             if spec.kind is kinds.CONSTANT_TENSOR:

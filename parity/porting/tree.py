@@ -74,7 +74,7 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
     for node in capture.graph.nodes:
         if is_silent(node):
             continue
-        chain = [("", 0)] + [key for key in _chain(node) if key[0] in modules and key[0]]
+        chain = [("", 0)] + [key for key in _chain(node, capture.calls) if key[0] in modules and key[0]]
         shared = 0
         while shared < min(len(chain), len(keys)) and chain[shared] == keys[shared]:
             shared += 1
@@ -91,12 +91,10 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
     return root
 
 
-def _chain(node: Node) -> list[tuple[str, int]]:
-    found = []
-    for key, (path, _) in (node.meta.get("nn_module_stack") or {}).items():
-        _, _, count = key.partition("@")
-        found.append((path.split("@")[0], int(count) if count.isdigit() else 0))
-    return found
+def _chain(node: Node, calls: dict[str, tuple[str, int]]) -> list[tuple[str, int]]:
+    """The calls that led to ``node``, outermost first."""
+    entered = [key.removeprefix("L__self__") for key in node.meta.get("nn_module_stack") or {}]
+    return [calls[key] for key in entered if key in calls]
 
 
 def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
@@ -169,10 +167,16 @@ def _connect(call: Call) -> None:
     for child in call.calls():
         _connect(child)
     inner = set(call.nodes())
+    own = {id(x) for x in (*call.module.parameters(), *call.module.buffers())}
     outside: dict[Node, None] = {}
     for node in call.nodes():
         for source in node.all_input_nodes:
-            if source not in inner and source.op != "get_attr" and not _is_size(source) and not _own(source, call.path):
+            if (
+                source not in inner
+                and source.op != "get_attr"
+                and not _is_size(source)
+                and id(source.meta.get("tensor")) not in own
+            ):
                 outside.setdefault(source)
     given = list(call.record.names if call.record else {})
     rank = {name: i for i, name in enumerate(given)}
@@ -191,9 +195,3 @@ def _readers(node: Node) -> list[Node]:
 
 def _is_size(node: Node) -> bool:
     return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
-
-
-def _own(node: Node, path: str) -> bool:
-    """Whether ``node`` is a parameter or buffer under ``path``."""
-    target: Any = node.meta.get("path")
-    return target is not None and (target == "" or not path or target.startswith(f"{path}."))

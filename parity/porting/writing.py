@@ -705,7 +705,9 @@ class Host:
 
 def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
     """``self`` with the attributes and indices that lead from ``scope`` to ``path``."""
-    rest = path[len(scope) :].lstrip(".") if scope else path
+    if scope and not path.startswith(f"{scope}."):
+        path = _alias(scope, path, modules)
+    rest = path[len(scope) :].lstrip(".")
     text, at = "self", scope
     for name in rest.split(".") if rest else ():
         parent = modules.get(at)
@@ -719,6 +721,19 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
             text = f'getattr({text}, "{name}")'
         at = f"{at}.{name}".lstrip(".")
     return text
+
+
+def _alias(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
+    """Another path of the same module, parameter or buffer, within ``scope``."""
+    owner, _, name = path.rpartition(".")
+    wanted = modules[path] if path in modules else getattr(modules[owner], name)
+    inside = modules[scope]
+    named = (
+        inside.named_modules(remove_duplicate=False)
+        if path in modules
+        else (*inside.named_parameters(remove_duplicate=False), *inside.named_buffers(remove_duplicate=False))
+    )
+    return next((f"{scope}.{name}" for name, thing in named if thing is wanted), path)
 
 
 def source_lines(node: Node) -> list[str]:
