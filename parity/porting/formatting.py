@@ -20,12 +20,21 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
         opening = closing + 1 + following.start()
         closing = _closing(line, opening)
     parts = _commas(line[opening + 1 : closing])
-    if len(parts) == 1 and " for " in parts[0]:
-        element, _, rest = parts[0].rpartition(" for ")
+    element, rest = _comprehension(parts[0]) if len(parts) == 1 else ("", "")
+    if rest:
         body = [wrapped(element, indent + 4), " " * (indent + 4) + f"for {rest}"]
     else:
         body = [wrapped(part + ("," if part else ""), indent + 4) for part in parts]
     return "\n".join([prefix + line[: opening + 1], *body, prefix + line[closing:]])
+
+
+def _comprehension(text: str) -> tuple[str, str]:
+    """The two sides of a ``for`` outside of all brackets."""
+    for match in re.finditer(" for ", text):
+        before = text[: match.start()]
+        if all(before.count(a) == before.count(b) for a, b in ("()", "[]", "{}")):
+            return before, text[match.end() :]
+    return text, ""
 
 
 def _closing(line: str, opening: int) -> int:

@@ -371,8 +371,9 @@ class Writer:
                 return Expression(f"self.{name}[...]")
         wanted = node.meta["path"].rpartition(".")[2] or "constant"
         wanted = "constant" if "lifted_tensor" in wanted else wanted
+        owned = node.meta["path"].rpartition(".")[0] == self.call.path and "lifted" not in node.meta["path"]
         name, count = wanted, 1
-        while name in self.extras.arrays or (hasattr(self.call.module, name) and "lifted" in node.meta["path"]):
+        while name in self.extras.arrays or (hasattr(self.call.module, name) and not owned):
             count += 1
             name = f"{wanted}_{count}"
         self.extras.arrays[name] = tensor

@@ -144,10 +144,11 @@ def _convolution(op: Operation) -> Expression:
 
 @register_operator("aten.batch_norm", "aten._native_batch_norm_legit_no_training")
 def _batch_norm(op: Operation) -> Expression:
-    if op.arguments.get("training"):
+    training = True if op.arguments.get("training") else None
+    if training and op.running_mean is not None:
         raise NotImplementedError("batch_norm as a function that trains; as a layer it is carried over")
     return op.call(
-        "F.batch_norm", op.input, op.running_mean, op.running_var, op.weight, op.bias,
+        "F.batch_norm", op.input, op.running_mean, op.running_var, op.weight, op.bias, training=training,
         eps=None if op.eps == 1e-5 else op.eps,
     )  # fmt: skip
 
