@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
+import jax.numpy as jnp
 import torch
 from jax import Array
 from jax.typing import DTypeLike
@@ -34,6 +35,13 @@ class Draws(TorchDispatchMode):
         self.replaying = recorded is not None
         self.recorded: list[torch.Tensor] = [] if recorded is None else recorded
         self.position = 0
+        self.branched = False
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if self.branched:
+            torch._dynamo.reset()  # what it compiled of torch.cond in here works nowhere else
+            self.branched = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operator call: drawn and noted, replayed, or passed on where it is not random."""
@@ -41,13 +49,15 @@ class Draws(TorchDispatchMode):
         if func is torch.ops.higher_order.cond:
             predicate, if_true, if_false, operands = args
             with self:
-                return (if_true if predicate else if_false)(*operands)
+                result = (if_true if predicate else if_false)(*operands)
+            self.branched = True
+            return result
         if isinstance(func, torch._ops.HigherOrderOperator):
             return func(*args, **kwargs)
         kind = func._schema.name
-        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_"):
+        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_", "aten::normal_"):
             return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))
-        if kind in ("aten::rand", "aten::rand_like", "aten::bernoulli"):
+        if kind in ("aten::rand", "aten::rand_like", "aten::randn", "aten::randn_like", "aten::bernoulli"):
             drawn = func(*args, **kwargs)
             return drawn.copy_(self._next()) if self.replaying else self._noted(drawn)
         if kind == "aten::native_dropout" and args[2]:
@@ -109,13 +119,19 @@ def replayed(recorded: Sequence[torch.Tensor | Array]) -> Iterator[None]:
 
 @contextmanager
 def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[None]:
-    """Within it jaxnn's random operators take ``draw(shape, dtype)`` in place of their keys' numbers."""
+    """Within it jaxnn's random operators, and ``jax.random``, take ``draw(shape, dtype)`` in place of keys' numbers."""
     with (
         mock.patch.multiple(
             "jaxnn.functional._random",
             bernoulli=lambda key, p, shape: draw(shape, bool),
             uniform=lambda key, shape, dtype, low=0.0, high=1.0: draw(shape, dtype),
             exponential=lambda key, shape, dtype: draw(shape, dtype),
+        ),
+        mock.patch.multiple(
+            "jax.random",
+            bernoulli=lambda key, p=0.5, shape=None: draw(jnp.shape(p) if shape is None else shape, bool),
+            uniform=lambda key, shape=(), dtype=float, minval=0.0, maxval=1.0: draw(shape, dtype),
+            normal=lambda key, shape=(), dtype=float: draw(shape, dtype),
         ),
         mock.patch("jaxnn.nn.stack.SHALLOW", sys.maxsize),
     ):  # each layer of a stack has its own draws

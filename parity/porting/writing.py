@@ -26,7 +26,6 @@ from parity.porting.operation import Operation, Tensor, dtype_name, number
 from parity.porting.operators.registry import found
 from parity.porting.tree import Call
 
-INDEXED = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ParameterList)
 INLINE, LINE, DEPTH = 56, 100, 5
 _RESERVED = {
     "self",
@@ -712,9 +711,9 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
     text, at = "self", scope
     for name in rest.split(".") if rest else ():
         parent = modules.get(at)
-        if isinstance(parent, torch.nn.ModuleDict):
+        if type(parent) is torch.nn.ModuleDict:
             text += f'["{name}"]'
-        elif name.isdigit() and at != scope and isinstance(parent, INDEXED):
+        elif name.isdigit() and at != scope and _is_indexed(parent):
             text += f"[{name}]"
         elif name.isidentifier() and not keyword.iskeyword(name):
             text += f".{name}"
@@ -722,6 +721,12 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
             text = f'getattr({text}, "{name}")'
         at = f"{at}.{name}".lstrip(".")
     return text
+
+
+def _is_indexed(module: torch.nn.Module | None) -> bool:
+    """Whether the members are reached by number, as in a plain list or chain; a class of its own has attributes."""
+    chained = isinstance(module, torch.nn.Sequential) and type(module).forward is torch.nn.Sequential.forward
+    return chained or type(module) in (torch.nn.ModuleList, torch.nn.ParameterList)
 
 
 def _alias(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
