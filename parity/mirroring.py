@@ -27,9 +27,8 @@ def mirror(torch_module: torch.nn.Module) -> nnx.Module:
     Shared parameters stay shared. A lazy layer must have seen its first input.
 
     Args:
-        torch_module: a layer of ``torch.nn`` or a ``Sequential``, ``ModuleList`` or ``ModuleDict`` of them, nested as
-        you
-            like; read, not changed.
+        torch_module: a layer of ``torch.nn``, or a ``Sequential``, ``ModuleList`` or ``ModuleDict`` of them, nested as
+            you like, or a ``ParameterList`` or ``ParameterDict``; read, not changed.
 
     Raises:
         MirrorError: it is, or holds, a module of another class: its path and class are named.
@@ -63,6 +62,11 @@ def _new(module: torch.nn.Module, path: str, known: dict[int, nnx.Module]) -> nn
     if kind.__name__ in _PARTS:
         parts = {name: _part(getattr(module, name), f"{path}.{name}", known) for name in _PARTS[kind.__name__]}
         return _composed(module, twin, parts)
+    if isinstance(module, torch.nn.ParameterList | torch.nn.ParameterDict):
+        held = weights.load(module)
+        if len(held) != len(module):
+            raise MirrorError(f"mirror: {_named(path, kind)} holds more than parameters, which jaxnn's cannot")
+        return twin(held.values()) if kind is torch.nn.ParameterList else twin(held.items())
     if kind not in (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict):
         return twin(**arguments(module, twin))
     # named_children would leave out a module's second place.

@@ -103,6 +103,8 @@ from jaxnn.nn.padding import ReplicationPad3d as ReplicationPad3d
 from jaxnn.nn.padding import ZeroPad1d as ZeroPad1d
 from jaxnn.nn.padding import ZeroPad2d as ZeroPad2d
 from jaxnn.nn.padding import ZeroPad3d as ZeroPad3d
+from jaxnn.nn.parameter_container import ParameterDict as ParameterDict
+from jaxnn.nn.parameter_container import ParameterList as ParameterList
 from jaxnn.nn.pooling import AdaptiveAvgPool1d as AdaptiveAvgPool1d
 from jaxnn.nn.pooling import AdaptiveAvgPool2d as AdaptiveAvgPool2d
 from jaxnn.nn.pooling import AdaptiveAvgPool3d as AdaptiveAvgPool3d
