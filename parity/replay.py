@@ -23,6 +23,8 @@ class ReplayError(RuntimeError):
 class Draws(TorchDispatchMode):
     """While active, notes every random tensor torch draws; given ``recorded`` ones, hands those out instead.
 
+    What is drawn from a generator that the caller names is the caller's own affair.
+
     Attributes:
         recorded: the draws in order, as torch made them (a dropout's as its mask).
         position: how many have been drawn so far.
@@ -53,6 +55,8 @@ class Draws(TorchDispatchMode):
             self.branched = True
             return result
         if isinstance(func, torch._ops.HigherOrderOperator):
+            return func(*args, **kwargs)
+        if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         kind = func._schema.name
         if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_", "aten::normal_"):

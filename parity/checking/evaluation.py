@@ -13,7 +13,6 @@ import torch
 from flax import nnx
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
-from torch.utils._python_dispatch import _disable_current_modes
 
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
@@ -132,8 +131,7 @@ class TorchSide:
             return result
         if not self.cotangents:
             # Drawn in float32: the same numbers in either precision.
-            with _disable_current_modes():  # these are no draws of the model's
-                self.cotangents = [torch.randn(x.shape, generator=self._generator) for x in smooth]
+            self.cotangents = [torch.randn(x.shape, generator=self._generator, dtype=torch.float32) for x in smooth]
         vectors = [v.to(x.dtype) for v, x in zip(self.cotangents, smooth, strict=True)]
         found = torch.autograd.grad(smooth, list(sources.values()), vectors, allow_unused=True)
         for (name, x), gradient in zip(sources.items(), found, strict=True):
