@@ -28,8 +28,8 @@ class Program:
         call: the compiled function.
         compile_seconds: to trace, lower and compile it.
         temporary_bytes: memory it takes besides arguments and results.
-        operations: floating-point operations, as XLA counts them.
-        traffic: bytes read and written, as XLA counts them.
+        operations: floating-point operations, as XLA counts them; 0 where it cannot: it counts a loop's body once.
+        traffic: bytes read and written, likewise.
     """
 
     call: Callable[..., Any]
@@ -55,8 +55,8 @@ class Result:
         compile_seconds: of jaxnn.
         first_call_seconds: of jaxnn, once compiled.
         temporary_bytes: of jaxnn.
-        operations: of jaxnn.
-        traffic: of jaxnn.
+        operations: of jaxnn; 0 where they cannot be counted.
+        traffic: of jaxnn, likewise.
         notes: why a contender is missing.
     """
 
@@ -87,6 +87,8 @@ def compiled(function: Callable[..., Any], *args: Any, **options: Any) -> Progra
     program = jax.jit(function, **options).lower(*args).compile()
     took = time.perf_counter() - started
     memory, cost = program.memory_analysis(), program.cost_analysis() or {}
+    if " while(" in (program.as_text() or ""):
+        cost = {}
     temporary = int(getattr(memory, "temp_size_in_bytes", 0))
     return Program(program, took, temporary, cost.get("flops", 0.0), cost.get("bytes accessed", 0.0))
 

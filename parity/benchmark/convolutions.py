@@ -69,6 +69,10 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
     inputs = [rng.normal(size=case.images), rng.normal(size=case.kernel) / np.sqrt(np.prod(case.kernel[1:]))]
     # XLA would take a minute for a step of the vocoder.
     plain = {} if case.family == "vocoder" else {"XLA": _plain(case, rank, transposed=transposed)}
+    # Every number of the smaller of input and output meets every number of its group's kernel once.
+    extents = [_extent(n, k, case) for n, k in zip(case.images[2:], case.kernel[2:], strict=True)]
+    meetings = np.prod(case.images if transposed else (case.images[0], case.kernel[0], *extents))
+    products = meetings * np.prod(case.kernel[1:])
     return time_call(
         ("conv", case.family, case.name),
         lambda *x: getattr(torch.nn.functional, name)(*x, **options),
@@ -79,7 +83,12 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
         seconds=seconds,
         torch_compile=torch_compile,
         plain=plain,
+        operations=2.0 * float(products),
     )
+
+
+def _extent(size: int, kernel: int, case: Case) -> int:
+    return (size + 2 * case.padding - case.dilation * (kernel - 1) - 1) // case.stride + 1
 
 
 def _plain(case: Case, rank: int, *, transposed: bool) -> Callable[..., jax.Array]:

@@ -1,9 +1,9 @@
-"""The ``op`` suite: a case for each function of ``jaxnn.functional`` worth timing, against torch eager."""
+"""The ``op`` suite: cases for each function of ``jaxnn.functional`` worth timing, against torch eager."""
 
 import inspect
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -25,6 +25,8 @@ class Case:
         options: keyword arguments.
         label: what sets it apart from other cases of ``function``.
         constants: positions of floating-point inputs that have no gradient, such as targets.
+        batched: the axis of each input that runs over the batch; by default the first, of inputs that are as long
+            there as the first of them.
     """
 
     family: str
@@ -33,11 +35,28 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     label: str = ""
     constants: tuple[int, ...] = ()
+    batched: tuple[int | None, ...] = ()
 
     @property
     def name(self) -> str:
-        """Function and label."""
-        return f"{self.function} {self.label}".strip()
+        """Function, label and batch."""
+        return f"{self.function} {self.label}".strip() + f", batch {self.batch}"
+
+    @property
+    def batch(self) -> int:
+        """Of the first input."""
+        return self.inputs[0].shape[self._axes[0] or 0]
+
+    @property
+    def _axes(self) -> tuple[int | None, ...]:
+        first = len(self.inputs[0])
+        return self.batched or tuple(0 if len(x) == first else None for x in self.inputs)
+
+    def of_batch(self, size: int) -> Self:
+        """The same with another batch: cut off, or repeated."""
+        inputs = zip(self.inputs, self._axes, strict=True)
+        sized = tuple(x if axis is None else x.take(range(size), axis, mode="wrap") for x, axis in inputs)
+        return replace(self, inputs=sized, batched=self._axes)
 
 
 def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch_compile: bool = False) -> list[Result]:
@@ -58,8 +77,16 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
     )
 
 
-def cases() -> Iterator[Case]:
-    """Sizes of common networks; every case is drawn from one seed."""
+def cases(batch: int | None = None) -> Iterator[Case]:
+    """Every case in three sizes: with its own batch, a quarter and a sixteenth; or with ``batch``."""
+    for case in _cases():
+        sizes = [batch] if batch else sorted({max(case.batch // part, 1) for part in (1, 4, 16)})
+        for size in sizes:
+            yield case.of_batch(size)
+
+
+def _cases() -> Iterator[Case]:
+    """Sizes of common networks, drawn from one seed."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> np.ndarray:
@@ -134,7 +161,8 @@ def cases() -> Iterator[Case]:
     steps, batch_size = 100, 16
     log_probs = torch.log_softmax(torch.from_numpy(normal(steps, batch_size, 40)), -1).numpy()
     lengths = np.full(batch_size, steps), np.full(batch_size, 20)
-    yield Case("loss", "ctc_loss", (log_probs, rng.integers(1, 40, (batch_size, 20)), *lengths))
+    targets = rng.integers(1, 40, (batch_size, 20))
+    yield Case("loss", "ctc_loss", (log_probs, targets, *lengths), batched=(1, 0, 0, 0))
     yield Case("loss", "linear_cross_entropy", (normal(256, 256), normal(8192, 256), rng.integers(0, 8192, 256)))
     yield Case("vision", "interpolate", (normal(4, 32, 64, 64),), {"scale_factor": 2, "mode": "nearest"}, "nearest")
     yield Case("vision", "interpolate", (normal(4, 32, 64, 64),), {"scale_factor": 2, "mode": "bilinear"}, "bilinear")
@@ -156,6 +184,6 @@ def cases() -> Iterator[Case]:
             options,
             label,
         )
-    long = (1, 4, 2048, 64)
-    yield Case("attention", "scaled_dot_product_attention", (normal(*long), normal(*long), normal(*long)), label="2048")
+    long = tuple(normal(1, 4, 2048, 64) for _ in range(3))
+    yield Case("attention", "scaled_dot_product_attention", long, label="of 2048")
     yield Case("convolution", "conv2d", (normal(8, 64, 28, 28), normal(64, 64, 3, 3)), {"padding": 1})

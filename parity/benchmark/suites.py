@@ -30,7 +30,7 @@ class Suite:
 
 
 SUITES = {
-    "op": Suite("functions of jaxnn.functional", operators.cases, operators.run, ("forward", "backward")),
+    "op": Suite("functions of jaxnn.functional", operators.cases, operators.run, ("forward", "backward"), True),
     "conv": Suite("convolutions of common networks", convolutions.cases, convolutions.run, ("forward", "backward")),
     "step": Suite("a training step of a small network", steps.cases, steps.run, ("step",), True, True),
     "model": Suite("whole networks", models.cases, models.run, ("forward", "step"), True, True),

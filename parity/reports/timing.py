@@ -27,7 +27,7 @@ def timing_table(results: "Sequence[Result]", rates: tuple[float, float], *, wid
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         caption=f"limit: how near the work that XLA counts comes to this machine's own {rates[0] / 1e9:.0f} GFLOP/s "
-        f"(matrix product) or {rates[1] / 1e9:.1f} GB/s (copy), whichever is nearer",
+        f"(matrix product) or {rates[1] / 1e9:.1f} GB/s (copy), whichever is nearer; empty where a loop hides it",
         caption_justify="left",
     )
     table.add_column("row")
@@ -39,7 +39,7 @@ def timing_table(results: "Sequence[Result]", rates: tuple[float, float], *, wid
             *(milliseconds(r.seconds[name]) if name in r.seconds else "" for name in (*others, "jaxnn")),
             coloured(r.ratio),
             f"{r.interval[0]:.2f}-{r.interval[1]:.2f}",
-            f"{share_of_limit(r, rates):.0%}",
+            f"{share_of_limit(r, rates):.0%}" if r.operations or r.traffic else "",
             *((f"{r.compile_seconds:.1f} s", f"{r.temporary_bytes / 2**20:.1f} MB") if wide else ()),
         )
     return table
