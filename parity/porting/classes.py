@@ -82,11 +82,7 @@ class Author:
         if path not in self.paths.values() or has_twin(module) or type(module) in CONTAINERS:
             return False
         inside_leaf = any(has_twin(self.modules[p]) for p in _parents(path))
-        return (
-            not inside_leaf
-            and not isinstance(module, torch.nn.ParameterList)
-            and any(True for _ in module.state_dict())
-        )
+        return not inside_leaf and any(True for _ in module.state_dict())
 
     def _height(self, path: str, paths: list[str]) -> int:
         """How many of ``paths`` lie within each other from ``path`` on."""
@@ -188,12 +184,15 @@ class Author:
             draft = self.drafts[path]
             inside = [part for part in (draft.arguments, "rngs=rngs" if draft.needs_rngs() else "") if part]
             return f"{draft.class_name}({', '.join(inside)})"
+        if isinstance(child, torch.nn.ParameterList):
+            return f"nn.ParameterList([{', '.join(zeros(p) for p in child)}])"
+        if isinstance(child, torch.nn.ParameterDict):
+            held = ", ".join(f'("{name}", {zeros(p)})' for name, p in child.items())
+            return f"nn.ParameterDict([{held}])"
         if has_twin(child):
             return layer(child)
         if isinstance(child, torch.nn.ModuleDict):
             return f"nn.ModuleDict({self._members(path, child)})"
-        if isinstance(child, torch.nn.ParameterList):
-            return f"nnx.List([{', '.join(f'nnx.Param({zeros(p)})' for p in child)}])"
         if type(child) in CONTAINERS:
             return self._listed(path, child)
         if any(True for _ in child.children()) or any(True for _ in child.state_dict()):

@@ -711,7 +711,7 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
     text, at = "self", scope
     for name in rest.split(".") if rest else ():
         parent = modules.get(at)
-        if type(parent) is torch.nn.ModuleDict:
+        if type(parent) in (torch.nn.ModuleDict, torch.nn.ParameterDict):
             text += f'["{name}"]'
         elif name.isdigit() and at != scope and _is_indexed(parent):
             text += f"[{name}]"
