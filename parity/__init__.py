@@ -7,6 +7,8 @@ from parity.checking import assert_matches as assert_matches
 from parity.checking import check as check
 from parity.checking import check_training as check_training
 from parity.checking import precision_audit as precision_audit
+from parity.mirroring import MirrorError as MirrorError
+from parity.mirroring import mirror as mirror
 from parity.porting import Port as Port
 from parity.porting import PortError as PortError
 from parity.porting import port as port

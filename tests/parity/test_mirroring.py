@@ -5,8 +5,7 @@ from flax import nnx
 
 import parity
 from jaxnn import nn
-from parity import weights
-from parity.mirroring import MirrorError, mirror
+from parity import MirrorError, mirror, weights
 
 
 def assert_twins(module, *inputs):

@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 
 from jaxnn import nn
-from parity.mirroring import MirrorError, mirror
+from parity import MirrorError, mirror
 
 SHAPES = [(2, 3), (), *[(i + 1,) for i in range(10)]]
 

@@ -9,8 +9,7 @@ from torch.nn.utils import parametrize as torch_parametrize
 
 from jaxnn import nn
 from jaxnn.nn.utils import parametrizations, parametrize
-from parity import weights
-from parity.mirroring import MirrorError, mirror
+from parity import MirrorError, mirror, weights
 
 IMAGE, ROWS = (2, 4, 5, 5), (3, 4)
 CASES = {
