@@ -45,6 +45,9 @@ class Module(nnx.Module):
         body = "".join(f"\n  {line}" for line in ([extra] if extra else []) + lines)
         return f"{type(self).__name__}({body}\n)"
 
+    def __str__(self) -> str:
+        return repr(self)  # nnx has a form of its own for printing
+
 
 class RandomModule(Module):
     """A layer that draws at random in training.

@@ -35,7 +35,7 @@ from parity import tutorial
     ],
 )
 def test_prints_as_torch_prints_it(theirs, ours):
-    assert repr(ours(nnx.Rngs(0))) == repr(theirs())
+    assert repr(ours(nnx.Rngs(0))) == str(ours(nnx.Rngs(0))) == repr(theirs())
 
 
 @pytest.mark.parametrize(
