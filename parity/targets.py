@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ def built(subject: Any, name: str) -> Any:
     if isinstance(subject, torch.nn.Module | nnx.Module):
         return subject
     try:
-        parameters = inspect.signature(subject).parameters.values()
+        # Of a class of nnx's, inspect would see the metaclass.
+        called = partial(subject.__init__, None) if isinstance(subject, type) else subject
+        parameters = inspect.signature(called).parameters.values()
     except ValueError:
         return subject
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

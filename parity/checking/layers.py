@@ -46,6 +46,7 @@ class Suspicion:
         jax_outputs: its outputs in torch's layout, where they have one, by the names of torch's.
         jax_buffers: its statistics behind the call.
         torch_outputs: torch's, by name.
+        torch_buffers: its statistics behind the call.
         kind: what is wrong: ``output``, ``buffer``, ``draws``, ``raises`` or ``code`` (between its layers).
         detail: what is known already.
         twins: paths, within it, of the layers that both sides have.
@@ -60,6 +61,7 @@ class Suspicion:
     jax_outputs: dict[str, np.ndarray]
     jax_buffers: dict[str, np.ndarray]
     torch_outputs: dict[str, np.ndarray]
+    torch_buffers: dict[str, np.ndarray]
     kind: str
     detail: str
     twins: list[str]
@@ -301,6 +303,7 @@ class ForcedRun:
                             ours,
                             _buffers(torch_layer, layer),
                             theirs,
+                            node.buffers,
                             kind_of_fault,
                             detail,
                             [p for p in _below(torch_layer) if f"{path}.{p}".lstrip(".") in self.called],

@@ -5,6 +5,7 @@ import linecache
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -268,7 +269,24 @@ def _flat(
 
 def checked(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any, *, gradients: bool = False) -> Report:
     """``parity.check`` of a port."""
-    return check(*_flat(module, twin, args, kwargs), gradients=gradients)
+    return _as_of_inner(check(*_flat(module, twin, args, kwargs), gradients=gradients))
+
+
+def _as_of_inner(report: Report) -> Report:
+    """The report with the paths of the model itself, not of what flattens its arguments."""
+
+    def path(text: str) -> str:
+        return text.removeprefix("inner").lstrip(".")
+
+    report.rows = [replace(row, name=row.name.removeprefix("inner.")) for row in report.rows]
+    report.layers = [replace(layer, path=path(layer.path)) for layer in report.layers if layer.kind != _Flat.__name__]
+    report.faults = [replace(fault, path=path(fault.path)) for fault in report.faults]
+    report.only_torch, report.only_jax = list(map(path, report.only_torch)), list(map(path, report.only_jax))
+    if report.first_divergence is not None:
+        report.first_divergence = path(report.first_divergence)
+    if report.last_right_gradient is not None:
+        report.last_right_gradient = path(report.last_right_gradient)
+    return report
 
 
 def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:

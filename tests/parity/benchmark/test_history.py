@@ -7,19 +7,16 @@ from parity.benchmark import history, plots
 from parity.benchmark.contest import Result
 
 ROW = Result(
-    "op",
-    "activation",
-    "relu, batch 2",
-    "forward",
-    {"torch": 2e-3, "jaxnn": 1e-3},
-    0.5,
-    (0.4, 0.6),
-    {},
-    0.1,
-    1e-3,
-    8,
-    9,
-    9,
+    *("op", "activation", "relu, batch 2", "forward"),
+    seconds={"torch": 2e-3, "jaxnn": 1e-3},
+    ratio=0.5,
+    interval=(0.4, 0.6),
+    others={},
+    compile_seconds=0.1,
+    first_call_seconds=1e-3,
+    temporary_bytes=8,
+    operations=9,
+    traffic=9,
 )
 
 

@@ -30,6 +30,11 @@ def epsilon_of_batch_norm(model):
     model.bn1.eps = 1e-3
 
 
+@fault("convnet", "bn2", "epsilon")
+def epsilon_of_batch_norm_whose_statistics_move(model):
+    model.bn2.eps = 1e-1
+
+
 @fault("convnet", "bn2", "momentum")
 def momentum_the_other_way_round(model):
     model.bn2.momentum = 0.9

@@ -183,6 +183,8 @@ def test_the_report_holds_gradients_too():
     report = port(module, arguments, keywords).report
     assert report.passed
     assert {"output", "gradient"} <= {row.kind for row in report.rows}
+    assert {layer.path for layer in report.layers} <= {name for name, _ in module.named_modules()}
+    assert {row.name for row in report.rows if row.kind == "gradient"} >= {n for n, _ in module.named_parameters()}
 
 
 def test_a_port_that_would_differ_is_refused():
