@@ -47,7 +47,7 @@ def built(subject: Any, name: str) -> Any:
         return subject
     try:
         # Of a class of nnx's, inspect would see the metaclass.
-        called = partial(subject.__init__, None) if isinstance(subject, type) else subject
+        called = partial(subject.__init__, None) if isinstance(subject, type) else subject  # type: ignore[misc]
         parameters = inspect.signature(called).parameters.values()
     except ValueError:
         return subject
