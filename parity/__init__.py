@@ -9,6 +9,9 @@ from parity.checking import check_training as check_training
 from parity.checking import precision_audit as precision_audit
 from parity.mirroring import MirrorError as MirrorError
 from parity.mirroring import mirror as mirror
+from parity.optimizers import OptimizerStateError as OptimizerStateError
+from parity.optimizers import optimizer_state as optimizer_state
+from parity.optimizers import optimizer_state_dict as optimizer_state_dict
 from parity.porting import Port as Port
 from parity.porting import PortError as PortError
 from parity.porting import port as port

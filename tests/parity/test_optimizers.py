@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.testing._internal.common_optimizers import optim_db
 
+import parity
 from jaxnn import optim
-from parity import optimizers
 from tests.jaxnn.optim.trajectories import MATRICES, SHAPES, error, leaves, problem, run_jax, run_torch
 
 BUSY: dict[str, dict[str, Any]] = {
@@ -50,12 +50,12 @@ def test_twenty_steps_in_one_and_twenty_in_the_other_are_forty_in_either(name: s
         transform = getattr(optim, name)(**BUSY[name])
         params, begun = fresh(start)
         middle = run_torch(begun, params, noise[:20])
-        state = optimizers.optimizer_state(begun, transform, dict(zip(names, middle, strict=True)))
+        state = parity.optimizer_state(begun, transform, dict(zip(names, middle, strict=True)))
         assert error(run_jax(transform, middle, noise[20:], state)[0], forty) < 1e-8
 
         middle, state = run_jax(transform, start, noise[:20])
         params, resumed = fresh(middle)
-        resumed.load_state_dict(optimizers.optimizer_state_dict(state, dict(zip(names, middle, strict=True)), resumed))
+        resumed.load_state_dict(parity.optimizer_state_dict(state, dict(zip(names, middle, strict=True)), resumed))
         assert error(run_torch(resumed, params, noise[20:]), forty) < 1e-8
 
 
@@ -86,14 +86,14 @@ def test_sparse_adam_crosses():
         begun = torch.optim.SparseAdam([("w", param)], lr=0.1)
         in_torch(begun, param, range(20))
         params = {"w": jnp.asarray(param.numpy())}
-        params, _ = in_jax(params, optimizers.optimizer_state(begun, transform, params), range(20, 40))
+        params, _ = in_jax(params, parity.optimizer_state(begun, transform, params), range(20, 40))
         np.testing.assert_allclose(params["w"], forty.numpy(), rtol=1e-8)
 
         params = {"w": jnp.asarray(start)}
         params, state = in_jax(params, transform.init(params), range(20))
         param = torch.tensor(np.asarray(params["w"]))
         resumed = torch.optim.SparseAdam([("w", param)], lr=0.1)
-        resumed.load_state_dict(optimizers.optimizer_state_dict(state, params, resumed))
+        resumed.load_state_dict(parity.optimizer_state_dict(state, params, resumed))
         in_torch(resumed, param, range(20, 40))
         np.testing.assert_allclose(param.numpy(), forty.numpy(), rtol=1e-8)
 
@@ -143,11 +143,11 @@ def test_lbfgs_crosses_though_torch_and_jax_order_parameters_differently(line_se
         params, begun = fresh(start)
         in_torch(begun, params, 4)
         middle = {key: jnp.asarray(value.detach().numpy()) for key, value in params.items()}
-        ours, _ = in_jax(middle, optimizers.optimizer_state(begun, transform, middle), 4)
+        ours, _ = in_jax(middle, parity.optimizer_state(begun, transform, middle), 4)
         middle = {key: jnp.asarray(value) for key, value in start.items()}
         middle, state = in_jax(middle, transform.init(middle), 4)
         theirs, resumed = fresh(middle)
-        resumed.load_state_dict(optimizers.optimizer_state_dict(state, middle, resumed))
+        resumed.load_state_dict(parity.optimizer_state_dict(state, middle, resumed))
         in_torch(resumed, theirs, 4)
         for key, value in forty.items():
             np.testing.assert_allclose(ours[key], value.detach().numpy(), rtol=1e-8)
@@ -164,7 +164,7 @@ def test_names_come_from_the_module():
     optimizer = torch.optim.Adam(reversed(list(module.parameters())))
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    state = optimizers.optimizer_state(optimizer, optim.Adam(), params, names=module)
+    state = parity.optimizer_state(optimizer, optim.Adam(), params, names=module)
     np.testing.assert_allclose(state.buffers["exp_avg"]["weight"], 0.1 * np.ones((3, 2)), rtol=1e-6)
 
 
@@ -173,7 +173,7 @@ def test_half_precision_state_arrives_in_float32():
     optimizer = torch.optim.Adam([("w", param)])
     param.grad = param.clone()
     optimizer.step()
-    state = optimizers.optimizer_state(optimizer, optim.Adam(), {"w": jnp.ones(3, jnp.bfloat16)})
+    state = parity.optimizer_state(optimizer, optim.Adam(), {"w": jnp.ones(3, jnp.bfloat16)})
     assert state.buffers["exp_avg"]["w"].dtype == jnp.float32
 
 
@@ -182,13 +182,13 @@ def test_what_does_not_fit_is_refused():
     optimizer = torch.optim.Adam(module.named_parameters())
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    with pytest.raises(optimizers.OptimizerStateError, match="max_exp_avg_sq"):
-        optimizers.optimizer_state(optimizer, optim.Adam(amsgrad=True), params)
-    with pytest.raises(optimizers.OptimizerStateError, match=r"lacks \['scale'\]"):
-        optimizers.optimizer_state(optimizer, optim.Adam(), {**params, "scale": jnp.ones(3)})
-    with pytest.raises(optimizers.OptimizerStateError, match="must have shape"):
-        optimizers.optimizer_state(optimizer, optim.Adam(), {**params, "bias": jnp.ones(4)})
-    with pytest.raises(optimizers.OptimizerStateError, match="names are needed"):
-        optimizers.optimizer_state(torch.optim.Adam(module.parameters()), optim.Adam(), params)
-    with pytest.raises(optimizers.OptimizerStateError, match="names must be 2"):
-        optimizers.optimizer_state(optimizer, optim.Adam(), params, names=["weight"])
+    with pytest.raises(parity.OptimizerStateError, match="max_exp_avg_sq"):
+        parity.optimizer_state(optimizer, optim.Adam(amsgrad=True), params)
+    with pytest.raises(parity.OptimizerStateError, match=r"lacks \['scale'\]"):
+        parity.optimizer_state(optimizer, optim.Adam(), {**params, "scale": jnp.ones(3)})
+    with pytest.raises(parity.OptimizerStateError, match="must have shape"):
+        parity.optimizer_state(optimizer, optim.Adam(), {**params, "bias": jnp.ones(4)})
+    with pytest.raises(parity.OptimizerStateError, match="names are needed"):
+        parity.optimizer_state(torch.optim.Adam(module.parameters()), optim.Adam(), params)
+    with pytest.raises(parity.OptimizerStateError, match="names must be 2"):
+        parity.optimizer_state(optimizer, optim.Adam(), params, names=["weight"])
