@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import convolution_cpu
+from jaxnn._lowering import columns, convolution_cpu
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -55,7 +55,7 @@ def plain(geometry):
 def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, memory):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
-        patch.setattr(convolution_cpu, "COLUMN_BYTES", memory)
+        patch.setattr(columns, "COLUMN_BYTES", memory)
         geometry, *_ = problem
         x, w, y = arrays(*problem)
         expected, transposes = jax.vjp(plain(geometry), x, w)

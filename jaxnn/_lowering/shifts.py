@@ -1,0 +1,93 @@
+"""Few products for an output, as of depthwise kernels: shifted images, each times a number a channel, added up."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from jaxnn._lowering.geometry import Geometry
+from jaxnn._lowering.windows import grouped, padded, positions, window
+
+UNROLLED_TERMS = 384
+"""Products that one step of a loop over rows adds up, at most: more would compile slowly."""
+
+
+def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
+    """``(N, C, *sizes)`` and ``(O, C / groups, *kernel)`` to ``(N, O, *outputs)``."""
+    groups, rank = geometry.groups, len(geometry.sizes)
+    kernel = grouped(w, groups, 0)
+
+    def products(x: Array) -> Array:
+        images = grouped(padded(x, geometry.pads), groups, 1)
+        output = jnp.zeros((), x.dtype)
+        for position in positions(geometry.kernel_size):
+            met = window(images, position, geometry)
+            for channel in range(w.shape[1]):
+                factor = kernel[(slice(None), slice(None), channel, *position)].reshape(groups, -1, *[1] * rank)
+                output = output + met[:, :, channel, None] * factor
+        return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
+
+    return _written_once(products, x)
+
+
+def _written_once(function: Callable[[Array], Array], x: Array) -> Array:
+    """``function(x)``, with ``x`` and the result in memory.
+
+    XLA would fuse a sum of shifted images into whatever reads it, and compute all of it again for each reader (a
+    normalization has three). A loop is a border to that, if XLA cannot know that it turns once; turning twice would
+    change nothing.
+    """
+    turns = jnp.where(x.ravel()[0] == jnp.inf, 2, 1)
+    shape = jax.eval_shape(function, x)
+    return lax.fori_loop(0, turns, lambda _, output: function(x), jnp.zeros(shape.shape, shape.dtype))
+
+
+def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
+    """Images and a weight for each output to ``(O, C / groups, *kernel)``.
+
+    Some rows of an image at a time: products add up along the vector units, and at the end across them.
+    """
+    groups, taps = geometry.groups, list(positions(geometry.kernel_size))
+    stride, rows = geometry.strides[0], geometry.outputs[0]
+    # Either one row, a step short enough for one thread, or so many that it pays to share them out among threads.
+    most = min(rows, UNROLLED_TERMS // len(taps))
+    count = -(-rows // most) if most >= min(rows, 16) else rows
+    at_once = -(-rows // count)
+    band = (at_once - 1) * stride + geometry.dilations[0] * (geometry.kernel_size[0] - 1) + 1
+    # The last rows may end behind the image, where they weigh nothing.
+    images = padded(x, geometry.pads)
+    images = padded(images, [(0, max(0, (count - 1) * at_once * stride + band - images.shape[2]))])
+    weights = padded(y, [(0, count * at_once - rows)])
+    lines = geometry._replace(
+        sizes=(1, *geometry.sizes[1:]),
+        kernel_size=(1, *geometry.kernel_size[1:]),
+        pads=((0, 0), *geometry.pads[1:]),
+    )
+
+    def step(totals: list[Array], index: Array) -> tuple[list[Array], None]:
+        image, first = index // count, index % count * at_once
+        met = _rows(images, image, first * stride, band)
+        weight = _rows(weights, image, first, at_once)
+        new = []
+        for total, (tap, *position) in zip(totals, taps, strict=True):
+            for row in range(at_once):
+                start = row * stride + tap * geometry.dilations[0]
+                line = window(met[:, start : start + 1], (0, *position), lines)
+                each = grouped(weight[:, row : row + 1], groups, 0)[:, :, None]
+                total = total + grouped(line, groups, 0)[:, None] * each
+            new.append(total)
+        return new, None
+
+    shape = (groups, y.shape[1] // groups, x.shape[1] // groups, 1, *geometry.outputs[1:])
+    start = [jnp.zeros(shape, x.dtype)] * len(taps)
+    totals, _ = lax.scan(step, start, jnp.arange(x.shape[0] * count))
+    sums = jnp.stack([jnp.sum(total, tuple(range(3, total.ndim))) for total in totals], -1)
+    return sums.reshape(y.shape[1], -1, *geometry.kernel_size)
+
+
+def _rows(images: Array, image: Array, first: Array, count: int) -> Array:
+    """``count`` rows of one image."""
+    starts = [image, jnp.zeros_like(image), first] + [jnp.zeros_like(image)] * (images.ndim - 3)
+    return lax.dynamic_slice(images, starts, (1, images.shape[1], count, *images.shape[3:]))[0]

@@ -1,0 +1,53 @@
+"""What the algorithms of a convolution share: padding, windows, channels in groups or last."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from jaxnn._lowering.geometry import Geometry
+
+
+def positions(kernel_size: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Every element of a kernel."""
+    return itertools.product(*map(range, kernel_size))
+
+
+def padded(x: Array, pads: Sequence[tuple[int, int]], first: int = 2) -> Array:
+    """Zeros around the axes from ``first`` on; a negative pad crops."""
+    edges = [(0, 0, 0)] * first + [(*pad, 0) for pad in pads]
+    edges += [(0, 0, 0)] * (x.ndim - len(edges))
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def window(image: Array, position: Sequence[int], geometry: Geometry) -> Array:
+    """What the kernel's element at ``position`` meets, for each output; ``image`` is padded."""
+    lead = image.ndim - len(position)
+    starts = [p * d for p, d in zip(position, geometry.dilations, strict=True)]
+    stops = [
+        start + (outputs - 1) * stride + 1
+        for start, outputs, stride in zip(starts, geometry.outputs, geometry.strides, strict=True)
+    ]
+    return lax.slice(
+        image,
+        [0] * lead + starts,
+        [*image.shape[:lead], *stops],
+        [1] * lead + list(geometry.strides),
+    )
+
+
+def grouped(x: Array, groups: int, axis: int) -> Array:
+    """The axis of channels as groups and channels of a group."""
+    return x.reshape(*x.shape[:axis], groups, x.shape[axis] // groups, *x.shape[axis + 1 :])
+
+
+def channels_last(x: Array) -> Array:
+    """``(N, C, *sizes)`` to ``(N, *sizes, C)``."""
+    return jnp.moveaxis(x, 1, -1)
+
+
+def channels_first(x: Array) -> Array:
+    """``(N, *sizes, C)`` to ``(N, C, *sizes)``."""
+    return jnp.moveaxis(x, -1, 1)
