@@ -45,7 +45,9 @@ def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """Images and a weight for each output to ``(O, C / groups, *kernel)``."""
-    product = _product(_rows(y, geometry), _blocks(x, geometry), (1, 1), geometry)
+    # XLA's matrix product is slow where the contracted axis is the first of two, and would fold a transpose into it.
+    columns = lax.optimization_barrier(_rows(y, geometry).mT)
+    product = _product(columns, _blocks(x, geometry), (2, 1), geometry)
     return product.reshape(y.shape[1], -1, *geometry.kernel_size)
 
 

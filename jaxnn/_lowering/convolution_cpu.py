@@ -15,7 +15,7 @@ dense        the rest                                         XLA's, channels la
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel; at a larger stride it has one output
 channel for each place within a stride, woven together. The gradient of the kernel goes by columns where it is neither
-blocks nor shifts. ``python -m parity bench --suite conv`` measures every class.
+blocks nor shifts nor ``WIDE``. ``python -m parity bench --suite conv`` measures every class.
 """
 
 import math
@@ -29,6 +29,10 @@ from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
 """Products of one output up to which a kernel is too narrow for a matrix product without columns."""
+
+
+WIDE = 128
+"""Channels of input and output from which XLA's gradient of the kernel, at stride 1, keeps up with columns."""
 
 
 def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
@@ -76,6 +80,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
         return blocks.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
         return shifts.kernel_gradient(x, y, geometry)
+    if min(y.shape[1], x.shape[1]) >= WIDE and max(geometry.strides) == 1 and geometry.groups == 1:
+        return None
     return columns.kernel_gradient(x, y, geometry)
 
 
