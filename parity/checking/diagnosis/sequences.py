@@ -3,12 +3,13 @@
 import itertools
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from parity.checking.diagnosis.calls import Call, Mutation
+from parity.checking.diagnosis.calls import Call, Mutated, Mutation
 from parity.checking.diagnosis.mutations import other, suspects_of
 
 GATES = {"lstm": "ifgo", "gru": "rzn"}
@@ -312,3 +313,12 @@ def _additive(mask: torch.Tensor | None, scores: torch.Tensor) -> torch.Tensor:
     if mask is None:
         return torch.zeros((), dtype=scores.dtype)
     return torch.zeros(mask.shape).masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else mask
+
+
+def masked_late(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
+    """A mask put on behind the softmax, so that what is left no longer sums to one."""
+    for mask, softmax in pairwise(c for c in calls if c.name in ("masked_fill", "softmax")):
+        if (mask.name, softmax.name) == ("masked_fill", "softmax") and mask["mask"] is not None:
+            kept = ~mask["mask"]
+            how = {mask.index: lambda c: c["input"], softmax.index: lambda c, k=kept: c.run() * k}
+            yield "mask", "the mask is applied behind the softmax, torch's before it", how
