@@ -13,9 +13,9 @@ from parity.arrays import to_numpy
 from parity.checking.alignment import distance
 from parity.checking.diagnosis import outputs as relations
 from parity.checking.diagnosis import precision, statistics, weights, wiring
+from parity.checking.diagnosis.attention import masked_late
 from parity.checking.diagnosis.calls import Call, Experiment, Mutated
 from parity.checking.diagnosis.mutations import mutations
-from parity.checking.diagnosis.sequences import masked_late
 from parity.checking.pairing import pairs
 
 if TYPE_CHECKING:
@@ -184,27 +184,35 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
 
     calls = experiment.calls()
     for call in reversed(calls) if len(calls) > 40 else calls:
-        for suspect, sentence, mutate in mutations(call):
+        for suspect, sentence, mutate in _possible(mutations(call)):
             left = measured(lambda m=mutate, c=call: experiment.outputs({c.index: m}))
             if left < before:
                 yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
             if time.thread_time() > ends:
                 return
         yield from _scalars(call, experiment, measured, before)
-    for suspect, sentence, mutated in chain(masked_late(calls), _alike(calls)):
+    for suspect, sentence, mutated in chain(_possible(masked_late(calls)), _possible(_alike(calls))):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
             yield Explanation(suspect, sentence, left)
         if time.thread_time() > ends:
             return
     for suspect, sentence, run in chain(
-        wiring.mutations(experiment), precision.mutations(experiment), _modes(experiment)
+        _possible(wiring.mutations(experiment)), precision.mutations(experiment), _modes(experiment)
     ):
         left = measured(run)
         if time.thread_time() > ends:
             return
         if left < before:
             yield Explanation(suspect, sentence, left)
+
+
+def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:
+    """As many of them as can be put together: a call unlike what was thought of ends the list, not the check."""
+    try:
+        yield from mistakes
+    except Exception:
+        return
 
 
 def _alike(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:

@@ -20,8 +20,10 @@ AFTER = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F
 MOST = 64
 """The inputs and outputs of so many calls are kept at a time."""
 
+NOTHING = torch.empty(0)
 
-@dataclass
+
+@dataclass(eq=False)
 class Visit:
     """One call of a layer within the layer at fault.
 
@@ -29,14 +31,14 @@ class Visit:
         path: relative to that layer.
         call: which of its calls.
         given: copies of its positional tensors by place, from before the call, which may write into them.
-        gave: a copy of the first tensor it returned.
+        gave: a copy of the first tensor it returned; empty if it returned none.
         ends: the first of either themselves, to see which layer feeds which.
     """
 
     path: str
     call: int
     given: dict[int, torch.Tensor] = field(default_factory=dict)
-    gave: torch.Tensor | None = None
+    gave: torch.Tensor = NOTHING
     ends: list[Any] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -81,18 +83,23 @@ def _on_calls(layer: torch.nn.Module, path: str, then: Callable[[Visit, torch.nn
 
     def before(_: torch.nn.Module, args: Any) -> None:
         nonlocal count
-        given = {i: x.clone() for i, x in enumerate(args) if isinstance(x, torch.Tensor)}
+        given = {i: _copy(x) for i, x in enumerate(args) if isinstance(x, torch.Tensor)}
         begun.append(Visit(path, count, given, ends=[args[0] if args else None]))
         count += 1
 
     def behind(module: torch.nn.Module, _: Any, output: Any) -> Any:
         visit, first = begun.pop(), _first(output)
-        visit.gave = None if first is None else first.clone()
+        visit.gave = visit.gave if first is None else _copy(first)
         visit.ends.append(first)
         return then(visit, module, output)
 
     layer.get_submodule(path).register_forward_pre_hook(before)
     layer.get_submodule(path).register_forward_hook(behind)
+
+
+def _copy(x: torch.Tensor) -> torch.Tensor:
+    with torch._C.DisableTorchFunction():  # the copy is no call of the layer's, whose calls are counted
+        return x.clone()
 
 
 def _instead(here: Visit, make: Callable[[Visit, torch.nn.Module], torch.Tensor]) -> Change:
@@ -109,7 +116,7 @@ def _instead(here: Visit, make: Callable[[Visit, torch.nn.Module], torch.Tensor]
 
 def _left_out(visits: list[Visit]) -> Iterator[Wiring]:
     for visit in visits:
-        if visit.gave is not None and 0 in visit.given and visit.given[0].shape == visit.gave.shape:
+        if 0 in visit.given and visit.given[0].shape == visit.gave.shape:
             said = f"{visit} is not applied: what it gets goes on"
             yield "missing layer", said, _instead(visit, lambda v, _: v.given[0])
 
@@ -117,7 +124,7 @@ def _left_out(visits: list[Visit]) -> Iterator[Wiring]:
 def _turned(visits: list[Visit]) -> Iterator[Wiring]:
     """Two layers, one behind the other, in the other order."""
     for first, second in pairwise(visits):
-        if first.gave is None or first.ends[1] is not second.ends[0] or first.path == second.path:
+        if first.ends[1] is None or first.ends[1] is not second.ends[0] or first.path == second.path:
             continue
 
         def change(layer: torch.nn.Module, a: Visit = first, b: Visit = second) -> None:
@@ -131,7 +138,7 @@ def _turned(visits: list[Visit]) -> Iterator[Wiring]:
 def _appended(visits: list[Visit]) -> Iterator[Wiring]:
     """Something is done to what a layer gives that torch does not do."""
     for visit in visits:
-        if visit.gave is None or not visit.gave.is_floating_point():
+        if not (visit.gave.numel() and visit.gave.is_floating_point()):
             continue
         for name, function in AFTER.items():
             said = f"what {visit} gives is passed through {name}, in torch it is not"
@@ -149,7 +156,7 @@ def _rescaled(experiment: Experiment, visits: list[Visit]) -> Iterator[Wiring]:
     for visit in visits:
         layer = experiment.layer.get_submodule(visit.path)
         rate = getattr(layer, "p", None)
-        if layer.training and isinstance(rate, float) and rate < 1 and visit.gave is not None:
+        if layer.training and isinstance(rate, float) and rate < 1:
             said = f"what {visit} keeps is not divided by 1 - p"
             yield "scale", said, _instead(visit, lambda v, _, p=rate: v.gave * (1 - p))
 
@@ -239,7 +246,7 @@ def _fed(visits: list[Visit]) -> Iterator[Wiring]:
 def _sources(visits: list[Visit]) -> Iterator[tuple[str, torch.Tensor]]:
     for visit in visits:
         yield from ((f"what {visit} {'gets' if i == 0 else 'gets too'}", x) for i, x in visit.given.items())
-        if visit is not visits[-1] and visit.gave is not None:
+        if visit is not visits[-1]:
             yield f"what {visit} gives", visit.gave
 
 

@@ -7,7 +7,6 @@ import torch
 from flax import nnx
 
 import parity
-from jaxnn import functional as F
 from jaxnn import nn
 from parity import weights
 
