@@ -47,6 +47,7 @@ def _epsilon(call: Call) -> Iterator[Mutation]:
 @suspects_of("layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm")
 def _affine(call: Call) -> Iterator[Mutation]:
     weight, bias = call["weight"], call["bias"]
+    yield "missing layer", f"{call.name} is not applied", lambda c: c["input"]
     if weight is not None and bias is not None:
         yield "swapped gamma and beta", "weight and bias are swapped", lambda c: c.run(weight=bias, bias=weight)
     if bias is not None:

@@ -65,15 +65,15 @@ class Block(nn.Module):
 
 NAMED = {
     "place": ("index", "off by +1"),
-    "no norm": ("missing layer", "norm is not applied"),
+    "no norm": ("missing layer", "layer_norm is not applied"),
     "post-norm": ("order of normalization", "torch before the branches (pre-norm)"),
     "raw value": ("wrong input", "what value gets is what norm gets"),
     "exchanged": ("order", "transposed"),
     "late mask": ("mask", "behind the softmax"),
     "soft": ("masked value", "-10"),
     "act first": ("order of layers", "act comes before out"),
-    "no act": ("missing layer", "act is not applied"),
-    "tanh too": ("activation", "what act gives is passed through tanh"),
+    "no act": ("activation", "relu is missing"),
+    "tanh too": ("activation", "is passed through tanh"),
     "normed residual": ("wrong input", "is what norm gives"),
     "split": ("order", "in 3 calls of reshape: axis 2 is split the other way round"),
 }
