@@ -103,12 +103,16 @@ Mutation = tuple[str, str, Callable[[Call], Any]]
 """A suspect, the mistake in words, and the call as it would be with that mistake."""
 
 
-class Calls(TorchFunctionMode):
-    """Notes every call of a torch function; with ``mutation``, does that one otherwise."""
+Mutated = dict[int, Callable[[Call], Any]]
+"""How to do some of a pass's calls, by their indices."""
 
-    def __init__(self, mutation: tuple[int, Callable[[Call], Any]] | None = None) -> None:
+
+class Calls(TorchFunctionMode):
+    """Notes every call of a torch function; or does those of ``mutated`` otherwise."""
+
+    def __init__(self, mutated: Mutated | None = None) -> None:
         super().__init__()
-        self.mutation = mutation
+        self.mutated = mutated
         self.noted: list[Call] = []
         self.count = 0
         self.hidden = 0
@@ -121,9 +125,9 @@ class Calls(TorchFunctionMode):
             return func(*args, **kwargs)
         name = _ALIASES.get(name, name)
         index, self.count = self.count, self.count + 1
-        if self.mutation is not None and self.mutation[0] == index:
-            return self.mutation[1](_bound(name, index, func, args, kwargs))
-        if self.mutation is None and not self.hidden:
+        if self.mutated is not None and index in self.mutated:
+            return self.mutated[index](_bound(name, index, func, args, kwargs))
+        if self.mutated is None and not self.hidden:
             kept = torch_tree.tree_map(lambda x: x.detach() if type(x) is torch.Tensor else x, (args, kwargs))
             self.noted.append(_bound(name, index, func, *kept))
         return func(*args, **kwargs)
@@ -185,16 +189,16 @@ class Experiment:
 
     def outputs(
         self,
-        mutation: tuple[int, Callable[[Call], Any]] | None = None,
+        mutated: Mutated | None = None,
         change: Callable[[torch.nn.Module], Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> dict[str, Any]:
-        """The layer's outputs by name, with one call done otherwise or the layer itself changed."""
+        """The layer's outputs by name, with some calls done otherwise or the layer itself changed."""
         layer = copy.deepcopy(self.layer)
         if change is not None:
             with torch.no_grad():
                 change(layer)
-        with Calls(mutation) if mutation is not None else nullcontext():
+        with Calls(mutated) if mutated is not None else nullcontext():
             output = self._run(layer, dtype)
         return named(output)
 

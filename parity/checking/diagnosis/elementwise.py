@@ -111,6 +111,9 @@ def _matrices(call: Call) -> Iterator[Mutation]:
                     *(y.transpose(-1, -2) if i == j else y for j, y in enumerate(_operands(c)))
                 ),
             )
+    if a.ndim > 1 and b.ndim > 1 and a.shape[-2] == b.shape[-1]:
+        said = "a product is transposed (its factors are exchanged, such as query and key)"
+        yield "order", said, lambda c: c.run().transpose(-1, -2)
     if a.shape == b.shape and a.ndim > 1 and a.shape[-1] == a.shape[-2]:
         yield "order", "the factors of a matrix product are swapped", lambda c: torch.matmul(*_operands(c)[::-1])
 
@@ -129,10 +132,22 @@ def _joined(call: Call) -> Iterator[Mutation]:
         yield "order", "the second part is joined to itself", lambda c: c.run(tensors=[c["tensors"][1]] * 2)
 
 
-@suspects_of("flatten", "reshape")
+@suspects_of("flatten", "reshape", "unflatten")
 def _flattened(call: Call) -> Iterator[Mutation]:
     x = _input(call)
-    if not isinstance(x, torch.Tensor) or x.ndim < 3:
+    if not isinstance(x, torch.Tensor):
+        return
+    shape = call.run().shape
+    for axis in range(x.ndim if len(shape) == x.ndim + 1 else 0):
+        if (
+            shape[:axis] == x.shape[:axis]
+            and shape[axis + 2 :] == x.shape[axis + 1 :]
+            and min(shape[axis : axis + 2]) > 1
+        ):
+            said = f"axis {axis} is split the other way round: what torch has for the inner part is the outer one"
+            other_way = (*shape[:axis], shape[axis + 1], shape[axis], *shape[axis + 2 :])
+            yield "order", said, lambda c, a=axis, s=other_way: _input(c).reshape(s).transpose(a, a + 1)
+    if x.ndim < 3:
         return
     last = (0, *range(2, x.ndim), 1)
     said = "it is flattened channels last (NHWC), torch's channels first (NCHW)"
@@ -173,7 +188,8 @@ def _reduced(call: Call) -> Iterator[Mutation]:
 
 @suspects_of("masked_fill")
 def _masked(call: Call) -> Iterator[Mutation]:
-    values = (-math.inf, -1e9, -1e4, -1e3, -1e2, 0.0, float(torch.finfo(torch.float32).min), 1e-9, -1.0, 1.0)
+    lowest = float(torch.finfo(torch.float32).min)
+    values = (-math.inf, -1e9, -1e4, -1e3, -1e2, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 1e-9, lowest)
     yield from other(call, "value", "masked value", *values)
     yield "mask", "the mask is not applied", _input
     yield "mask", "the mask is inverted", lambda c: c.run(mask=~c["mask"])
@@ -222,6 +238,12 @@ def _selected(call: Call) -> Iterator[Mutation]:
         for axis in range(x.ndim):
             said = f"the selection along axis {axis} counts from the other end"
             yield "index", said, lambda c, a=axis: c.function(_input(c).flip(a), *c.positional[1:], **c.keywords)
+        taken = call.run()
+        if isinstance(taken, torch.Tensor) and taken.ndim == x.ndim - 1 and x.is_floating_point():
+            for axis in range(x.ndim):
+                for word, function in (("mean", torch.mean), ("sum", torch.sum), ("maximum", torch.amax)):
+                    said = f"it takes the {word} over axis {axis}, torch one index of it"
+                    yield "reduction", said, lambda c, f=function, a=axis: f(_input(c), a).reshape(taken.shape)
 
 
 @suspects_of("chunk", "split", "unbind")

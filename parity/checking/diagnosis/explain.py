@@ -3,15 +3,18 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import distance
 from parity.checking.diagnosis import outputs as relations
-from parity.checking.diagnosis import precision, statistics, weights
-from parity.checking.diagnosis.calls import Call, Experiment
+from parity.checking.diagnosis import precision, statistics, weights, wiring
+from parity.checking.diagnosis.attention import masked_late
+from parity.checking.diagnosis.calls import Call, Experiment, Mutated
 from parity.checking.diagnosis.mutations import mutations
 from parity.checking.pairing import pairs
 
@@ -25,7 +28,7 @@ NOISE = 3e-6
 """A difference this small, relative to the output, may be rounding."""
 
 SECONDS = 20.0
-"""The longest search for one layer's mistake."""
+"""The longest search for one layer's mistake, in processor time: a busy machine finds what an idle one does."""
 
 SCALARS = {
     "eps": "epsilon",
@@ -171,7 +174,7 @@ def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[s
 
 def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterator[Explanation]:
     """Mistakes tried, with what each leaves of the difference; those that leave all of it are left out."""
-    ends = time.monotonic() + SECONDS
+    ends = time.thread_time() + SECONDS
 
     def measured(run: Callable[[], dict[str, Any]]) -> float:
         try:
@@ -181,17 +184,50 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
 
     calls = experiment.calls()
     for call in reversed(calls) if len(calls) > 40 else calls:
-        for suspect, sentence, mutate in mutations(call):
-            left = measured(lambda m=mutate, c=call: experiment.outputs((c.index, m)))
+        for suspect, sentence, mutate in _possible(mutations(call)):
+            left = measured(lambda m=mutate, c=call: experiment.outputs({c.index: m}))
             if left < before:
                 yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
-            if time.monotonic() > ends:
+            if time.thread_time() > ends:
                 return
         yield from _scalars(call, experiment, measured, before)
-    for suspect, sentence, run in (*precision.mutations(experiment), *_modes(experiment)):
-        left = measured(run)
+    for suspect, sentence, mutated in chain(_possible(masked_late(calls)), _possible(_alike(calls))):
+        left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
             yield Explanation(suspect, sentence, left)
+        if time.thread_time() > ends:
+            return
+    for suspect, sentence, run in chain(
+        _possible(wiring.mutations(experiment)), precision.mutations(experiment), _modes(experiment)
+    ):
+        left = measured(run)
+        if time.thread_time() > ends:
+            return
+        if left < before:
+            yield Explanation(suspect, sentence, left)
+
+
+def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:
+    """As many of them as can be put together: a call unlike what was thought of ends the list, not the check."""
+    try:
+        yield from mistakes
+    except Exception:
+        return
+
+
+def _alike(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
+    """One mistake made in all calls that are alike, such as the split of queries, keys and values into heads."""
+    families: dict[Any, list[Call]] = {}
+    for call in calls:
+        shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else repr(x) for x in call.positional]
+        families.setdefault((call.name, *shapes), []).append(call)
+    for family in families.values():
+        if 1 < len(family) <= 16:
+            for made in zip(*map(mutations, family), strict=False):
+                if len({sentence for _, sentence, _ in made}) == 1:
+                    suspect, sentence, _ = made[0]
+                    how = {call.index: mutate for call, (_, _, mutate) in zip(family, made, strict=True)}
+                    yield suspect, f"in {len(family)} calls of {family[0].name}: {sentence}", how
 
 
 def _modes(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], Outputs]]]:
@@ -220,7 +256,7 @@ def _scalars(
             continue
 
         def left(exponent: float, name: str = name) -> float:
-            return measured(lambda: experiment.outputs((call.index, lambda c: c.run(**{name: 10.0**exponent}))))
+            return measured(lambda: experiment.outputs({call.index: lambda c: c.run(**{name: 10.0**exponent})}))
 
         middle = float(np.log10(value))
         coarse = (

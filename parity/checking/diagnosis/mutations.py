@@ -47,6 +47,7 @@ def _epsilon(call: Call) -> Iterator[Mutation]:
 @suspects_of("layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm")
 def _affine(call: Call) -> Iterator[Mutation]:
     weight, bias = call["weight"], call["bias"]
+    yield "missing layer", f"{call.name} is not applied", lambda c: c["input"]
     if weight is not None and bias is not None:
         yield "swapped gamma and beta", "weight and bias are swapped", lambda c: c.run(weight=bias, bias=weight)
     if bias is not None:
@@ -245,7 +246,16 @@ def _convolution(call: Call) -> Iterator[Mutation]:
             said = f"padding is of mode {mode}, torch's of zeros"
             yield "padding mode", said, lambda c, m=mode, p=flat: c.run(input=F.pad(c["input"], p, mode=m), padding=0)
     yield from other(call, "stride", "stride", *(n for n in (1, 2, 3, 4) if (n,) * rank != strides))
-    yield from other(call, "dilation", "dilation", *(n for n in (1, 2, 3, 4) if (n,) * rank != dilation))
+    for n in range(1, 9):
+        if (n,) * rank == dilation:
+            continue
+        yield from other(call, "dilation", "dilation", n)
+        # With it, the padding that keeps the size: as torch's is split, or all in front where torch pads outside.
+        total_now = [2 * p + n * (k - 1) - r for p, k, r in zip(padding, weight.shape[2:], reach, strict=True)]
+        if all(t >= 0 for t in total_now):
+            flat = _flat([(t // 2, t - t // 2) for t in total_now])
+            said = f"dilation is as if {n} (with padding to match), torch's is {dilation}"
+            yield "dilation", said, lambda c, n=n, p=flat: c.run(input=F.pad(c["input"], p), padding=0, dilation=n)
     groups = call["groups"] or 1
     if groups > 1:
         said = "the groups' channels are dealt in turn, not in blocks"
@@ -316,7 +326,10 @@ def _pooling(call: Call) -> Iterator[Mutation]:
     twin = getattr(F, f"max_pool{rank}d" if average else f"avg_pool{rank}d")
     if own is not twin and not call.name.startswith("lp"):
         said = "it takes the maximum, torch the mean" if average else "it takes the mean, torch the maximum"
-        yield "pooling", said, lambda c: twin(c["input"], kernel, call["stride"] or kernel, padding)
+        options = {"stride": call["stride"] or kernel, "padding": padding, "ceil_mode": bool(call["ceil_mode"])}
+        for counted in (True, False) if not average and any(padding) else (True,):
+            also = {} if average else {"count_include_pad": counted}
+            yield "pooling", said, lambda c, a=also: twin(c["input"], kernel, **options, **a)
     del x
 
 
@@ -364,8 +377,20 @@ def _axis(call: Call) -> Iterator[Mutation]:
         yield "activation", "it takes the sigmoid", lambda c: torch.sigmoid(c["input"])
         twin = torch.log_softmax if call.name == "softmax" else torch.softmax
         yield "activation", f"it takes the {twin.__name__}", lambda c: twin(c["input"], c["dim"])
+        for kind in (torch.bfloat16, torch.float16):
+            said = f"{call.name} is computed in {str(kind).removeprefix('torch.')}"
+            yield "precision", said, lambda c, k=kind: c.run(input=c["input"].to(k)).to(c["input"].dtype)
+            yield "precision", said, lambda c, k=kind: _by_hand(c, k)
         flat = lambda c: torch.softmax(c["input"].flatten(1), 1).reshape(c["input"].shape)  # noqa: E731
         yield "softmax axis", "it works along all axes but the first", flat
+
+
+def _by_hand(call: Call, kind: torch.dtype) -> torch.Tensor:
+    """The softmax with every step rounded, not only its result."""
+    x = call["input"].to(kind)
+    shifted = x - x.amax(call["dim"], keepdim=True)
+    total = shifted.exp().sum(call["dim"], keepdim=True)
+    return (shifted.exp() / total if call.name == "softmax" else shifted - total.log()).to(call["input"].dtype)
 
 
 @suspects_of("embedding")

@@ -1,0 +1,206 @@
+"""What people get wrong in recurrent layers and their cells."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from parity.checking.diagnosis.calls import Call, Mutation
+from parity.checking.diagnosis.mutations import other, suspects_of
+
+GATES = {"lstm": "ifgo", "gru": "rzn"}
+
+
+@suspects_of("lstm", "gru", "rnn_tanh", "rnn_relu")
+def _recurrent(call: Call) -> Iterator[Mutation]:
+    weights, bidirectional = list(call["weights"]), call["bidirectional"]
+    has_bias = call["bias"]
+    if not isinstance(call["input"], torch.Tensor) or isinstance(call["bias"], list):
+        return
+    each = 4 if has_bias else 2
+    if any(w.ndim == 2 for w in weights[2:each]):
+        each += 1
+    gates = GATES.get(call.name, "")
+    for order in list(itertools.permutations(range(len(gates))))[1:]:
+        said = f"gates are in the order {', '.join(gates[i] for i in order)}; torch's is {', '.join(gates)}"
+        turned = [_by_gates(w, order, len(gates)) for w in weights]
+        yield "gate order", said, lambda c, w=turned: c.run(weights=w)
+    if has_bias:
+        for offset, word in ((2, "bias_ih"), (3, "bias_hh")):
+            less = [torch.zeros_like(w) if i % each == offset else w for i, w in enumerate(weights)]
+            yield "missing bias", f"{word} is not added", lambda c, w=less: c.run(weights=w)
+        less = [torch.zeros_like(w) if w.ndim == 1 else w for w in weights]
+        yield "missing bias", "neither bias is added", lambda c: c.run(weights=less)
+    turned = [w.T.contiguous() if w.ndim == 2 and w.shape[0] == w.shape[1] else w for w in weights]
+    if call.name.startswith("rnn"):
+        yield "transposed weight", "weight_hh is transposed", lambda c: c.run(weights=turned)
+        twin = torch.rnn_relu if call.name == "rnn_tanh" else torch.rnn_tanh
+        said = f"its nonlinearity is {'relu' if call.name == 'rnn_tanh' else 'tanh'}"
+        yield "activation", said, lambda c: twin(*c.positional)
+    elif gates:
+        count = len(gates)
+        blocks = [
+            torch.cat([b.T for b in w.chunk(count)]) if w.ndim == 2 and w.shape[0] == count * w.shape[1] else w
+            for w in weights
+        ]
+        yield "transposed weight", "each gate's matrix is transposed", lambda c: c.run(weights=blocks)
+    if bidirectional:
+        half = call.run()[0].shape[-1] // 2
+        said = "forward and backward halves of the output are swapped"
+        yield "order", said, lambda c: _on_output(c, lambda y: torch.cat([y[..., half:], y[..., :half]], -1))
+        time = 1 if call["batch_first"] else 0
+        said = "the backward half is not turned back in time"
+        yield "order", said, lambda c: _on_output(c, lambda y: torch.cat([y[..., :half], y[..., half:].flip(time)], -1))
+        exchanged = [weights[i + each] if i // each % 2 == 0 else weights[i - each] for i in range(len(weights))]
+        yield "order", "forward and backward weights are swapped", lambda c: c.run(weights=exchanged)
+        for turned_back in (True, False):
+            said = "the backward half runs forward" + ("" if turned_back else ", and is turned back in time")
+            yield "order", said, lambda c, b=turned_back: _both_forward(c, half, turned_back=b)
+    else:
+        time = 1 if call["batch_first"] else 0
+        said = "the sequence runs backward"
+        yield "order", said, lambda c: _on_output(c, lambda y: y.flip(time), input=c["input"].flip(time))
+    if call["input"].ndim == 3:
+        yield from other(call, "batch_first", "swapped axes", not call["batch_first"])
+    for suspect, said, step in _steps(call.name):
+        yield suspect, said, lambda c, s=step: _unrolled(c, s, each, 1 if c.name == "gru" else 2)
+
+
+@suspects_of("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
+def _cell(call: Call) -> Iterator[Mutation]:
+    kind = call.name.removesuffix("_cell")
+    names = ("w_ih", "w_hh", "b_ih", "b_hh")
+    gates = GATES.get(kind, "")
+    given = {name: call[name] for name in names if call[name] is not None}
+    for order in list(itertools.permutations(range(len(gates))))[1:]:
+        said = f"gates are in the order {', '.join(gates[i] for i in order)}; torch's is {', '.join(gates)}"
+        turned = {name: _by_gates(w, order, len(gates)) for name, w in given.items()}
+        yield "gate order", said, lambda c, t=turned: c.run(**t)
+    for name in ("b_ih", "b_hh"):
+        if name in given:
+            less = {name: torch.zeros_like(given[name])}
+            yield "missing bias", f"bias{name[1:]} is not added", lambda c, b=less: c.run(**b)
+    if given["w_hh"].shape[0] == given["w_hh"].shape[1]:
+        yield "transposed weight", "weight_hh is transposed", lambda c: c.run(w_hh=given["w_hh"].T)
+    if kind.startswith("rnn"):
+        twin = torch.rnn_relu_cell if kind == "rnn_tanh" else torch.rnn_tanh_cell
+        said = f"its nonlinearity is {'relu' if kind == 'rnn_tanh' else 'tanh'}"
+        yield "activation", said, lambda c: twin(*c.positional)
+    for suspect, said, step in _steps(kind):
+
+        def stepped(c: Call, step: Step = step) -> Any:
+            state = c["hx"] if kind == "lstm" else (c["hx"],)
+            found = step(c["input"], state, list(given.values()))
+            return found if kind == "lstm" else found[0]
+
+        yield suspect, said, stepped
+
+
+Step = Callable[[torch.Tensor, Any, list[torch.Tensor]], tuple[torch.Tensor, ...]]
+"""A cell: input, states and weights to the next states."""
+
+
+def _steps(kind: str) -> Iterator[tuple[str, str, Step]]:
+    """Cells that are not torch's."""
+    if kind == "gru":
+        for said, candidate in (("relu", torch.relu), ("a sigmoid", torch.sigmoid), ("nothing", lambda x: x)):
+            shown = f"the candidate is passed through {said}, torch's through tanh"
+            yield "gate", shown, lambda x, h, w, f=candidate: (_gru(x, h[0], w, candidate=f),)
+        said = "the reset gate is applied before weight_hh, torch's behind it"
+        yield "gate order", said, lambda x, h, w: (_gru(x, h[0], w, reset_before=True),)
+        said = "the update gate is the other way round: z new + (1 - z) old"
+        yield "gate order", said, lambda x, h, w: (_gru(x, h[0], w, turned=True),)
+    if kind == "lstm":
+        for said, change in LSTM_VARIANTS.items():
+            yield "gate", said, lambda x, h, w, f=change: _lstm(x, h, w, f)
+
+
+LSTM_VARIANTS: dict[str, dict[str, Any]] = {
+    "the output is not passed through tanh": {"squash": lambda x: x},
+    "the candidate is not passed through tanh": {"candidate": lambda x: x},
+    "the candidate is passed through a sigmoid": {"candidate": torch.sigmoid},
+    "the forget gate has 1 added": {"forget": lambda x: torch.sigmoid(x + 1)},
+    "gates use a hard sigmoid": {"gate": F.hardsigmoid},
+    "the forget gate is 1 minus the input gate": {"coupled": True},
+}
+
+
+def _lstm(x: torch.Tensor, h: Any, w: list[torch.Tensor], change: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    gate = change.get("gate", torch.sigmoid)
+    candidate, squash = change.get("candidate", torch.tanh), change.get("squash", torch.tanh)
+    old, cell = h
+    i, f, g, o = (a + b for a, b in zip(*_preactivations(x, old, w, 4), strict=True))
+    i, f = gate(i), change.get("forget", gate)(f)
+    f = 1 - i if change.get("coupled") else f
+    cell = f * cell + i * candidate(g)
+    return gate(o) * squash(cell), cell
+
+
+def _gru(
+    x: torch.Tensor,
+    h: torch.Tensor,
+    w: list[torch.Tensor],
+    *,
+    candidate: Callable[[torch.Tensor], torch.Tensor] = torch.tanh,
+    reset_before: bool = False,
+    turned: bool = False,
+) -> torch.Tensor:
+    (ar, az, an), (br, bz, bn) = _preactivations(x, h, w, 3)
+    r, z = torch.sigmoid(ar + br), torch.sigmoid(az + bz)
+    own = F.linear(r * h, w[1].chunk(3)[2], w[3].chunk(3)[2] if len(w) > 3 else None)
+    inner = own if reset_before else r * bn
+    z = 1 - z if turned else z
+    return (1 - z) * candidate(an + inner) + z * h
+
+
+def _preactivations(x: torch.Tensor, h: torch.Tensor, w: list[torch.Tensor], gates: int) -> Any:
+    """What each gate gets from the input, and what from the state."""
+    from_input = F.linear(x, w[0], w[2] if len(w) > 3 else None)
+    return from_input.chunk(gates, -1), F.linear(h, w[1], w[3] if len(w) > 3 else None).chunk(gates, -1)
+
+
+def _unrolled(call: Call, step: Any, each: int, states: int) -> Any:
+    """The recurrent layer step by step, with another cell."""
+    weights, x = list(call["weights"]), call["input"]
+    time_first = x.transpose(0, 1) if call["batch_first"] and x.ndim == 3 else x
+    directions = 2 if call["bidirectional"] else 1
+    initial = call["hx"] if isinstance(call["hx"], tuple | list) else (call["hx"],)
+    finals: list[list[torch.Tensor]] = [[] for _ in range(states)]
+    for layer in range(len(weights) // (each * directions)):
+        outs = []
+        for direction in range(directions):
+            place = layer * directions + direction
+            w = weights[place * each : (place + 1) * each]
+            h = tuple(s[place] for s in initial)
+            ys = []
+            for t in reversed(range(len(time_first))) if direction else range(len(time_first)):
+                h = step(time_first[t], h, w)
+                ys.append(h[0])
+            outs.append(torch.stack(ys[::-1] if direction else ys))
+            for kept, s in zip(finals, h, strict=True):
+                kept.append(s)
+        time_first = torch.cat(outs, -1)
+    y = time_first.transpose(0, 1) if call["batch_first"] and x.ndim == 3 else time_first
+    return (y, *(torch.stack(kept) for kept in finals))
+
+
+def _both_forward(call: Call, half: int, *, turned_back: bool) -> Any:
+    time = 1 if call["batch_first"] else 0
+    straight, turned = call.run(), call.run(input=call["input"].flip(time))
+    backward = turned[0][..., half:].flip(time) if turned_back else turned[0][..., half:]
+    states = [
+        torch.stack([(a, b)[i % 2][i] for i in range(len(a))]) for a, b in zip(straight[1:], turned[1:], strict=True)
+    ]
+    return (torch.cat([straight[0][..., :half], backward], -1), *states)
+
+
+def _on_output(call: Call, change: Any, **changes: Any) -> Any:
+    result = call.run(**changes)
+    return (change(result[0]), *result[1:])
+
+
+def _by_gates(weight: torch.Tensor, order: tuple[int, ...], gates: int) -> torch.Tensor:
+    blocks = weight.chunk(gates)
+    return torch.cat([blocks[i] for i in order]) if weight.shape[0] % gates == 0 else weight
