@@ -58,6 +58,7 @@ class Weights(NamedTuple):
     recurrent_bias: Float[Array, " gates"] | None = None
     projection: Float[Array, "state hidden"] | None = None
 
+
 class Direction(NamedTuple):
     """What one direction of a layer reads, or the tangents of that.
 
