@@ -1,9 +1,9 @@
 """A recurrent layer and its derivative, with the weights' gradients taken out of the chain of steps.
 
 States are ``(features, batch)``, so that a step is the weight times the state: of a product's two sides the processor's
-matrix kernels rearrange the right one, here the small one. The loop takes ``CHUNK`` steps at a turn. What does not wait
-for the step before, the input's part and the gradients of the weights, is one product for all of them, of operands that
-are still in the cache. Both directions go in one loop.
+matrix kernels rearrange the right one, here the small one. The input's part is projected for the ``CHUNK`` steps of a
+turn at once: step by step the weight would be read as often, for the whole sequence the result would leave the cache.
+Both directions go in one loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,6 +30,7 @@ class Cell(NamedTuple):
 
     Attributes:
         gates: how many gates; their pre-activations lie one below the other on the first axis.
+        sums: whether ``advance`` sees but the sum of the two parts of the pre-activations.
         advance: from the input's and the hidden state's part of the pre-activations and the state to the new state, and
             the slopes that ``tangent`` needs.
         tangent: the derivative of ``advance``: the slopes and the tangents of its arguments to that of the new state.
@@ -125,7 +126,10 @@ def _turn(cell: Cell, weights: Weights, state: State, x: Array, valid: Array | N
 def _recurrence_tangent(cell: Cell, primals: tuple, tangents: tuple) -> tuple:
     # Differentiating the loop would add up the weights' gradients step by step. Here their part in the tangent is one
     # product over all steps, ahead of a loop that is linear in its tangents; so is, transposed, the gradient.
-    (directions,), (d_directions,) = primals, jax.tree.map(_known, tangents, is_leaf=_is_zero)
+    def known(tangent: Any) -> Any:
+        return None if isinstance(tangent, SymbolicZero) else tangent
+
+    (directions,), (d_directions,) = primals, jax.tree.map(known, tangents)
     hidden, final, kept = _run(cell, directions)
     # The barrier keeps XLA from undoing the transposition, which makes the gradient's products the fast ones.
     across = lax.optimization_barrier([jax.tree.map(jnp.transpose, d.weights) for d in directions])
@@ -247,14 +251,6 @@ def _product_across(weight: Float[Array, "k m"], x: Float[Array, "k n"]) -> Floa
 def _chosen(valid: Array | None, new: State, old: State) -> State:
     """The new state where the step counts."""
     return new if valid is None else tuple(jnp.where(valid, n, o) for n, o in zip(new, old, strict=True))
-
-
-def _is_zero(tangent: Any) -> bool:
-    return isinstance(tangent, SymbolicZero)
-
-
-def _known(tangent: Any) -> Any:
-    return None if _is_zero(tangent) else tangent
 
 
 def _tanh_advance(x: Array, recurrent: Array, state: State) -> tuple[State, Slopes]:

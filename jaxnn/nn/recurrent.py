@@ -99,6 +99,8 @@ class _Recurrent(RandomModule):
             x = x[:, None]
         elif self.batch_first:
             x = x.swapaxes(0, 1)
+        if len(x) == 0:
+            raise ArgumentError(f"{name}: sequences must have at least one step, got shape {jnp.shape(input)}")
         initial = self._initial(states, x, batched)
         checked = None if lengths is None else self._lengths(lengths, x, batched)
         layers = [[self._weights(suffix) for suffix in self._suffixes(i)] for i in range(self.num_layers)]
