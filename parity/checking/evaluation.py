@@ -210,7 +210,8 @@ class DoubleWherePossible(TorchFunctionMode):
             if not dtypes & set(_SINGLE):
                 raise
             kept = 1 if func.__name__.endswith("_") else 0  # what is written into remains the tensor that it is
-            changed, kwargs = torch_tree.tree_map(_as_double, (args[kept:], kwargs))
+            narrow = kept and isinstance(args[0], torch.Tensor) and args[0].dtype in _SINGLE.values()
+            changed, kwargs = torch_tree.tree_map(_as_single if narrow else _as_double, (args[kept:], kwargs))
             return func(*args[:kept], *changed, **kwargs)
 
 

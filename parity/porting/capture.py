@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
 from parity.porting.functionalization import functionalized, inlined, traced_name
 
@@ -74,11 +75,14 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         except Exception as second:
             raise _refused(second) from second
     graph_module = program.graph_module
+    if shapes is not None and dynamic is None and not notes and not _has_free_sizes(graph_module.graph):
+        notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
         for part in graph_module.modules():  # branches of torch.cond among them
             if isinstance(part, torch.fx.GraphModule):
                 inlined(part)
+                decomposed(part)
                 functionalized(part.graph)
     final = _placeholder_names(program)
     for node in sorted(graph_module.graph.nodes, key=lambda node: "traced" not in node.meta):
@@ -115,6 +119,11 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
     return flat
 
 
+def _has_free_sizes(graph: torch.fx.Graph) -> bool:
+    values = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
+    return any(isinstance(size, torch.SymInt) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
+
+
 def _exported(
     module: torch.nn.Module,
     arguments: Arguments,
@@ -123,7 +132,7 @@ def _exported(
     calls: dict[str, tuple[str, int]],
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
-    with _quiet(), _recorded(module, records, calls), torch.enable_grad(), _Distinct():
+    with _quiet(), _kept(module), _recorded(module, records, calls), torch.enable_grad(), _Distinct():
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
 
 
@@ -137,6 +146,19 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _kept(module: torch.nn.Module) -> Iterator[None]:
+    """The tensors that modules have as plain attributes, and compute anew in every call, as they were."""
+    held = [
+        (part, name, x) for part in module.modules() for name, x in vars(part).items() if isinstance(x, torch.Tensor)
+    ]
+    try:
+        yield
+    finally:
+        for part, name, x in held:
+            vars(part)[name] = x
 
 
 class _Distinct(TorchFunctionMode):

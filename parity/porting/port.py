@@ -1,5 +1,6 @@
 """A torch model as JAX source, and the proof that it is the same."""
 
+import copy
 import itertools
 import linecache
 import sys
@@ -139,7 +140,7 @@ def port(
         progress("comparing on the example")
         verified(module, result, arguments)
         progress("comparing on another batch")
-        other = another(arguments, grown=not capture.notes)
+        other = another(arguments, face.given)
         if other is not None:
             verified(module, result, other)
     return result
@@ -239,6 +240,12 @@ class _Flat(torch.nn.Module):
         self.inner, self.nested = inner, nested
         self.training = inner.training
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Flat":
+        # What torch.nn.utils.weight_norm keeps on a module is computed, and torch copies no such tensor.
+        for module in self.inner.modules():
+            memo |= {id(x): x.detach().clone() for x in vars(module).values() if isinstance(x, torch.Tensor)}
+        return _Flat(copy.deepcopy(self.inner, memo), self.nested)
+
     def forward(self, *leaves: Any) -> Any:
         args, kwargs = self.nested(leaves)
         return tuple(x for x in torch_tree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(x, torch.Tensor))
@@ -303,21 +310,28 @@ def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:
             report.raise_for_divergence()
 
 
-def another(arguments: Any, *, grown: bool) -> Any:
-    """Arguments of other values, drawn from the example's own; one row longer where sizes are free."""
-    leaves = [x for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim]
-    if not leaves:
+def another(arguments: Any, captured: Any) -> Any:
+    """Arguments of other values, drawn from the example's own, the sizes that are free one larger.
+
+    Args:
+        arguments: of the example.
+        captured: the same, as export sees them: with symbols for the sizes that are free.
+    """
+    if not any(isinstance(x, torch.Tensor) and x.ndim for x in torch_tree.tree_leaves(arguments)):
         return None
-    size = leaves[0].shape[0]
     generator = torch.Generator().manual_seed(0)
 
-    def drawn(x: Any) -> Any:
+    def grown(size: Any) -> int:
+        if not isinstance(size, torch.SymInt):
+            return int(size)
+        expression, hint = size.node.expr, size.node.shape_env.size_hint
+        return int(expression.subs({symbol: hint(symbol) + 1 for symbol in expression.free_symbols}))
+
+    def drawn(x: Any, seen: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
             return x
-        shape = list(x.shape)
-        if grown and shape[0] == size and size > 1:
-            shape[0] = size + 1
+        shape = [grown(size) for size in seen.shape] if isinstance(seen, torch.Tensor) else x.shape
         picked = torch.randint(0, x.numel(), shape, generator=generator)
         return x.detach().reshape(-1)[picked]
 
-    return torch_tree.tree_map(drawn, arguments)
+    return torch_tree.tree_map(drawn, arguments, captured)

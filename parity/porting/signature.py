@@ -27,6 +27,7 @@ class Face:
         assert capture.program.call_spec.out_spec is not None
         leaves = [self.nodes.get(arg.name, None) if not hasattr(arg, "value") else Fixed(arg.value) for arg in given]
         args, kwargs = torch_tree.tree_unflatten(leaves, capture.program.call_spec.in_spec)
+        self.given = torch_tree.tree_map(lambda x: x.meta["val"] if isinstance(x, Node) else None, (args, kwargs))
         self.parameters = _parameters(inspect.signature(model.forward), args, kwargs)
         output = next(node for node in capture.graph.nodes if node.op == "output")
         flat = torch_tree.tree_leaves(output.args[0])
