@@ -140,8 +140,14 @@ class TorchSide:
         return result
 
 
-def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
-    """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was."""
+def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | None = None) -> Evaluation:
+    """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was.
+
+    Args:
+        subject: the JAX model.
+        side: torch's.
+        options: of the compiler.
+    """
     leaves, spec = torch_tree.tree_flatten(side.call)
     inputs = side.varied_inputs()
     varied = [i for i, name in enumerate(named_inputs(side.call)) if name in inputs]
@@ -180,7 +186,7 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
     with replayed(side.draws):
         vectors = [to_jax(v) for v in side.cotangents]
         changed = [values[i] for i in varied]
-        (found, after), (by_parameter, by_input) = jax.jit(evaluate)(parameters, changed, rest, vectors)
+        (found, after), (by_parameter, by_input) = jax.jit(evaluate, compiler_options=options)(parameters, changed, rest, vectors)
     names = list(side.single.outputs)
     names += [f"output {i}" for i in range(len(names), len(found))]
     return Evaluation(

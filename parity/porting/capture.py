@@ -60,6 +60,7 @@ class Capture:
 def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None) -> Capture:
     """``module`` exported with its first axes of equal size free, or as free as export allows."""
     notes: list[str] = []
+    arguments = _apart(arguments)
     shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
@@ -98,6 +99,20 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
     return Capture(program, graph_module.graph, records, calls, notes)
+
+
+def _apart(arguments: Arguments) -> Arguments:
+    """``arguments`` where a tensor given twice is two: the tracer knows tensors by their identity."""
+    seen: set[int] = set()
+
+    def separate(x: Any) -> Any:
+        if isinstance(x, torch.Tensor) and id(x) in seen:
+            return x.detach().clone().requires_grad_(x.requires_grad)
+        seen.add(id(x))
+        return x
+
+    args, kwargs = torch_tree.tree_map(separate, arguments)
+    return args, kwargs
 
 
 def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, Any]:

@@ -48,21 +48,20 @@ class Draft:
 class Author:
     """Writes the classes of a model, those of the inner modules first."""
 
-    def __init__(self, model: torch.nn.Module, root: Call) -> None:
-        self.model, self.root = model, root
+    def __init__(self, model: torch.nn.Module, root: Call, used_names: set[str]) -> None:
+        self.model, self.root, self.used_names = model, root, used_names
         self.modules: dict[str, torch.nn.Module] = dict(model.named_modules(remove_duplicate=False))
         self.paths = {id(module): path for path, module in reversed(list(self.modules.items()))}
         self.unsupported: list[Unsupported] = []
         self.drafts: dict[str, Draft] = {}
         self.classes: dict[tuple[Any, str], tuple[str, list[Draft]]] = {}
         self.sources: list[str] = []
-        self.used_names: set[str] = set()
         self.arrays: dict[str, torch.Tensor] = {}
         self.scope = ""  # the module whose class is being written
         self.placed: set[str] = set()  # paths of shared modules that are written as the one they are
         self.ties = self._tied()
 
-    def write(self, signature: list[tuple[str, Any]], returned: Any) -> list[str]:
+    def write(self, face: Any) -> list[str]:
         """The source of every class, the model's own last."""
         calls: dict[str, list[Call]] = defaultdict(list)
         for call in _written(self.root):
@@ -76,7 +75,7 @@ class Author:
             heights[self._height(path, calls.keys(), known)].append(path)
         for height in sorted(heights):
             for path in heights[height]:
-                self._draft(path, calls[path], signature, returned)
+                self._draft(path, calls[path], face)
             self._grouped([self.drafts[path] for path in heights[height]])
         return self.sources
 
@@ -96,7 +95,7 @@ class Author:
 
     # One module.
 
-    def _draft(self, path: str, calls: list[Call], signature: list[tuple[str, Any]], returned: Any) -> None:
+    def _draft(self, path: str, calls: list[Call], face: Any) -> None:
         module = self.modules[path]
         draft = self.drafts[path] = Draft(path, module, calls)
         self.scope = path
@@ -107,7 +106,7 @@ class Author:
             return
         for call in calls:
             writer = Writer(call, draft.extras, self.method, {}, self.unsupported, self.modules)
-            body = writer.body() if path else returned.body(writer)
+            body = writer.body() if path else face.body(writer)
             same = next((name for name, known in draft.methods.items() if _same(known, body)), None)
             name = same or ("__call__" if not draft.methods else f"call_{len(draft.methods) + 1}")
             draft.methods[name] = body

@@ -1,11 +1,12 @@
 """A torch model as JAX source, and the proof that it is the same."""
 
 import copy
+import dataclasses
 import itertools
 import linecache
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,8 @@ def port(
     _mark_arrays(capture.program, capture.graph, module)
     root = call_tree(capture, module)
     face = Face(capture, root, module)
-    author = Author(module, root)
-    classes = author.write([], face)
+    author = Author(module, root, set(face.classes))
+    classes = [*face.classes.values(), *author.write(face)]
     if author.unsupported:
         raise PortError(_unsupported(author))
     name = author.drafts[""].class_name
@@ -156,7 +157,18 @@ _HEADER = '''"""{model}, ported from PyTorch."""
 
 def _imports(text: str) -> str:
     first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
-    lines = [*first, "from flax import nnx"]
+    python = [
+        line
+        for used, line in (
+            ("@dataclass", "from dataclasses import dataclass"),
+            ("Any = None", "from typing import Any"),
+            ("(NamedTuple)", "from typing import NamedTuple"),
+        )
+        if used in text
+    ]
+    if "from typing import Any" in python and "from typing import NamedTuple" in python:
+        python = [*python[:-2], "from typing import Any, NamedTuple"]
+    lines = [*python, *([""] if python else []), *first, "from flax import nnx"]
     ours = []
     if "F." in text:
         ours.append("from jaxnn import functional as F")
@@ -257,9 +269,18 @@ class _FlatPort(nnx.Module):
 
     def __call__(self, *leaves: Any) -> Any:
         args, kwargs = self.nested(leaves)
-        # Torch's order of leaves: jax.tree would sort the keys of dicts.
-        found = torch_tree.tree_leaves(self.inner(*args, **kwargs))
-        return tuple(x for x in found if isinstance(x, jax.Array))
+        return tuple(x for x in ordered_leaves(self.inner(*args, **kwargs)) if isinstance(x, jax.Array))
+
+
+def ordered_leaves(output: Any) -> Iterator[Any]:
+    """What a result holds, in torch's order: ``jax.tree`` would sort the keys of dicts."""
+    if dataclasses.is_dataclass(output):
+        output = [getattr(output, field.name) for field in dataclasses.fields(output)]
+    if isinstance(output, dict | list | tuple):
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from ordered_leaves(part)
+    elif output is not None:
+        yield output
 
 
 def _flat(
@@ -296,12 +317,16 @@ def _as_of_inner(report: Report) -> Report:
     return report
 
 
+# A program that runs once need not be fast; XLA's own passes, which decide what is computed, stay as they are.
+_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:
     """Refuse a port whose outputs differ; its layers are looked at only then."""
     original, twin, leaves = _flat(module, result.module, *arguments)
     side = TorchSide(original, (leaves, {}), gradients=False)
     try:
-        passed = all(row.passed for row in judged(side, evaluate_jax(twin, side)))
+        passed = all(row.passed for row in judged(side, evaluate_jax(twin, side, _RUN_ONCE)))
     except Exception:  # whatever it is, the report says in which layer
         passed = False
     if not passed:
@@ -321,11 +346,16 @@ def another(arguments: Any, captured: Any) -> Any:
         return None
     generator = torch.Generator().manual_seed(0)
 
+    sizes = {
+        seen_size.node.expr: size + 1
+        for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
+        if isinstance(seen, torch.Tensor)
+        for size, seen_size in zip(x.shape, seen.shape, strict=True)
+        if isinstance(seen_size, torch.SymInt)
+    }
+
     def grown(size: Any) -> int:
-        if not isinstance(size, torch.SymInt):
-            return int(size)
-        expression, hint = size.node.expr, size.node.shape_env.size_hint
-        return int(expression.subs({symbol: hint(symbol) + 1 for symbol in expression.free_symbols}))
+        return int(size.node.expr.subs(sizes)) if isinstance(size, torch.SymInt) else int(size)
 
     def drawn(x: Any, seen: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
