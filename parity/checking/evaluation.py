@@ -107,8 +107,13 @@ class TorchSide:
             with Draws(self.draws):
                 return self._evaluate(subject, call)
         except RuntimeError:
-            with Draws(self.draws), DoubleWherePossible():
-                return self._evaluate(subject, call)
+            usual = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float64)
+            try:
+                with Draws(self.draws), DoubleWherePossible():
+                    return self._evaluate(subject, call)
+            finally:
+                torch.set_default_dtype(usual)
 
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         if isinstance(subject, torch.nn.Module):
@@ -186,7 +191,9 @@ def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | No
     with replayed(side.draws):
         vectors = [to_jax(v) for v in side.cotangents]
         changed = [values[i] for i in varied]
-        (found, after), (by_parameter, by_input) = jax.jit(evaluate, compiler_options=options)(parameters, changed, rest, vectors)
+        (found, after), (by_parameter, by_input) = jax.jit(evaluate, compiler_options=options)(
+            parameters, changed, rest, vectors
+        )
     names = list(side.single.outputs)
     names += [f"output {i}" for i in range(len(names), len(found))]
     return Evaluation(

@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from parity.porting.body import Body, Extras, Unsupported
 from parity.porting.errors import PortError
 from parity.porting.expression import constant, constants, filled, plain, skeleton
 from parity.porting.formatting import wrapped
 from parity.porting.layers import CONTAINERS, assignment, has_twin, layer, zeros
+from parity.porting.naming import access
 from parity.porting.tree import Call, is_chain
-from parity.porting.writing import Body, Extras, Unsupported, Writer, access
+from parity.porting.writing import Writer
 
 
 @dataclass(eq=False)

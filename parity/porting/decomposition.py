@@ -18,11 +18,18 @@ def decomposed(module: GraphModule) -> None:
     table = {op: rule for op, rule in torch._decomp.decomposition_table.items() if found(op) is None}
     for node in list(module.graph.nodes):
         value = node.meta.get("val")
+        if _in_layer(node):
+            continue  # of torch.nn, which stays the layer that it is
         if not isinstance(node.target, torch._ops.OpOverload) or found(node.target) is not None or _is_size(value):
             continue
         body = _taken_apart(node, table)
         if body is not None:
             _replaced(module.graph, node, body)
+
+
+def _in_layer(node: Node) -> bool:
+    entered = [str(kind) for _, kind in (node.meta.get("nn_module_stack") or {}).values()]
+    return bool(entered) and "torch.nn.modules." in entered[-1]
 
 
 def _taken_apart(node: Node, table: dict[Any, Callable[..., Any]]) -> Graph | None:
@@ -38,7 +45,7 @@ def _taken_apart(node: Node, table: dict[Any, Callable[..., Any]]) -> Graph | No
         for i, x in zip(places, given, strict=True):
             filled[i] = x
         args, kwargs = torch_tree.tree_unflatten(filled, spec)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return node.target(*args, **kwargs)
 
     mode = torch._guards.detect_fake_mode([*values, node.meta.get("val")])
     if mode is None:

@@ -25,8 +25,9 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
     if rest:
         body = [wrapped(element, indent + 4), " " * (indent + 4) + f"for {rest}"]
     else:
-        # A comma behind the only part of plain parentheses would make a tuple of it.
-        grouped = line[opening] == "(" and len(parts) == 1 and not re.search(r"[\w)\]]$", line[:opening])
+        # A comma behind the only part of plain parentheses, or of a subscript, would make a tuple of it.
+        follows = re.search(r"[\w)\]]$", line[:opening]) is not None
+        grouped = len(parts) == 1 and follows == (line[opening] == "[") and line[opening] != "{"
         comma = "" if grouped and not line[opening + 1 : closing].rstrip().endswith(",") else ","
         body = [wrapped(part + (comma if part else ""), indent + 4) for part in parts]
     return "\n".join([prefix + line[: opening + 1], *body, prefix + line[closing:]])

@@ -347,11 +347,11 @@ def another(arguments: Any, captured: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
 
     sizes = {
-        seen_size.node.expr: size + 1
+        free.node.expr: size + 1
         for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
         if isinstance(seen, torch.Tensor)
-        for size, seen_size in zip(x.shape, seen.shape, strict=True)
-        if isinstance(seen_size, torch.SymInt)
+        for size, free in zip(x.shape, list[Any](seen.shape), strict=True)
+        if isinstance(free, torch.SymInt)
     }
 
     def grown(size: Any) -> int:

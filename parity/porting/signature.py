@@ -9,12 +9,14 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.body import Body
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
+from parity.porting.sizes import size
 from parity.porting.structure import classes, guards, structured
-from parity.porting.tree import Call
-from parity.porting.writing import Body, Writer
+from parity.porting.tree import Call, is_symbolic
+from parity.porting.writing import Writer
 
 
 class Face:
@@ -50,13 +52,13 @@ class Face:
         later: list[tuple[Node, str, str]] = []
         for name, value in self.parameters:
             if isinstance(value, Node):
-                names.append(writer.bind(value, writer._free(name)))
+                names.append(writer.bind(value, writer.free(name)))
             elif isinstance(value, Fixed):
                 names.append(writer.unused(name))
                 fixed[names[-1]] = value.value
                 opening += guards(names[-1], value.value)
             else:
-                names.append(writer._free(name))
+                names.append(writer.free(name))
                 for path, leaf in torch_tree.tree_flatten_with_path(value)[0]:
                     if isinstance(leaf, Node) and leaf.users:
                         last = str(getattr(path[-1], "key", getattr(path[-1], "idx", "")))
@@ -67,7 +69,7 @@ class Face:
             while target in writer.bound or target in names:
                 target += "_"
             opening.append(f"{writer.bind(node, target)} = {text}")
-        arrays = [x for x in self.results if isinstance(x, Node) and not _size(x)]
+        arrays = [x for x in self.results if isinstance(x, Node) and not is_symbolic(x)]
         body = writer.body(self._returned, arrays)
         for i in reversed(range(len(names))):
             if names[i] not in fixed:
@@ -79,8 +81,8 @@ class Face:
         def text(x: Any) -> str:
             if isinstance(x, Fixed):
                 return repr(x.value)
-            if _size(x):
-                return writer.size(x.meta["val"]).text
+            if is_symbolic(x):
+                return size(writer, x.meta["val"]).text
             return writer.value(x).text
 
         return Expression(structured(self.result_spec, iter(self.results), text), ATOM)
@@ -91,10 +93,6 @@ class Fixed:
     """An argument or result that is no array: what it was in the example."""
 
     value: Any
-
-
-def _size(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
 def _parameters(signature: inspect.Signature, args: Any, kwargs: Any) -> list[tuple[str, Any]]:

@@ -70,5 +70,5 @@ def _source(kind: Any) -> str:
 def guards(name: str, value: Any) -> list[str]:
     """What refuses another value of an argument that is a constant of the port."""
     differs = f"{name} is not {value!r}" if value is None or isinstance(value, bool) else f"{name} != {value!r}"
-    message = f'raise ValueError(f"{name} is fixed to {str(value)}, got {{{name}}}")'.replace("'", "")
+    message = f'raise ValueError(f"{name} is fixed to {value!s}, got {{{name}}}")'.replace("'", "")
     return [f"if {differs}:".replace("'", '"'), wrapped(message, 4)]

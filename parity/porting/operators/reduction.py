@@ -134,7 +134,8 @@ def _linalg_norm(op: Operation) -> Expression:
 def _topk(op: Operation) -> Expression:
     operand = op.arguments["self"]
     if op.largest:
-        return op.call("jax.lax.top_k", operand, op.k, **({"axis": op.dim} if op.dim % operand.ndim != operand.ndim - 1 else {}))
+        last = op.dim in (-1, operand.ndim - 1)
+        return op.call("jax.lax.top_k", operand, op.k, **({} if last else {"axis": op.dim}))
     order = op.call("jnp.argsort", operand, axis=op.dim)
     cut = op.call("jax.lax.slice_in_dim", order, 0, op.k, axis=op.dim)
     return pair(op.call("jnp.take_along_axis", operand, cut, axis=op.dim), cut)

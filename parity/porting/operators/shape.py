@@ -242,7 +242,11 @@ def _as_strided(op: Operation) -> Expression:
     for i, (size, stride) in enumerate(zip(op.size, op.stride, strict=True)):
         place = op.call("jnp.arange", size)
         names |= place.names
-        spread = f"{place.text}[{', '.join([':'] + ['None'] * (len(op.size) - i - 1))}]" if i + 1 < len(op.size) else place.text
+        spread = (
+            f"{place.text}[{', '.join([':'] + ['None'] * (len(op.size) - i - 1))}]"
+            if i + 1 < len(op.size)
+            else place.text
+        )
         parts.append(spread if stride == 1 else f"{op.expression(stride).text} * {spread}")
     flat = op.method(operand, "reshape", -1)
     return Expression(f"{flat.text}[{' + '.join(parts) or '0'}]", ATOM, names)
