@@ -136,7 +136,12 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
 
 def _has_free_sizes(graph: torch.fx.Graph) -> bool:
     values = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
-    return any(isinstance(size, torch.SymInt) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
+    return any(is_free(size) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
+
+
+def is_free(size: Any) -> bool:
+    """Whether a size is a symbol, and export found no number that it must be."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
 
 
 def _exported(

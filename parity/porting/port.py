@@ -24,7 +24,7 @@ from parity.arrays import to_numpy
 from parity.checking import Report, check
 from parity.checking.evaluation import TorchSide, evaluate_jax
 from parity.checking.judgement import judged
-from parity.porting.capture import captured
+from parity.porting.capture import captured, is_free
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
 from parity.porting.signature import Face
@@ -351,17 +351,21 @@ def another(arguments: Any, captured: Any) -> Any:
         for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
         if isinstance(seen, torch.Tensor)
         for size, free in zip(x.shape, list[Any](seen.shape), strict=True)
-        if isinstance(free, torch.SymInt)
+        if is_free(free)
     }
 
     def grown(size: Any) -> int:
-        return int(size.node.expr.subs(sizes)) if isinstance(size, torch.SymInt) else int(size)
+        return int(size.node.expr.subs(sizes)) if is_free(size) else int(size)
 
     def drawn(x: Any, seen: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
             return x
         shape = [grown(size) for size in seen.shape] if isinstance(seen, torch.Tensor) else x.shape
         picked = torch.randint(0, x.numel(), shape, generator=generator)
-        return x.detach().reshape(-1)[picked]
+        values = x.detach().reshape(-1)[picked]
+        if x.is_floating_point() and x.unique().numel() == x.numel():
+            # No two were equal: equal ones would leave the order of topk and sort to chance.
+            values = values * (1 - torch.rand(values.shape, generator=generator) / 100).to(x.dtype)
+        return values
 
     return torch_tree.tree_map(drawn, arguments, captured)

@@ -59,9 +59,11 @@ def _multiple(writer: Writer, symbol: Any) -> Expression | None:
     for name, value in _visible(writer):
         for i, size in enumerate(value.shape):
             if isinstance(size, torch.SymInt):
-                factor = sympy.simplify(size.node.expr / symbol)
-                if factor.is_integer and factor.is_number:
-                    return Expression(f"({name}.shape[{i}] // {factor})", ATOM, frozenset([name]))
+                factor = sympy.expand(size.node.expr).coeff(symbol)
+                more = sympy.expand(size.node.expr - factor * symbol)
+                if factor.is_Integer and factor > 0 and more.is_Integer:
+                    text = f"{name}.shape[{i}]" if more == 0 else f"({name}.shape[{i}] - {more})".replace("- -", "+ ")
+                    return Expression(text if factor == 1 else f"({text} // {factor})", ATOM, frozenset([name]))
     return None
 
 
