@@ -12,12 +12,15 @@ from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn.modules import transformer
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
-from parity.porting.functionalization import functionalized, inlined, traced_name
+from parity.porting.functionalization import copied_out, functionalized, inlined, traced_name
+from parity.porting.selection import kept_whole
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -82,9 +85,14 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
         for part in graph_module.modules():  # branches of torch.cond among them
             if isinstance(part, torch.fx.GraphModule):
-                inlined(part)
-                decomposed(part)
-                functionalized(part.graph)
+                try:
+                    inlined(part)
+                    copied_out(part.graph)
+                    decomposed(part)
+                    functionalized(part.graph)
+                    kept_whole(part.graph)
+                except NotImplementedError as error:
+                    raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)
     for node in sorted(graph_module.graph.nodes, key=lambda node: "traced" not in node.meta):
         if node.op != "placeholder":
@@ -152,7 +160,8 @@ def _exported(
     calls: dict[str, tuple[str, int]],
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
-    with _quiet(), _kept(module), _recorded(module, records, calls), torch.enable_grad(), _Distinct():
+    recording = _recorded(module, records, calls)
+    with _quiet(), _unchecked(), _kept(module), recording, torch.enable_grad(), _Distinct():
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
 
 
@@ -166,6 +175,23 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _unchecked() -> Iterator[None]:
+    """Without torch's looks at values that decide nothing of the result.
+
+    Distributions validate their arguments, and ``nn.Transformer`` compares its mask with a causal one to choose a faster
+    kernel. No value is known while a model is exported.
+    """
+    validates, detects = torch.distributions.Distribution._validate_args, transformer._detect_is_causal_mask
+    torch.distributions.Distribution.set_default_validate_args(False)
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validates)
+        transformer._detect_is_causal_mask = detects
 
 
 @contextmanager
@@ -221,7 +247,7 @@ def _recorded(
         def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.compiler.is_dynamo_compiling():  # a branch of torch.cond
                 return
-            positional, keywords = torch_tree.tree_map(_reference, (args, kwargs))
+            positional, keywords = _references((args, kwargs))
             record = Record(positional, keywords, _named(signature, positional, keywords))
             records[path, counts[path]] = record
             mode = get_proxy_mode()
@@ -235,7 +261,7 @@ def _recorded(
     def after(_: torch.nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_dynamo_compiling():
             return
-        open_calls.pop().output = torch_tree.tree_map(_reference, output)
+        open_calls.pop().output = _references(output)
 
     for path, child in module.named_modules():
         signature = inspect.signature(child.forward)
@@ -246,6 +272,11 @@ def _recorded(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _references(structure: Any) -> Any:
+    """``structure`` with its tensors by name; what insists on holding tensors, as it is."""
+    return torch_tree.tree_map(_reference, structure, is_leaf=lambda x: isinstance(x, PackedSequence))
 
 
 def _reference(x: Any) -> Any:

@@ -137,12 +137,25 @@ def packet(node: Node) -> str:
     return name.split(".")[1] if name.startswith("aten.") else name
 
 
+def is_symbolic(node: Node) -> bool:
+    """Whether ``node`` is a size that is free, no array."""
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
 def in_place(node: Node) -> bool:
     """Whether the operator writes into its first argument."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
     arguments = node.target._schema.arguments
     return bool(arguments and arguments[0].alias_info is not None and arguments[0].alias_info.is_write)
+
+
+def written(node: Node) -> Any:
+    """What an operator in place finally writes into: of ``x.mul_(2).add_(1)``, ``x``."""
+    target = node.args[0]
+    while isinstance(target, Node) and in_place(target):
+        target = target.args[0]
+    return target
 
 
 def base(node: Node) -> Any:
@@ -165,6 +178,52 @@ def _copies(node: Node, source: Node) -> bool:
     return not source.meta["val"].is_contiguous() and packet(node) != "to"
 
 
+def copied_out(graph: Graph) -> None:
+    """Rewrite ``op(x, out=y)`` as ``y.copy_(op(x))``.
+
+    Raises:
+        NotImplementedError: an operator writes into an argument that is neither its first nor an ``out``.
+    """
+    for node in list(graph.nodes):
+        if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+            continue
+        written = [a for a in node.target._schema.arguments[1:] if a.alias_info is not None and a.alias_info.is_write]
+        outs = [a.name for a in written if a.is_out]
+        if len(outs) < len(written):
+            raise NotImplementedError(f"{node.target} writes into its arguments")
+        if outs:
+            _copied(graph, node, outs)
+
+
+def _copied(graph: Graph, node: Node, outs: list[str]) -> None:
+    values = node.meta["val"] if len(outs) > 1 else [node.meta["val"]]
+    kept = {name: x for name, x in node.kwargs.items() if name not in outs}
+    with graph.inserting_before(node):
+        result = graph.call_function(_pure(node.target, outs), node.args, kept)
+        result.meta = dict(node.meta) | {"val": node.meta["val"]}
+        for i, (name, value) in enumerate(zip(outs, values, strict=True)):
+            part = result if len(outs) == 1 else graph.call_function(operator.getitem, (result, i))
+            copy = graph.call_function(aten.copy_.default, (node.kwargs[name], part))
+            part.meta, copy.meta = dict(node.meta) | {"val": value}, dict(node.meta) | {"val": value}
+            if len(outs) == 1:
+                node.replace_all_uses_with(copy)
+                continue
+            for user in [user for user in node.users if user.args[1] == i]:
+                user.replace_all_uses_with(copy)
+                graph.erase_node(user)
+    graph.erase_node(node)
+
+
+def _pure(target: Any, outs: list[str]) -> Any:
+    """The overload of ``target`` that returns what it would write into ``outs``."""
+    wanted = [a.name for a in target._schema.arguments if a.name not in outs]
+    for name in target.overloadpacket.overloads():
+        overload = getattr(target.overloadpacket, name)
+        if [a.name for a in overload._schema.arguments] == wanted and not overload._schema.is_mutable:
+            return overload
+    raise NotImplementedError(f"{target} has no form that returns its result")
+
+
 def functionalized(graph: Graph) -> None:
     """Rewrite writes through views: what shares the memory is computed anew from the value written."""
     nodes = list(graph.nodes)
@@ -176,7 +235,7 @@ def functionalized(graph: Graph) -> None:
         assert isinstance(target, Node)
         _written_back(graph, target, node, order)
     for node in reversed(list(graph.nodes)):
-        keeps = node.op != "call_function" or (in_place(node) and node.args[0].op == "placeholder")
+        keeps = node.op != "call_function" or (in_place(node) and written(node).op == "placeholder")
         if not keeps and not node.users:
             graph.erase_node(node)
 
@@ -196,6 +255,12 @@ def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int])
         position = current
         replaced[source] = current
         view = source
+    if current is not new and (view.op == "placeholder" or in_place(view)):
+        with graph.inserting_after(position):
+            current = graph.call_function(aten.copy_.default, (view, current))
+        current.meta = dict(new.meta) | {"val": view.meta["val"]}
+        order[current] = moment
+        position = replaced[view] = current
     # Other views of the same memory, read later, are taken again.
     pending = list(replaced)
     while pending:

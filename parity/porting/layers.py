@@ -19,7 +19,7 @@ _STACKS = (torch.nn.TransformerEncoder, torch.nn.TransformerDecoder)
 
 def has_twin(module: torch.nn.Module) -> bool:
     """Whether jaxnn has this very layer, and nothing has been hooked onto it."""
-    kind = type(module)
+    kind = _kind(module)
     name = kind.__name__
     plain = getattr(torch.nn, name, None) is kind and hasattr(nn, name) and kind not in CONTAINERS
     if kind is torch.nn.Transformer:
@@ -28,6 +28,12 @@ def has_twin(module: torch.nn.Module) -> bool:
         return False
     hooks = (module._forward_pre_hooks, module._forward_hooks)
     return plain and kind is not torch.nn.Module and not any(hooks) and not hasattr(module, "parametrizations")
+
+
+def _kind(module: torch.nn.Module) -> type[torch.nn.Module]:
+    """The class of a layer; attention's output projection is a Linear under another name."""
+    kind = type(module)
+    return torch.nn.Linear if kind is torch.nn.modules.linear.NonDynamicallyQuantizableLinear else kind
 
 
 def _is_stack(module: Any) -> bool:
@@ -42,7 +48,8 @@ def layer(module: torch.nn.Module) -> str:
         parts = [layer(module.layers[0]), constant(len(module.layers), "num_layers")]
         parts += [layer(module.norm)] if module.norm is not None else []
         return f"nn.{type(module).__name__}({', '.join(parts)})"
-    twin = getattr(nn, type(module).__name__)
+    layer_name = _kind(module).__name__
+    twin = getattr(nn, layer_name)
     parameters = inspect.signature(twin.__init__).parameters
     given = mirrored_arguments(module, twin)
     parts, positional = [], True
@@ -63,7 +70,7 @@ def layer(module: torch.nn.Module) -> str:
         text = _literal(brief, name)
         parts.append(text if required and positional else f"{name}={text}")
         positional = positional and required
-    return f"nn.{type(module).__name__}({', '.join(parts)})"
+    return f"nn.{layer_name}({', '.join(parts)})"
 
 
 def single(value: Any) -> Any:

@@ -10,7 +10,7 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.capture import Capture, Record, Reference
-from parity.porting.functionalization import known_as
+from parity.porting.functionalization import in_place, is_symbolic, known_as, written
 from parity.porting.layers import CONTAINERS, has_twin
 
 _SILENT = (
@@ -106,9 +106,9 @@ def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
 
 
 def _whole(call: Call, names: dict[str, Node]) -> bool:
-    """Whether everything the call was given and gave is known, and autocast left it as it is.
+    """Whether all that the call was given and gave is known, it read its own arrays, and autocast left it as it is.
 
-    What nobody reads is gone from the graph.
+    What nobody reads is gone from the graph. ``torch.func.functional_call`` lends a module other arrays.
     """
     assert call.record is not None
     inner = set(call.nodes())
@@ -117,6 +117,15 @@ def _whole(call: Call, names: dict[str, Node]) -> bool:
     given = torch_tree.tree_leaves((call.record.positional, call.record.keywords))
     known = all(not isinstance(x, torch.Tensor) and (not isinstance(x, Reference) or x.name in names) for x in given)
     returned = [x for x in torch_tree.tree_leaves(call.record.output) if x is not None]
+    names_given = {x.name for x in given if isinstance(x, Reference)}
+    own = {id(x) for x in (*call.module.parameters(), *call.module.buffers())}
+    for node in inner:
+        for source in node.all_input_nodes:
+            root = written(source) if in_place(source) else source
+            if source in inner or is_symbolic(source) or id(root.meta.get("tensor")) in own:
+                continue
+            if not names_given & {source.name, known_as(source)}:
+                return False
     return known and all(isinstance(x, Reference) and (x.name not in names or names[x.name] in inner) for x in returned)
 
 
@@ -190,8 +199,3 @@ def _connect(call: Call) -> None:
 
 def _readers(node: Node) -> list[Node]:
     return [user for user in node.users if user.op == "output" or not is_silent(user)]
-
-
-def is_symbolic(node: Node) -> bool:
-    """Whether ``node`` is a size that is free, no array."""
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)

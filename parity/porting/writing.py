@@ -18,7 +18,7 @@ from parity.porting.branches import conditional, is_conditional
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, plain
-from parity.porting.functionalization import in_place, known_as
+from parity.porting.functionalization import in_place, is_symbolic, known_as, written
 from parity.porting.host import Host
 from parity.porting.loops import Loop, looped, structure, write_loop
 from parity.porting.naming import access, source_line
@@ -26,7 +26,7 @@ from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import found
 from parity.porting.scope import Scope
 from parity.porting.sizes import size, size_of
-from parity.porting.tree import Call, is_symbolic
+from parity.porting.tree import Call
 
 INLINE, LINE, DEPTH = 56, 100, 5
 
@@ -134,7 +134,7 @@ class Writer(Scope):
         elif item.target is not operator.getitem and isinstance(item.meta.get("val"), list | tuple):
             self._write_several(item)
         else:
-            target = item.args[0] if in_place(item) else None
+            target = written(item) if in_place(item) else None
             writes = isinstance(target, Node) and target.op == "placeholder" and target.meta.get("path")
             if not self.uses[item] and not writes:
                 return
@@ -143,7 +143,9 @@ class Writer(Scope):
                 self._flush()
                 self.lines.append(f"{self.attribute(target.meta['path'])}.set_value({expression.text})")
                 if self.uses[item]:
-                    self.pending[item] = Expression(f"{self.attribute(target.meta['path'])}[...]")
+                    self._settle(
+                        item, Expression(f"{self.attribute(target.meta['path'])}[...]"), self.source_name(item)
+                    )
                 return
             self._settle(item, expression, self.source_name(item))
 

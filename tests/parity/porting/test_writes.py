@@ -1,0 +1,144 @@
+"""What a model writes: into its buffers, into what ``out`` names, where a mask is true."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from parity.porting import PortError, port
+
+
+def floats(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+class Kept(torch.nn.Module):
+    """Does ``forward(self, x)`` with the buffer ``state``."""
+
+    def __init__(self, forward):
+        super().__init__()
+        self.register_buffer("state", torch.arange(8.0).reshape(2, 4))
+        self.does = forward
+
+    def forward(self, x):
+        return self.does(self, x)
+
+
+def chained(self, x):
+    self.state.mul_(0.5).add_(x.sum(0))
+    return self.state * 2
+
+
+def slices(self, x):
+    self.state[0, 1:3] = x[0, :2]
+    self.state.t()[3].add_(1)
+    return x
+
+
+def out(self, x):
+    torch.add(self.state, x.mean(0), out=self.state)
+    return x * self.state[0] + self.state[1]
+
+
+def two_outs(self, x):
+    values, places = torch.empty(x.shape[0]), torch.empty(x.shape[0], dtype=torch.long)
+    torch.max(x, 1, out=(values, places))
+    return values, places
+
+
+def read_between(self, x):
+    before = self.state * 1
+    self.state.add_(1)
+    between = self.state * 1
+    self.state.add_(1)
+    return before, between, self.state + x[0]
+
+
+@pytest.mark.parametrize("forward", [chained, slices, out, two_outs, read_between], ids=lambda f: f.__name__)
+def test_buffers_hold_afterwards_what_was_written(forward):
+    x = floats(3, 4)
+    module = Kept(forward)
+    written = port(module, x).module
+    for _ in range(2):
+        module(x)
+        written(jnp.asarray(x.numpy()))
+    np.testing.assert_allclose(written.state[...], module.state.numpy(), rtol=1e-6)
+
+
+class Masked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)
+
+    def forward(self, x):
+        rows = x[:, 0] > 0
+        y = torch.zeros_like(x)
+        y[rows] = self.norm(self.linear(x[rows])).tanh()
+        y[~rows] = y[~rows] + 1
+        z = x.clone()
+        z[x > 0.5] *= 3
+        z[x < 0] = y[x < 0]
+        return y, z
+
+
+def test_entries_picked_by_a_mask_and_put_back_are_computed_in_their_places():
+    assert "jnp.where(" in port(Masked(), floats(5, 4)).source
+
+
+class Mixed(torch.nn.Module):
+    def forward(self, x):
+        y = x.clone()
+        y[x > 0] = x[x > 0] - x[x > 0].mean()
+        return y
+
+
+def test_entries_picked_by_a_mask_that_are_mixed_are_refused():
+    with pytest.raises(PortError, match="boolean mask"):
+        port(Mixed(), floats(5, 4))
+
+
+class Lent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.make = torch.nn.Linear(4, 3), torch.nn.Linear(2, 15)
+
+    def forward(self, z, x):
+        made = self.make(z)
+        lent = {"weight": made[:12].view(3, 4), "bias": made[12:]}
+        return torch.func.functional_call(self.inner, lent, (x,))
+
+
+def test_a_layer_lent_other_weights_uses_them():
+    port(Lent(), (floats(2), floats(5, 4)))
+
+
+class Likelihood(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.decoder = torch.nn.TransformerDecoder(torch.nn.TransformerDecoderLayer(4, 2, 8, 0.0), 2)
+
+    def forward(self, x):
+        mask = torch.nn.Transformer.generate_square_subsequent_mask(x.shape[0])
+        y = self.decoder(x, x, tgt_mask=mask)
+        return torch.distributions.Normal(y, torch.ones_like(y)).log_prob(x).sum(-1)
+
+
+def test_looks_at_values_that_decide_nothing_are_not_in_the_way():
+    validates = torch.distributions.Distribution._validate_args
+    port(Likelihood(), floats(3, 2, 4))
+    assert torch.distributions.Distribution._validate_args == validates
+
+
+class Causal(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = torch.nn.TransformerEncoderLayer(4, 2, 8, 0.0, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+    def forward(self, x):
+        mask = torch.triu(torch.full((5, 5), float("-inf")), 1)
+        return self.encoder(x, mask=mask, is_causal=True)
+
+
+def test_a_mask_that_a_hint_makes_needless_is_left_out():
+    port(Causal(), floats(2, 5, 4))
