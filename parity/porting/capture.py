@@ -181,8 +181,8 @@ def _quiet() -> Iterator[None]:
 def _unchecked() -> Iterator[None]:
     """Without torch's looks at values that decide nothing of the result.
 
-    Distributions validate their arguments, and ``nn.Transformer`` compares its mask with a causal one to choose a faster
-    kernel. No value is known while a model is exported.
+    Distributions validate their arguments, and ``nn.Transformer`` compares its mask with a causal one to choose a
+    faster kernel. No value is known while a model is exported.
     """
     validates, detects = torch.distributions.Distribution._validate_args, transformer._detect_is_causal_mask
     torch.distributions.Distribution.set_default_validate_args(False)

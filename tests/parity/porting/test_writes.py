@@ -85,6 +85,24 @@ def test_entries_picked_by_a_mask_and_put_back_are_computed_in_their_places():
     assert "jnp.where(" in port(Masked(), floats(5, 4)).source
 
 
+class Finite(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, x):
+        y, known, positive = torch.zeros_like(x), ~torch.isnan(x), x > 0
+        y[known] = self.scale * x[known]
+        y[positive] += torch.log(x[positive] * self.scale) / x[positive]
+        return y
+
+
+def test_entries_that_no_mask_picks_spoil_no_gradient():
+    x = torch.tensor([[1.0, torch.nan, -1.0], [0.0, 2.0, 1000.0]])
+    report = port(Finite(), x, verify=False).report
+    assert [row.name for row in report.rows if not row.passed] == []
+
+
 class Mixed(torch.nn.Module):
     def forward(self, x):
         y = x.clone()
