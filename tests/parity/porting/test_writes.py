@@ -91,9 +91,9 @@ class Finite(torch.nn.Module):
         self.scale = torch.nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x):
-        y, known, positive = torch.zeros_like(x), ~torch.isnan(x), x > 0
+        y, known, large = torch.zeros_like(x), ~torch.isnan(x), x > 1
         y[known] = self.scale * x[known]
-        y[positive] += torch.log(x[positive] * self.scale) / x[positive]
+        y[large] += torch.log(self.scale * (x[large] - 1)) / x[large]
         return y
 
 
