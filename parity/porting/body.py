@@ -23,12 +23,14 @@ class Extras:
     Attributes:
         layers: attribute name to the constructor of a layer for what torch has as a function.
         arrays: attribute name to a constant captured by the graph.
+        changing: names of those that are written into: two that begin equal are two.
         random: whether keys are drawn.
         switched: whether something differs between training and evaluation.
     """
 
     layers: dict[str, str] = field(default_factory=dict)
     arrays: dict[str, torch.Tensor] = field(default_factory=dict)
+    changing: set[str] = field(default_factory=set)
     random: bool = False
     switched: bool = False
     written: dict[Node, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
-from parity.porting.functionalization import copied_out, functionalized, inlined, traced_name
+from parity.porting.functionalization import copied_out, functionalized, inlined, traced_name, unbroadcast
 from parity.porting.selection import kept_whole
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -51,6 +51,7 @@ class Capture:
         calls: the path and number of each call by what export calls it: the attributes that led to the module, of
             which a shared one has several.
         notes: what is to be said of it.
+        own_gradients: the ``autograd.Function`` classes that were called; export keeps what they do forward only.
     """
 
     program: torch.export.ExportedProgram
@@ -58,6 +59,7 @@ class Capture:
     records: dict[tuple[str, int], Record]
     calls: dict[str, tuple[str, int]]
     notes: list[str]
+    own_gradients: list[str] = field(default_factory=list)
 
 
 def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None) -> Capture:
@@ -67,26 +69,31 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
+    own: set[str] = set()
     try:
-        program = _exported(module, arguments, shapes, records, calls)
+        with _noticed(own):
+            program = _exported(module, arguments, shapes, records, calls)
     except Exception as error:
         if shapes is None:
             raise _refused(error) from error
         records.clear()
         notes.append(f"sizes are fixed to the example's: {_first_line(error)}")
         try:
-            program = _exported(module, arguments, None, records, calls)
+            with _noticed(own):
+                program = _exported(module, arguments, None, records, calls)
         except Exception as second:
             raise _refused(second) from second
     graph_module = program.graph_module
     if shapes is not None and dynamic is None and not notes and not _has_free_sizes(graph_module.graph):
         notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
+    same: dict[str, torch.fx.Node] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
         for part in graph_module.modules():  # branches of torch.cond among them
             if isinstance(part, torch.fx.GraphModule):
                 try:
                     inlined(part)
+                    same |= unbroadcast(part.graph)
                     copied_out(part.graph)
                     decomposed(part)
                     functionalized(part.graph)
@@ -97,6 +104,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     for node in sorted(graph_module.graph.nodes, key=lambda node: "traced" not in node.meta):
         if node.op != "placeholder":
             final.setdefault(traced_name(node), node.name)
+    final |= {name: final.get(traced_name(node), node.name) for name, node in same.items()}
     for node in graph_module.graph.nodes:
         if "behind" in node.meta:
             node.meta["behind"] = final[node.meta["behind"]]
@@ -106,7 +114,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
             (record.positional, record.keywords, record.output),
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
-    return Capture(program, graph_module.graph, records, calls, notes)
+    return Capture(program, graph_module.graph, records, calls, notes, sorted(own))
 
 
 def _apart(arguments: Arguments) -> Arguments:
@@ -192,6 +200,25 @@ def _unchecked() -> Iterator[None]:
     finally:
         torch.distributions.Distribution.set_default_validate_args(validates)
         transformer._detect_is_causal_mask = detects
+
+
+@contextmanager
+def _noticed(names: set[str]) -> Iterator[None]:
+    """Adds to ``names`` every ``autograd.Function`` that is called."""
+    function = torch.autograd.Function
+    applied = function.__dict__.get("apply")
+
+    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+        if not cls.__module__.startswith("torch."):
+            names.add(cls.__name__)
+        return original(cls, *args, **kwargs)
+
+    original = function.apply.__func__
+    function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        function.apply = applied
 
 
 @contextmanager

@@ -214,6 +214,22 @@ def _copied(graph: Graph, node: Node, outs: list[str]) -> None:
     graph.erase_node(node)
 
 
+def unbroadcast(graph: Graph) -> dict[str, Node]:
+    """Take out what ``broadcast_tensors`` leaves as it was; gives the names it was traced under, and what it is."""
+    same: dict[str, Node] = {}
+    for node in list(graph.nodes):
+        if node.op == "call_function" and packet(node) == "broadcast_tensors":
+            for user in list(node.users):
+                source = node.args[0][user.args[1]]
+                if user.meta["val"].shape == source.meta["val"].shape:
+                    same[traced_name(user)] = source
+                    user.replace_all_uses_with(source)
+                    graph.erase_node(user)
+            if not node.users:
+                graph.erase_node(node)
+    return same
+
+
 def _pure(target: Any, outs: list[str]) -> Any:
     """The overload of ``target`` that returns what it would write into ``outs``."""
     wanted = [a.name for a in target._schema.arguments if a.name not in outs]

@@ -67,7 +67,8 @@ def layer(module: torch.nn.Module) -> str:
             continue
         # A stride is told apart from a kernel size by its name, once it is not the next in line.
         required = default is parameter.empty
-        text = _literal(brief, name)
+        held = getattr(module, name, None)
+        text = zeros(held) if isinstance(held, torch.Tensor) else _literal(brief, name)
         parts.append(text if required and positional else f"{name}={text}")
         positional = positional and required
     return f"nn.{layer_name}({', '.join(parts)})"

@@ -113,7 +113,8 @@ def port(
     Raises:
         PortError: export refuses the model, or operators are unsupported (all of them are named, with module and
             line).
-        DivergenceError: the port differs from the model; the error is the report.
+        DivergenceError: the port differs from the model; the error is the report. Gradients are compared where the
+            model has an ``autograd.Function`` of its own.
     """
     arguments = (tuple(args) if isinstance(args, tuple | list) else (args,), kwargs or {})
     progress("exporting")
@@ -140,6 +141,8 @@ def port(
     if verify:
         progress("comparing on the example")
         verified(module, result, arguments)
+        if capture.own_gradients:  # what goes back through them is written nowhere
+            checked(module, result.module, *arguments, gradients=True).raise_for_divergence()
         progress("comparing on another batch")
         other = another(arguments, face.given)
         if other is not None:

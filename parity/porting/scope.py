@@ -14,6 +14,7 @@ from torch.fx import Node
 from parity.porting.body import Extras, Unsupported
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
+from parity.porting.functionalization import in_place, written
 from parity.porting.naming import RESERVED, access, assigned, source_line, source_lines
 from parity.porting.operation import dtype_name, number
 from parity.porting.tree import Call
@@ -66,6 +67,8 @@ class Scope:
         if node in self.names:
             name = self.names[node]
             return Expression(name, ATOM, frozenset([name]))
+        if in_place(node) and written(node).meta.get("path"):  # by a module inside
+            return Expression(f"{self.place(written(node))}[...]")
         path = node.meta.get("path")
         if node.op == "placeholder" and path is not None:
             if node.meta.get("constant") is not None:
@@ -75,10 +78,15 @@ class Scope:
 
     def _constant(self, node: Node) -> Expression:
         tensor = node.meta["constant"]
-        if tensor.ndim == 0 and not tensor.is_complex():
+        changes = any(in_place(user) and user.args[0] is node for user in node.users)
+        if tensor.ndim == 0 and not tensor.is_complex() and not changes:
             dtype = dtype_name(tensor.dtype)
             return Expression(f"jnp.array({number(tensor.item(), 'value').text}, {dtype})")
         for name, known in self.extras.arrays.items():
+            if known is tensor:
+                return Expression(f"self.{name}[...]")
+            if changes or name in self.extras.changing:
+                continue
             if known.dtype == tensor.dtype and known.shape == tensor.shape and torch.equal(known, tensor):
                 return Expression(f"self.{name}[...]")
         wanted = node.meta["path"].rpartition(".")[2] or "constant"
@@ -89,7 +97,15 @@ class Scope:
             count += 1
             name = f"{wanted}_{count}"
         self.extras.arrays[name] = tensor
+        if changes:
+            self.extras.changing.add(name)
         return Expression(f"self.{name}[...]")
+
+    def place(self, node: Node) -> str:
+        """The attribute that holds a parameter or buffer."""
+        if node.meta.get("constant") is not None:
+            return self._constant(node).text.removesuffix("[...]")
+        return self.attribute(node.meta["path"])
 
     def attribute(self, path: str) -> str:
         """The way to a parameter, buffer or module."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -121,8 +122,7 @@ def _whole(call: Call, names: dict[str, Node]) -> bool:
     own = {id(x) for x in (*call.module.parameters(), *call.module.buffers())}
     for node in inner:
         for source in node.all_input_nodes:
-            root = written(source) if in_place(source) else source
-            if source in inner or is_symbolic(source) or id(root.meta.get("tensor")) in own:
+            if source in inner or is_symbolic(source) or id(_array(source)) in own:
                 continue
             if not names_given & {source.name, known_as(source)}:
                 return False
@@ -183,18 +183,27 @@ def _connect(call: Call) -> None:
                 source not in inner
                 and source.op != "get_attr"
                 and not is_symbolic(source)
-                and id(source.meta.get("tensor")) not in own
+                and id(_array(source)) not in own
             ):
                 outside.setdefault(source)
     given = list(call.record.names if call.record else {})
     rank = {name: i for i, name in enumerate(given)}
     call.inputs = sorted(outside, key=lambda node: rank.get(known_as(node), len(rank)))
-    call.outputs = [node for node in call.nodes() if any(user not in inner for user in _readers(node))]
+    call.outputs = [
+        node
+        for node in call.nodes()
+        if any(user not in inner for user in _readers(node)) and id(_array(node)) not in own
+    ]
     returned = (
         [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
     )
     place = {name: i for i, name in enumerate(returned)}
     call.outputs.sort(key=lambda node: place.get(node.name, len(place)))
+
+
+def _array(node: Node) -> Any:
+    """The parameter or buffer that ``node`` is, before or after something was written into it."""
+    return (written(node) if in_place(node) else node).meta.get("tensor")
 
 
 def _readers(node: Node) -> list[Node]:

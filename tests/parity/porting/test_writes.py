@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from parity import DivergenceError
 from parity.porting import PortError, port
 
 
@@ -63,6 +64,71 @@ def test_buffers_hold_afterwards_what_was_written(forward):
         module(x)
         written(jnp.asarray(x.numpy()))
     np.testing.assert_allclose(written.state[...], module.state.numpy(), rtol=1e-6)
+
+
+class Cache(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("keys", torch.zeros(6, 4), persistent=False)
+        self.register_buffer("values", torch.zeros(6, 4), persistent=False)
+        self.register_buffer("steps", torch.zeros(()), persistent=False)
+
+    def forward(self, x):
+        self.keys[: x.shape[0]] = x
+        self.values[1:4].add_(x * 2)
+        self.steps += 1
+        return self.keys @ self.values.T * self.steps
+
+
+def test_buffers_that_no_state_dict_has_are_kept_apart():
+    module = Cache()
+    x = floats(3, 4)
+    written = port(module, x, dynamic_shapes={"x": None}).module
+    for _ in range(2):
+        expected = module(x)
+        found = written(jnp.asarray(x.numpy()))
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+
+
+class Twice(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(4)
+        self.loss = torch.nn.BCEWithLogitsLoss(pos_weight=torch.full((4,), 2.0))
+
+    def forward(self, x):
+        y = self.norm(self.norm(x))
+        return self.norm(y), y, self.loss(y, torch.sigmoid(x))
+
+
+def test_a_module_called_again_reads_the_statistics_it_left():
+    module = Twice().train()
+    x = floats(5, 4)
+    written = port(module, x).module
+    module(x)
+    written(jnp.asarray(x.numpy()))
+    assert written.norm.num_batches_tracked[...] == 3
+    np.testing.assert_allclose(written.norm.running_var[...], module.norm.running_var.numpy(), rtol=1e-5)
+
+
+class Straight(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sign()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class Binary(torch.nn.Module):
+    def forward(self, x):
+        return Straight.apply(x * 2)
+
+
+def test_a_gradient_that_export_loses_is_refused():
+    with pytest.raises(DivergenceError):
+        port(Binary(), floats(3, 4))
 
 
 class Masked(torch.nn.Module):
