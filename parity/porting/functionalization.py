@@ -1,127 +1,14 @@
-"""Graphs without nested regions and without writes into memory that another value shows."""
+"""Graphs without writes into memory that another value shows."""
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
+
+from parity.porting.regions import traced_name
 
 aten = torch.ops.aten
-
-_LOWER = {
-    "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d", "conv_transpose1d",
-    "conv_transpose2d", "conv_transpose3d", "scaled_dot_product_attention", "einsum",
-}  # fmt: skip
-_UPPER = {
-    "layer_norm",
-    "group_norm",
-    "softmax",
-    "log_softmax",
-    "mse_loss",
-    "cross_entropy_loss",
-    "cumsum",
-    "pow",
-    "norm",
-}
-
-
-def inlined(module: GraphModule) -> None:
-    """Put the body of every ``no_grad`` and ``autocast`` region in its place.
-
-    A node put elsewhere keeps the name it was traced under as ``traced`` in its ``meta``; one that stands for another
-    behind the region has that one's as ``behind``.
-    """
-    for node in list(module.graph.nodes):
-        name = str(node.target)
-        if node.op != "call_function" or name not in ("wrap_with_set_grad_enabled", "wrap_with_autocast"):
-            continue
-        position = 1 if name == "wrap_with_set_grad_enabled" else 4
-        body = getattr(module, node.args[position].target)
-        inlined(body)
-        finish: Callable[[Graph, Node], Node] | None = None
-        lower = None
-        if name == "wrap_with_set_grad_enabled":
-            finish = _detached if not node.args[0] else None
-        elif node.args[2]:
-            lower = node.args[1] or torch.bfloat16
-        results = _spliced(module.graph, node, body.graph, node.args[position + 1 :], lower)
-        if finish is not None:
-            with module.graph.inserting_before(node):
-                results = [finish(module.graph, x) if isinstance(x, Node) else x for x in results]
-        for user in list(node.users):
-            if user.target is operator.getitem:
-                user.replace_all_uses_with(results[user.args[1]])
-                module.graph.erase_node(user)
-        if node.users:
-            node.replace_all_uses_with(results[0])
-        module.graph.erase_node(node)
-
-
-def _detached(graph: Graph, node: Node) -> Node:
-    value = node.meta["val"]
-    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
-        return node
-    detached = graph.call_function(aten.detach.default, (node,))
-    detached.meta = dict(node.meta) | {"behind": traced_name(node)}
-    detached.meta.pop("traced", None)
-    return detached
-
-
-def traced_name(node: Node) -> str:
-    """The name that the tracer gave ``node``."""
-    return str(node.meta.get("traced", node.name))
-
-
-def known_as(node: Node) -> str:
-    """The name under which the calls of modules know what ``node`` is."""
-    return str(node.meta.get("behind", node.name))
-
-
-def _spliced(graph: Graph, before: Node, body: Graph, arguments: Any, lower: torch.dtype | None) -> list[Any]:
-    replaced: dict[Node, Any] = {}
-    incoming = iter(arguments)
-    results: list[Any] = []
-    with graph.inserting_before(before):
-        for node in body.nodes:
-            if node.op == "placeholder":
-                replaced[node] = next(incoming)
-            elif node.op == "output":
-                returned = node.args[0]
-                listed = returned if isinstance(returned, tuple | list) else [returned]
-                results = [replaced[x] if isinstance(x, Node) else x for x in listed]
-            else:
-                copied = graph.node_copy(node, lambda x: replaced[x])
-                copied.meta["traced"] = traced_name(node)
-                if lower is not None and node.op == "call_function":
-                    _autocast(graph, copied, lower)
-                replaced[node] = copied
-    return results
-
-
-def _autocast(graph: Graph, node: Node, lower: torch.dtype) -> None:
-    """What autocast does to one operator: its floating-point arguments in ``lower``, or in float32."""
-    name = str(node.target).split(".")[1] if "." in str(node.target) else ""
-    wanted = lower if name in _LOWER else torch.float32 if name in _UPPER else None
-    if wanted is None:
-        return
-
-    def cast(x: Node) -> Node:
-        value = x.meta.get("val")
-        if (
-            not isinstance(value, torch.Tensor)
-            or not value.dtype.is_floating_point
-            or value.dtype in (wanted, torch.float64)
-        ):
-            return x
-        with graph.inserting_before(node):
-            converted = graph.call_function(aten.to.dtype, (x, wanted))
-        converted.meta = dict(node.meta) | {"val": value.to(wanted), "traced": converted.name}
-        node.meta["autocast"] = True
-        return converted
-
-    node.args = torch.fx.map_arg(node.args, cast)
-
 
 _VIEWS = {
     "view", "reshape", "select", "slice", "transpose", "permute", "t", "unsqueeze", "squeeze", "expand", "detach",

@@ -1,13 +1,10 @@
 """A torch model as JAX source, and the proof that it is the same."""
 
-import copy
-import dataclasses
 import itertools
 import linecache
 import sys
 import types
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
-from torch.utils import _pytree as torch_tree
 
 from jaxnn import nn
 from parity import weights
 from parity.arrays import to_numpy
-from parity.checking import Report, check
-from parity.checking.evaluation import TorchSide, evaluate_jax
-from parity.checking.judgement import judged
-from parity.porting.capture import captured, is_free
+from parity.checking import Report
+from parity.porting.capture import captured
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
+from parity.porting.verification import another, checked, verified
 
 _COUNT = itertools.count()
 
@@ -140,13 +135,13 @@ def port(
     result._subject = (module, *arguments)
     if verify:
         progress("comparing on the example")
-        verified(module, result, arguments)
+        verified(module, result.module, arguments)
         if capture.own_gradients:  # what goes back through them is written nowhere
             checked(module, result.module, *arguments, gradients=True).raise_for_divergence()
         progress("comparing on another batch")
         other = another(arguments, face.given)
         if other is not None:
-            verified(module, result, other)
+            verified(module, result.module, other)
     return result
 
 
@@ -245,130 +240,3 @@ def _set_modes(original: torch.nn.Module, twin: nnx.Module) -> None:
         for attribute in ("deterministic", "use_running_average"):
             if hasattr(at, attribute):
                 setattr(at, attribute, not module.training)
-
-
-class _Flat(torch.nn.Module):
-    """A model whose arguments and results are flat."""
-
-    def __init__(self, inner: torch.nn.Module, nested: Callable[[Any], Any]) -> None:
-        super().__init__()
-        self.inner, self.nested = inner, nested
-        self.training = inner.training
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_Flat":
-        # What torch.nn.utils.weight_norm keeps on a module is computed, and torch copies no such tensor.
-        for module in self.inner.modules():
-            memo |= {id(x): x.detach().clone() for x in vars(module).values() if isinstance(x, torch.Tensor)}
-        return _Flat(copy.deepcopy(self.inner, memo), self.nested)
-
-    def forward(self, *leaves: Any) -> Any:
-        args, kwargs = self.nested(leaves)
-        return tuple(x for x in torch_tree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(x, torch.Tensor))
-
-
-class _FlatPort(nnx.Module):
-    def __init__(self, inner: nnx.Module, nested: Callable[[Any], Any]) -> None:
-        self.inner, self.nested = inner, nested
-
-    def __call__(self, *leaves: Any) -> Any:
-        args, kwargs = self.nested(leaves)
-        return tuple(x for x in ordered_leaves(self.inner(*args, **kwargs)) if isinstance(x, jax.Array))
-
-
-def ordered_leaves(output: Any) -> Iterator[Any]:
-    """What a result holds, in torch's order: ``jax.tree`` would sort the keys of dicts."""
-    if dataclasses.is_dataclass(output):
-        output = [getattr(output, field.name) for field in dataclasses.fields(output)]
-    if isinstance(output, dict | list | tuple):
-        for part in output.values() if isinstance(output, dict) else output:
-            yield from ordered_leaves(part)
-    elif output is not None:
-        yield output
-
-
-def _flat(
-    module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any
-) -> tuple[_Flat, _FlatPort, tuple[Any, ...]]:
-    """Both with arguments and results flattened in one order, and the arguments."""
-    leaves, spec = torch_tree.tree_flatten((tuple(args), kwargs))
-
-    def nested(leaves: Any) -> Any:
-        return torch_tree.tree_unflatten(list(leaves), spec)
-
-    return _Flat(module, nested), _FlatPort(twin, nested), tuple(leaves)
-
-
-def checked(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any, *, gradients: bool = False) -> Report:
-    """``parity.check`` of a port."""
-    return _as_of_inner(check(*_flat(module, twin, args, kwargs), gradients=gradients))
-
-
-def _as_of_inner(report: Report) -> Report:
-    """The report with the paths of the model itself, not of what flattens its arguments."""
-
-    def path(text: str) -> str:
-        return text.removeprefix("inner").lstrip(".")
-
-    report.rows = [replace(row, name=row.name.removeprefix("inner.")) for row in report.rows]
-    report.layers = [replace(layer, path=path(layer.path)) for layer in report.layers if layer.kind != _Flat.__name__]
-    report.faults = [replace(fault, path=path(fault.path)) for fault in report.faults]
-    report.only_torch, report.only_jax = list(map(path, report.only_torch)), list(map(path, report.only_jax))
-    if report.first_divergence is not None:
-        report.first_divergence = path(report.first_divergence)
-    if report.last_right_gradient is not None:
-        report.last_right_gradient = path(report.last_right_gradient)
-    return report
-
-
-# A program that runs once need not be fast; XLA's own passes, which decide what is computed, stay as they are.
-_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
-def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:
-    """Refuse a port whose outputs differ; its layers are looked at only then."""
-    original, twin, leaves = _flat(module, result.module, *arguments)
-    side = TorchSide(original, (leaves, {}), gradients=False)
-    try:
-        passed = all(row.passed for row in judged(side, evaluate_jax(twin, side, _RUN_ONCE)))
-    except Exception:  # whatever it is, the report says in which layer
-        passed = False
-    if not passed:
-        report = checked(module, result.module, *arguments)
-        if not all(row.passed for row in report.rows):
-            report.raise_for_divergence()
-
-
-def another(arguments: Any, captured: Any) -> Any:
-    """Arguments of other values, drawn from the example's own, the sizes that are free one larger.
-
-    Args:
-        arguments: of the example.
-        captured: the same, as export sees them: with symbols for the sizes that are free.
-    """
-    if not any(isinstance(x, torch.Tensor) and x.ndim for x in torch_tree.tree_leaves(arguments)):
-        return None
-    generator = torch.Generator().manual_seed(0)
-
-    sizes = {
-        free.node.expr: size + 1
-        for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
-        if isinstance(seen, torch.Tensor)
-        for size, free in zip(x.shape, list[Any](seen.shape), strict=True)
-        if is_free(free)
-    }
-
-    def grown(size: Any) -> int:
-        return int(size.node.expr.subs(sizes)) if is_free(size) else int(size)
-
-    def drawn(x: Any, seen: Any) -> Any:
-        if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
-            return x
-        shape = [grown(size) for size in seen.shape] if isinstance(seen, torch.Tensor) else x.shape
-        picked = torch.randint(0, x.numel(), shape, generator=generator)
-        values = x.detach().reshape(-1)[picked]
-        if x.is_floating_point() and x.unique().numel() == x.numel():
-            # No two were equal: equal ones would leave the order of topk and sort to chance.
-            values = values * (1 - torch.rand(values.shape, generator=generator) / 100).to(x.dtype)
-        return values
-
-    return torch_tree.tree_map(drawn, arguments, captured)

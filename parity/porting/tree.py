@@ -11,8 +11,9 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.capture import Capture, Record, Reference
-from parity.porting.functionalization import in_place, is_symbolic, known_as, written
+from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.layers import CONTAINERS, has_twin
+from parity.porting.regions import known_as
 
 _SILENT = (
     "_assert", "sym_constrain", "_guards", "sym_size", "_check", "sym_numel", "sym_stride", "_set_grad_enabled",

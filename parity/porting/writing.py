@@ -18,12 +18,13 @@ from parity.porting.branches import conditional, is_conditional
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, plain
-from parity.porting.functionalization import in_place, is_symbolic, known_as, written
+from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.host import Host
 from parity.porting.loops import Loop, looped, structure, write_loop
 from parity.porting.naming import access, source_line
 from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import found
+from parity.porting.regions import known_as
 from parity.porting.scope import Scope
 from parity.porting.sizes import size, size_of
 from parity.porting.tree import Call

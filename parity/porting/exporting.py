@@ -1,0 +1,101 @@
+"""What stands around an export, so that it sees the model as it is and leaves it so."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+import torch
+from torch.nn.modules import transformer
+from torch.overrides import TorchFunctionMode
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what export logs, warns of and prints: all of it is in its error."""
+    logging.disable()
+    try:
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Without torch's looks at values that decide nothing of the result.
+
+    Distributions validate their arguments, and ``nn.Transformer`` compares its mask with a causal one to choose a
+    faster kernel. No value is known while a model is exported.
+    """
+    validates, detects = torch.distributions.Distribution._validate_args, transformer._detect_is_causal_mask
+    torch.distributions.Distribution.set_default_validate_args(False)
+    transformer._detect_is_causal_mask = lambda mask, is_causal=None, size=None: is_causal is True
+    try:
+        yield
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validates)
+        transformer._detect_is_causal_mask = detects
+
+
+@contextmanager
+def noticed(names: set[str]) -> Iterator[None]:
+    """Adds to ``names`` every ``autograd.Function`` that is called."""
+    function: Any = torch.autograd.Function
+    applied = function.__dict__["apply"]
+
+    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
+        if not cls.__module__.startswith("torch."):
+            names.add(cls.__name__)
+        return original(cls, *args, **kwargs)
+
+    original = function.apply.__func__
+    function.apply = classmethod(apply)
+    try:
+        yield
+    finally:
+        function.apply = applied
+
+
+@contextmanager
+def kept(module: torch.nn.Module) -> Iterator[None]:
+    """The tensors that modules have as plain attributes, and compute anew in every call, as they were."""
+    held = [
+        (part, name, x) for part in module.modules() for name, x in vars(part).items() if isinstance(x, torch.Tensor)
+    ]
+    try:
+        yield
+    finally:
+        for part, name, x in held:
+            vars(part)[name] = x
+
+
+class Distinct(TorchFunctionMode):
+    """Gives operators that may return their very argument another name for it.
+
+    The tracer knows a tensor by its identity. Without this, what is read after ``dropout(x)`` in evaluation mode would
+    read the result where the model says ``x``, and after ``x.float()`` of a float32 tensor likewise.
+    """
+
+    _MAY_RETURN_ARGUMENT = frozenset(
+        [
+            *(getattr(torch.Tensor, name) for name in ("to", "contiguous", "type", "type_as", "float", "double")),
+            *(
+                getattr(torch.Tensor, name)
+                for name in ("half", "bfloat16", "int", "long", "bool", "reshape", "flatten")
+            ),
+            *(getattr(torch.nn.functional, name) for name in ("dropout", "dropout1d", "dropout2d", "dropout3d")),
+            *(getattr(torch.nn.functional, name) for name in ("alpha_dropout", "feature_alpha_dropout")),
+            torch.dropout,
+            torch.flatten,
+            torch.reshape,
+        ]
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self._MAY_RETURN_ARGUMENT and args and not torch.compiler.is_dynamo_compiling():
+            args = (torch.ops.aten.alias.default(args[0]), *args[1:])
+        return func(*args, **(kwargs or {}))
