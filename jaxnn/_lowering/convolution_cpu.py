@@ -15,7 +15,7 @@ dense     the rest                                                XLA's, channel
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel; at a larger stride it has one output
 channel for each place within a stride, woven together. The gradient of the kernel goes by columns where it is neither
-blocks nor shifts nor ``WIDE``. ``python -m parity bench --suite conv`` measures every class.
+blocks nor shifts, and images have more than ``FEW_OUTPUTS``. ``python -m parity bench --suite conv`` measures every class.
 """
 
 import math
@@ -34,8 +34,8 @@ FEW_TERMS = 64
 WORK = 2**18
 """Products of one image's outputs from which columns pay, image by image."""
 
-WIDE = 128
-"""Channels of input and output from which XLA's gradient of the kernel, at stride 1, keeps up with columns."""
+FEW_OUTPUTS = 100
+"""Outputs of one image up to which an image's columns are too short: XLA's gradient of the kernel takes all images."""
 
 
 def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
@@ -85,7 +85,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
         return blocks.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
         return shifts.kernel_gradient(x, y, geometry)
-    if min(y.shape[1], x.shape[1]) >= WIDE and max(geometry.strides) == 1 and geometry.groups == 1:
+    few_outputs = math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1
+    if few_outputs and max(geometry.strides) == 1 and geometry.groups == 1:
         return None
     return columns.kernel_gradient(x, y, geometry)
 

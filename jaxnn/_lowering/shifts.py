@@ -1,12 +1,10 @@
 """Few products for an output, as of depthwise kernels: shifted images, each times a number a channel, added up."""
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxnn._lowering.borders import written_once
 from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.windows import grouped, padded, positions, window
 
@@ -29,19 +27,7 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
                 output = output + met[:, :, channel, None] * factor
         return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
 
-    return _written_once(products, x)
-
-
-def _written_once(function: Callable[[Array], Array], x: Array) -> Array:
-    """``function(x)``, with ``x`` and the result in memory.
-
-    XLA would fuse a sum of shifted images into whatever reads it, and compute all of it again for each reader (a
-    normalization has three). A loop is a border to that, if XLA cannot know that it turns once; turning twice would
-    change nothing.
-    """
-    turns = jnp.where(x.ravel()[0] == jnp.inf, 2, 1)
-    shape = jax.eval_shape(function, x)
-    return lax.fori_loop(0, turns, lambda _, output: function(x), jnp.zeros(shape.shape, shape.dtype))
+    return written_once(products, x)
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:

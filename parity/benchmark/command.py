@@ -152,4 +152,4 @@ def _own(names: list[str], shape: str, dtype: str) -> Any:
         subjects = [built(load_target(name), name) for name in names]
     except TargetError as error:
         raise typer.BadParameter(str(error), param_hint="TORCH JAX") from None
-    return users.suite(names[0], subjects, tuple(sizes), dtype)
+    return users.suite(names[0].rpartition("/")[-1], subjects, tuple(sizes), dtype)

@@ -131,8 +131,11 @@ def check_equal(name: str, expected: Sequence[Any], found: Sequence[Any]) -> Non
     """Refuse results that are not torch's.
 
     Raises:
-        WrongAnswerError: a tensor has another shape, or differs by more than ``CLOSE`` of its norm.
+        WrongAnswerError: there are more tensors or fewer, one has another shape, or differs by more than ``CLOSE`` of
+            its norm.
     """
+    if len(expected) != len(found):
+        raise WrongAnswerError(f"{name}: {len(found)} results, torch's are {len(expected)}; not timed")
     for index, (theirs, ours) in enumerate(zip(expected, found, strict=True)):
         a, b = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
         if a.shape != b.shape:

@@ -25,6 +25,7 @@ from parity.benchmark.contest import (
     contest,
 )
 from parity.benchmark.networks import in_jax, in_torch
+from parity.checking.leaves import by_name, flattened
 
 MODES = ("forward", "step")
 LEARNING_RATE = 1e-3
@@ -97,13 +98,16 @@ def time_model(
 ) -> list[Result]:
     """Time a model, forward and a step.
 
-    With labels in ``batch`` the loss is the cross entropy of its output, classes on axis 1; without, the mean square.
+    With labels in ``batch`` the loss is the cross entropy of its output, classes on axis 1; without, the mean square of
+    every array of numbers in it.
     """
     results = []
     if "forward" in modes:
         torch_run, run, program = _forward(torch_model, model, batch[0])
         contenders: dict[str, Callable[[], Any]] = {TORCH: torch_run}
-        check_equal(identity[-1], [torch_run()], [run()])
+        names, expected, _ = flattened(torch_run())
+        found_names, found, _ = flattened(run())
+        check_equal(identity[-1], expected, by_name(found_names, found, names))
         if torch_compile:
             contenders[COMPILED] = _forward(_optimized(torch_model), model, batch[0])[0]
         results.append(contest((*identity, "forward"), contenders | {JAXNN: run}, program, seconds=seconds))
@@ -146,7 +150,11 @@ def _torch_step(owner: torch.nn.Module, model: torch.nn.Module, batch: tuple[np.
     def run() -> float:
         optimizer.zero_grad()
         output = model(x)
-        loss = torch.nn.functional.cross_entropy(output, labels[0]) if labels else output.square().mean()
+        if labels:
+            loss = torch.nn.functional.cross_entropy(output, labels[0])
+        else:
+            numbers = [y for y in flattened(output)[1] if isinstance(y, torch.Tensor) and y.is_floating_point()]
+            loss = torch.stack([y.square().mean() for y in numbers]).sum()
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -156,11 +164,14 @@ def _torch_step(owner: torch.nn.Module, model: torch.nn.Module, batch: tuple[np.
 
 def _jax_step(model: Callable[..., Any], batch: tuple[np.ndarray, ...]) -> tuple[Callable[[], float], Program]:
     model.train()  # type: ignore[attr-defined]
-    step, state = train_step(
-        model,  # type: ignore[arg-type]
-        optim.SGD(lr=LEARNING_RATE, momentum=0.9),
-        lambda model, x, *labels: F.cross_entropy(model(x), *labels) if labels else jnp.mean(model(x) ** 2),
-    )
+
+    def loss(model: Callable[..., Any], x: jax.Array, *labels: jax.Array) -> jax.Array:
+        if labels:
+            return F.cross_entropy(model(x), *labels)
+        numbers = [y for y in flattened(model(x))[1] if jnp.issubdtype(jnp.result_type(y), jnp.floating)]
+        return sum((jnp.mean(y**2) for y in numbers), jnp.zeros(()))
+
+    step, state = train_step(model, optim.SGD(lr=LEARNING_RATE, momentum=0.9), loss)  # type: ignore[arg-type]
     arrays = [jnp.asarray(x) for x in batch]
     program = compiled(lambda *args: step(*args), state, *arrays, donate_argnums=0)
 

@@ -56,7 +56,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
         patch.setattr(convolution_cpu, "WORK", 0)
-        patch.setattr(convolution_cpu, "WIDE", few)
+        patch.setattr(convolution_cpu, "FEW_OUTPUTS", few)
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
         patch.setattr(columns, "COLUMN_BYTES", memory)

@@ -16,6 +16,13 @@ from jaxnn import nn
 def in_torch():
     return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
 
+def recurrent_in_torch():
+    return torch.nn.LSTM(4, 2)
+
+class RecurrentInJax(nn.LSTM):
+    def __init__(self, *, rngs: nnx.Rngs):
+        super().__init__(4, 2, rngs=rngs)
+
 class InJax(nn.Sequential):
     def __init__(self, *, rngs: nnx.Rngs):
         super().__init__(nn.Linear(4, 8, rngs=rngs), nn.ReLU(), nn.Linear(8, 2, rngs=rngs))
@@ -100,7 +107,7 @@ def test_a_wrong_answer_gets_no_time(monkeypatch):
     assert isinstance(done.exception, contest.WrongAnswerError) or "not timed" in done.output
 
 
-@pytest.mark.parametrize("names", [["in_torch"], ["in_torch", "InJax"]])
+@pytest.mark.parametrize("names", [["in_torch"], ["in_torch", "InJax"], ["recurrent_in_torch", "RecurrentInJax"]])
 def test_a_model_of_the_users_is_timed(tmp_path, names):
     path = tmp_path / "mine.py"
     path.write_text(MODELS)
