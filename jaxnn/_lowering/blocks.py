@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import channels_first, channels_last, grouped
+from jaxnn._lowering.windows import channels_first, channels_last, grouped, product
 
 
 def are_blocks(geometry: Geometry) -> bool:
@@ -23,16 +23,16 @@ def are_blocks(geometry: Geometry) -> bool:
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C / groups, *kernel)`` to ``(N, O, *outputs)``."""
-    product = _product(_blocks(x, geometry), _flat(w, geometry), (2, 2), geometry)
-    outputs = jnp.moveaxis(product, 0, 1).reshape(x.shape[0], *geometry.outputs, w.shape[0])
+    found = product(_blocks(x, geometry), _flat(w, geometry), (2, 2), geometry)
+    outputs = jnp.moveaxis(found, 0, 1).reshape(x.shape[0], *geometry.outputs, w.shape[0])
     return channels_first(outputs)
 
 
 def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, O, *outputs)`` to ``(N, C, *sizes)``."""
     outputs, kernel_size, rank = geometry.outputs, geometry.kernel_size, len(geometry.outputs)
-    product = _product(_rows(y, geometry), _flat(w, geometry), (2, 1), geometry)
-    blocks = product.reshape(geometry.groups, y.shape[0], *outputs, w.shape[1], *kernel_size)
+    found = product(_rows(y, geometry), _flat(w, geometry), (2, 1), geometry)
+    blocks = found.reshape(geometry.groups, y.shape[0], *outputs, w.shape[1], *kernel_size)
     spatial = itertools.chain(*((2 + i, 3 + rank + i) for i in range(rank)))
     extents = [o * k for o, k in zip(outputs, kernel_size, strict=True)]
     joined = blocks.transpose(1, 0, 2 + rank, *spatial).reshape(y.shape[0], -1, *extents)
@@ -47,8 +47,8 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """Images and a weight for each output to ``(O, C / groups, *kernel)``."""
     # XLA's matrix product is slow where the contracted axis is the first of two, and would fold a transpose into it.
     columns = lax.optimization_barrier(_rows(y, geometry).mT)
-    product = _product(columns, _blocks(x, geometry), (2, 1), geometry)
-    return product.reshape(y.shape[1], -1, *geometry.kernel_size)
+    found = product(columns, _blocks(x, geometry), (2, 1), geometry)
+    return found.reshape(y.shape[1], -1, *geometry.kernel_size)
 
 
 def _flat(w: Array, geometry: Geometry) -> Array:
@@ -70,12 +70,3 @@ def _blocks(x: Array, geometry: Geometry) -> Array:
     split = kept.reshape(*kept.shape[:3], *itertools.chain(*zip(outputs, kernel_size, strict=True)))
     order = (1, 0, *range(3, 3 + 2 * rank, 2), 2, *range(4, 3 + 2 * rank, 2))
     return split.transpose(order).reshape(geometry.groups, x.shape[0] * math.prod(outputs), -1)
-
-
-def _product(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry) -> Array:
-    """Matrix products of each group; without groups a single one, which XLA's CPU does faster."""
-    if geometry.groups == 1:
-        axes = (((contracted[0] - 1,), (contracted[1] - 1,)), ((), ()))
-        return lax.dot_general(a[0], b[0], axes, precision=geometry.precision)[None]
-    axes = (((contracted[0],), (contracted[1],)), ((0,), (0,)))
-    return lax.dot_general(a, b, axes, precision=geometry.precision)

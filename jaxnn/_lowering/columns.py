@@ -9,7 +9,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import grouped, padded, positions, window
+from jaxnn._lowering.windows import grouped, padded, positions, product, window
 
 COLUMN_BYTES = 8 * 2**20
 """Memory for columns, so that they stay in the cache; a larger image is cut into bands of half as much."""
@@ -22,7 +22,7 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     images, band = _bands(padded(x, geometry.pads), geometry)
 
     def one(image: Array) -> Array:
-        return _product(flat, _columns(image, band), band)
+        return product(flat, _columns(image, band), (2, 1), band)
 
     outputs = lax.map(one, images).reshape(x.shape[0], -1, w.shape[0], *band.outputs)
     if outputs.shape[1] == 1:
@@ -42,7 +42,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
 
     def one(image: Array, weights: Array) -> Array:
         columns = _columns(image, band)
-        return _product(weights.reshape(groups, -1, columns.shape[-1]), columns, band, contracted=2)
+        return product(weights.reshape(groups, -1, columns.shape[-1]), columns, (2, 2), band)
 
     total = _summed(one, images, weights.reshape(-1, y.shape[1], *band.outputs))
     return jnp.moveaxis(total.reshape(y.shape[1], *geometry.kernel_size, channels), -1, 1)
@@ -54,14 +54,6 @@ def _columns(image: Array, geometry: Geometry) -> Array:
     if geometry.groups > 1:
         windows = grouped(windows, geometry.groups, 1).swapaxes(0, 1)
     return windows.reshape(geometry.groups, -1, math.prod(geometry.outputs))
-
-
-def _product(a: Array, b: Array, geometry: Geometry, contracted: int = 1) -> Array:
-    """Matrix products of each group over axis ``contracted`` of ``b``, of ``a``'s rows; without groups a single one."""
-    if geometry.groups == 1:
-        axes = (((1,), (contracted - 1,)), ((), ()))
-        return lax.dot_general(a[0], b[0], axes, precision=geometry.precision)[None]
-    return lax.dot_general(a, b, (((2,), (contracted,)), ((0,), (0,))), precision=geometry.precision)
 
 
 def _summed(function: Callable[..., Array], *images: Array) -> Array:

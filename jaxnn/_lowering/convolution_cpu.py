@@ -1,17 +1,17 @@
 """Which algorithm convolves on a CPU, by the class of the static shapes.
 
-XLA hands a convolution to YNNPACK, and loses by tens where channels fall into groups, where the images are dilated
-(transposed convolutions, gradients of strided ones), and in gradients of kernels. Each operator here returns None where
-XLA's is kept.
+XLA hands a convolution to YNNPACK, which is as fast as torch where channels lie last and are many. It loses by tens
+where channels fall into groups, where the images are dilated (transposed convolutions, gradients of strided ones), and
+in gradients of kernels. Each operator here returns None where XLA's is kept.
 
-===========  ===============================================  ===========================================================
-class        which                                            algorithm
-===========  ===============================================  ===========================================================
-blocks       windows that neither overlap nor are padded      one matrix product: 1x1 kernels, patch embeddings
-shifts       at most ``FEW_TERMS`` products an output, groups shifted multiply-adds: depthwise, narrow groups
-columns      few products without groups, wide groups, 3d     each image's windows as columns, one matrix product an image
-dense        the rest                                         XLA's, channels last, where rows end to end help it share
-===========  ===============================================  ===========================================================
+========  ======================================================  ====================================================
+class     which                                                   algorithm
+========  ======================================================  ====================================================
+blocks    windows neither overlap nor are padded                  one matrix product: 1x1 kernels, patch embeddings
+shifts    in groups, at most ``FEW_TERMS`` products an output     shifted multiply-adds: depthwise, narrow groups
+columns   other groups, or ``WORK`` with few products or in 3d     windows as columns, one matrix product an image
+dense     the rest                                                XLA's, channels last, rows of the image end to end
+========  ======================================================  ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel; at a larger stride it has one output
 channel for each place within a stride, woven together. The gradient of the kernel goes by columns where it is neither
@@ -31,6 +31,9 @@ FEW_TERMS = 64
 """Products of one output up to which a kernel is too narrow for a matrix product without columns."""
 
 
+WORK = 2**18
+"""Products of one image's outputs from which columns pay, image by image."""
+
 WIDE = 128
 """Channels of input and output from which XLA's gradient of the kernel, at stride 1, keeps up with columns."""
 
@@ -41,12 +44,14 @@ def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
 
 
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
-    few = math.prod(w.shape[1:]) <= FEW_TERMS
-    if blocks.are_blocks(geometry):
+    few, rank = math.prod(w.shape[1:]) <= FEW_TERMS, len(geometry.sizes)
+    pointwise_volumes = rank == 3 and math.prod(geometry.kernel_size) == 1 and geometry.groups == 1
+    if blocks.are_blocks(geometry) and not pointwise_volumes:
         return blocks.convolution(x, w, geometry)
     if few and geometry.groups > 1:
         return shifts.convolution(x, w, geometry)
-    if few or geometry.groups > 1 or len(geometry.sizes) > 2:
+    large = w.size * math.prod(geometry.outputs) >= WORK
+    if geometry.groups > 1 or (large and not pointwise_volumes and (rank == 3 or (few and rank == 2))):
         return columns.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 

@@ -1,9 +1,10 @@
 """Many channels without groups: XLA's own convolution, in the form that its CPU library is fastest at.
 
-The library behind XLA's convolution on a CPU (YNNPACK) wants channels last, and shares work out among threads only along
-the last axis of the outputs and along blocks of output channels. Where a kernel is too small to give two blocks, the
-outputs are laid out as one long axis: the images' rows that a kernel's row meets, end to end, once for each row of the
-kernel. A kernel's element then is a step along that axis, and what a window meets across the end of a row is dropped.
+The library behind XLA's convolution on a CPU (YNNPACK) wants channels last, and shares work out among threads only
+along the last axis of the outputs and along blocks of output channels. Where a kernel is too small to give two blocks,
+the outputs are laid out as one long axis: the images' rows that a kernel's row meets, end to end, once for each row of
+the kernel. A kernel's element then is a step along that axis, and what a window meets across the end of a row is
+dropped. Measured for 8 images of 64 channels, 56 x 56, kernel 3 x 3: 6.4 ms against 10.5, torch 4.6.
 """
 
 import math
@@ -18,38 +19,35 @@ from jaxnn._lowering.windows import channels_first, channels_last, padded, posit
 BLOCKS = 2**17
 """Numbers in a kernel from which the library cuts its output channels into blocks; measured at 1 MB of second cache."""
 
+TERMS = 256
+"""Products of one output above which rows end to end pay for the copies of images and outputs that they take."""
+
+WORK = 2**26
+"""Products of all outputs from which they do."""
+
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C, *kernel)`` to ``(N, O, *outputs)``."""
-    images, kernel = channels_last(x), jnp.moveaxis(w, (0, 1), (-1, -2))
-    if w.size >= BLOCKS and w.shape[0] > 64 or _stacked_size(x, geometry) > 2 * (x.size + _size(x, w, geometry)):
-        convolve = _convolution
-    else:
-        convolve = _in_rows
-    return channels_first(convolve(images, kernel, geometry))
-
-
-def _size(x: Array, w: Array, geometry: Geometry) -> int:
-    return x.shape[0] * w.shape[0] * math.prod(geometry.outputs)
-
-
-def _stacked_size(x: Array, geometry: Geometry) -> int:
-    """Numbers in the rows that :func:`_in_rows` stacks."""
-    rows = math.prod(geometry.outputs[:-1]) * math.prod(geometry.kernel_size[:-1])
-    return x.shape[0] * x.shape[1] * rows * (geometry.sizes[-1] + sum(geometry.pads[-1]))
-
-
-def _convolution(images: Array, kernel: Array, geometry: Geometry) -> Array:
-    axes = "DHW"[-len(geometry.sizes) :]
+    if _suits_rows(x, w, geometry):
+        return channels_first(_in_rows(channels_last(x), jnp.moveaxis(w, (0, 1), (-1, -2)), geometry))
     return lax.conv_general_dilated(
-        images,
-        kernel,
+        x,
+        w,
         geometry.strides,
         geometry.pads,
         rhs_dilation=geometry.dilations,
-        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
         precision=geometry.precision,
     )
+
+
+def _suits_rows(x: Array, w: Array, geometry: Geometry) -> bool:
+    if len(geometry.sizes) != 2 or (w.size >= BLOCKS and w.shape[0] > 64):
+        return False
+    results = x.shape[0] * w.shape[0] * math.prod(geometry.outputs)
+    terms = math.prod(w.shape[1:])
+    row = x.shape[0] * x.shape[1] * (geometry.sizes[1] + sum(geometry.pads[1]))
+    stacked = row * geometry.outputs[0] * geometry.kernel_size[0]
+    return terms > TERMS and results * terms >= WORK and stacked <= 2 * (x.size + results)
 
 
 def _in_rows(images: Array, kernel: Array, geometry: Geometry) -> Array:
@@ -64,16 +62,12 @@ def _in_rows(images: Array, kernel: Array, geometry: Geometry) -> Array:
     row += -row % stride
     images = padded(images, [*geometry.pads[:-1], (before, after)], first=1)
     images = lax.optimization_barrier(images)  # or each of the stacked parts would be computed from the start
-    parts = [
-        lax.slice(
-            images,
-            [0, *(p * d for p, d in zip(position, spreads, strict=True)), 0, 0],
-            [count, *(p * d + (o - 1) * s + 1 for p, d, o, s in zip(position, spreads, leading, steps, strict=True))]
-            + [row, channels],
-            [1, *steps, 1, 1],
-        ).reshape(count, -1, channels)
-        for position in positions(taps)
-    ]
+    parts = []
+    for position in positions(taps):
+        starts = [p * d for p, d in zip(position, spreads, strict=True)]
+        stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, leading, steps, strict=True)]
+        part = lax.slice(images, [0, *starts, 0, 0], [count, *stops, row, channels], [1, *steps, 1, 1])
+        parts.append(part.reshape(count, -1, channels))
     stacked = jnp.stack(parts, 1)
     outputs = lax.conv_general_dilated(
         stacked,
@@ -84,5 +78,5 @@ def _in_rows(images: Array, kernel: Array, geometry: Geometry) -> Array:
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         precision=geometry.precision,
     )
-    used = outputs[:, 0, : stacked.shape[2] // stride].reshape(count, *leading, row // stride, -1)
+    used = outputs.reshape(count, *leading, row // stride, -1)
     return lax.slice_in_dim(used, 0, last, axis=-2)

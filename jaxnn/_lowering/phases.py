@@ -11,7 +11,9 @@ from jaxnn._lowering.geometry import Geometry, mirrored
 from jaxnn._lowering.windows import padded
 
 
-def image_gradient(y: Array, w: Array, geometry: Geometry, convolve: Callable[[Array, Array, Geometry], Array]) -> Array:
+def image_gradient(
+    y: Array, w: Array, geometry: Geometry, convolve: Callable[[Array, Array, Geometry], Array]
+) -> Array:
     """``(N, O, *outputs)`` to ``(N, C, *sizes)``, by a convolution of stride 1; no dilation.
 
     The image at ``stride * q + place - before`` gets the kernel's elements ``stride * j + place`` times ``y`` at

@@ -14,8 +14,8 @@ from jaxnn.functional import ArgumentError
 from jaxnn.functional._argument import concrete
 from jaxnn.functional._recurrence import GRU as GRU_CELL
 from jaxnn.functional._recurrence import LSTM as LSTM_CELL
-from jaxnn.functional._recurrence import RELU, TANH, Cell, State
-from jaxnn.functional._recurrent_layers import DirectionWeights, recurrent_layers
+from jaxnn.functional._recurrence import RELU, TANH, Cell, State, Weights
+from jaxnn.functional._recurrent_layers import recurrent_layers
 from jaxnn.nn.module import RandomModule, uniform_parameter, value
 
 Input = Float[ArrayLike, "*sequence input_size"]
@@ -78,9 +78,9 @@ class _Recurrent(RandomModule):
     def _suffixes(self, layer: int) -> list[str]:
         return [f"_l{layer}", f"_l{layer}_reverse"][: 1 + self.bidirectional]
 
-    def _weights(self, suffix: str) -> DirectionWeights:
+    def _weights(self, suffix: str) -> Weights:
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        return DirectionWeights(*(value(getattr(self, kind + suffix, None)) for kind in kinds))  # type: ignore[arg-type]
+        return Weights(*(value(getattr(self, kind + suffix, None)) for kind in kinds))  # type: ignore[arg-type]
 
     def _run(
         self, input: Any, states: tuple[Any, ...] | None, lengths: Any, key: Key[Array, ""] | None
@@ -99,6 +99,8 @@ class _Recurrent(RandomModule):
             x = x[:, None]
         elif self.batch_first:
             x = x.swapaxes(0, 1)
+        if len(x) == 0:
+            raise ArgumentError(f"{name}: sequences must have at least one step, got shape {jnp.shape(input)}")
         initial = self._initial(states, x, batched)
         checked = None if lengths is None else self._lengths(lengths, x, batched)
         layers = [[self._weights(suffix) for suffix in self._suffixes(i)] for i in range(self.num_layers)]

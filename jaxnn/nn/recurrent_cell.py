@@ -10,8 +10,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float
 
 from jaxnn.functional import ArgumentError
-from jaxnn.functional._recurrence import GRU, LSTM, RELU, TANH, Cell, State
-from jaxnn.functional._recurrent_layers import DirectionWeights, recurrent_step
+from jaxnn.functional._recurrence import GRU, LSTM, RELU, TANH, Cell, State, Weights
+from jaxnn.functional._recurrent_layers import recurrent_step
 from jaxnn.nn.module import Module, uniform_parameter, value
 
 Input = Float[ArrayLike, "*batch input_size"]
@@ -68,7 +68,7 @@ class _RecurrentCell(Module):
         for label, array in zip(labels, arrays, strict=True):
             if array.shape != expected:
                 raise ArgumentError(f"{name}: {label} must have shape {expected}, got {array.shape}")
-        weights = DirectionWeights(self.weight_ih[...], self.weight_hh[...], value(self.bias_ih), value(self.bias_hh))
+        weights = Weights(self.weight_ih[...], self.weight_hh[...], value(self.bias_ih), value(self.bias_hh))
         if x.ndim == 2:
             return recurrent_step(cell, x, arrays, weights)
         new = recurrent_step(cell, x[None], tuple(array[None] for array in arrays), weights)

@@ -107,8 +107,13 @@ class TorchSide:
             with Draws(self.draws):
                 return self._evaluate(subject, call)
         except RuntimeError:
-            with Draws(self.draws), DoubleWherePossible():
-                return self._evaluate(subject, call)
+            usual = torch.get_default_dtype()
+            torch.set_default_dtype(torch.float64)
+            try:
+                with Draws(self.draws), DoubleWherePossible():
+                    return self._evaluate(subject, call)
+            finally:
+                torch.set_default_dtype(usual)
 
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         if isinstance(subject, torch.nn.Module):
@@ -140,8 +145,14 @@ class TorchSide:
         return result
 
 
-def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
-    """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was."""
+def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | None = None) -> Evaluation:
+    """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was.
+
+    Args:
+        subject: the JAX model.
+        side: torch's.
+        options: of the compiler.
+    """
     leaves, spec = torch_tree.tree_flatten(side.call)
     inputs = side.varied_inputs()
     varied = [i for i, name in enumerate(named_inputs(side.call)) if name in inputs]
@@ -180,7 +191,9 @@ def evaluate_jax(subject: Subject, side: TorchSide) -> Evaluation:
     with replayed(side.draws):
         vectors = [to_jax(v) for v in side.cotangents]
         changed = [values[i] for i in varied]
-        (found, after), (by_parameter, by_input) = jax.jit(evaluate)(parameters, changed, rest, vectors)
+        (found, after), (by_parameter, by_input) = jax.jit(evaluate, compiler_options=options)(
+            parameters, changed, rest, vectors
+        )
     names = list(side.single.outputs)
     names += [f"output {i}" for i in range(len(names), len(found))]
     return Evaluation(
@@ -210,7 +223,8 @@ class DoubleWherePossible(TorchFunctionMode):
             if not dtypes & set(_SINGLE):
                 raise
             kept = 1 if func.__name__.endswith("_") else 0  # what is written into remains the tensor that it is
-            changed, kwargs = torch_tree.tree_map(_as_double, (args[kept:], kwargs))
+            narrow = kept and isinstance(args[0], torch.Tensor) and args[0].dtype in _SINGLE.values()
+            changed, kwargs = torch_tree.tree_map(_as_single if narrow else _as_double, (args[kept:], kwargs))
             return func(*args[:kept], *changed, **kwargs)
 
 

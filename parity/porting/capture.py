@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
 from parity.porting.functionalization import functionalized, inlined, traced_name
 
@@ -59,6 +60,7 @@ class Capture:
 def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None) -> Capture:
     """``module`` exported with its first axes of equal size free, or as free as export allows."""
     notes: list[str] = []
+    arguments = _apart(arguments)
     shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
@@ -74,11 +76,14 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         except Exception as second:
             raise _refused(second) from second
     graph_module = program.graph_module
+    if shapes is not None and dynamic is None and not notes and not _has_free_sizes(graph_module.graph):
+        notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
         for part in graph_module.modules():  # branches of torch.cond among them
             if isinstance(part, torch.fx.GraphModule):
                 inlined(part)
+                decomposed(part)
                 functionalized(part.graph)
     final = _placeholder_names(program)
     for node in sorted(graph_module.graph.nodes, key=lambda node: "traced" not in node.meta):
@@ -94,6 +99,20 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
     return Capture(program, graph_module.graph, records, calls, notes)
+
+
+def _apart(arguments: Arguments) -> Arguments:
+    """``arguments`` where a tensor given twice is two: the tracer knows tensors by their identity."""
+    seen: set[int] = set()
+
+    def separate(x: Any) -> Any:
+        if isinstance(x, torch.Tensor) and id(x) in seen:
+            return x.detach().clone().requires_grad_(x.requires_grad)
+        seen.add(id(x))
+        return x
+
+    args, kwargs = torch_tree.tree_map(separate, arguments)
+    return args, kwargs
 
 
 def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, Any]:
@@ -115,6 +134,16 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
     return flat
 
 
+def _has_free_sizes(graph: torch.fx.Graph) -> bool:
+    values = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
+    return any(is_free(size) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
+
+
+def is_free(size: Any) -> bool:
+    """Whether a size is a symbol, and export found no number that it must be."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
+
+
 def _exported(
     module: torch.nn.Module,
     arguments: Arguments,
@@ -123,7 +152,7 @@ def _exported(
     calls: dict[str, tuple[str, int]],
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
-    with _quiet(), _recorded(module, records, calls), torch.enable_grad(), _Distinct():
+    with _quiet(), _kept(module), _recorded(module, records, calls), torch.enable_grad(), _Distinct():
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
 
 
@@ -137,6 +166,19 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(logging.NOTSET)
+
+
+@contextmanager
+def _kept(module: torch.nn.Module) -> Iterator[None]:
+    """The tensors that modules have as plain attributes, and compute anew in every call, as they were."""
+    held = [
+        (part, name, x) for part in module.modules() for name, x in vars(part).items() if isinstance(x, torch.Tensor)
+    ]
+    try:
+        yield
+    finally:
+        for part, name, x in held:
+            vars(part)[name] = x
 
 
 class _Distinct(TorchFunctionMode):

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import keyword
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from parity.porting.body import Body, Extras, Unsupported
 from parity.porting.errors import PortError
 from parity.porting.expression import constant, constants, filled, plain, skeleton
 from parity.porting.formatting import wrapped
 from parity.porting.layers import CONTAINERS, assignment, has_twin, layer, zeros
+from parity.porting.naming import access
 from parity.porting.tree import Call, is_chain
-from parity.porting.writing import Body, Extras, Unsupported, Writer, access
+from parity.porting.writing import Writer
 
 
 @dataclass(eq=False)
@@ -48,19 +50,20 @@ class Draft:
 class Author:
     """Writes the classes of a model, those of the inner modules first."""
 
-    def __init__(self, model: torch.nn.Module, root: Call) -> None:
-        self.model, self.root = model, root
+    def __init__(self, model: torch.nn.Module, root: Call, used_names: set[str]) -> None:
+        self.model, self.root, self.used_names = model, root, used_names
         self.modules: dict[str, torch.nn.Module] = dict(model.named_modules(remove_duplicate=False))
         self.paths = {id(module): path for path, module in reversed(list(self.modules.items()))}
         self.unsupported: list[Unsupported] = []
         self.drafts: dict[str, Draft] = {}
         self.classes: dict[tuple[Any, str], tuple[str, list[Draft]]] = {}
         self.sources: list[str] = []
-        self.used_names: set[str] = set()
         self.arrays: dict[str, torch.Tensor] = {}
+        self.scope = ""  # the module whose class is being written
+        self.placed: set[str] = set()  # paths of shared modules that are written as the one they are
         self.ties = self._tied()
 
-    def write(self, signature: list[tuple[str, Any]], returned: Any) -> list[str]:
+    def write(self, face: Any) -> list[str]:
         """The source of every class, the model's own last."""
         calls: dict[str, list[Call]] = defaultdict(list)
         for call in _written(self.root):
@@ -69,39 +72,43 @@ class Author:
             if path not in calls and self._needs_class(path, module):
                 calls[path] = []
         heights: dict[int, list[str]] = defaultdict(list)
+        known: dict[str, int] = {}
         for path in calls:
-            heights[self._height(path, list(calls))].append(path)
+            heights[self._height(path, calls.keys(), known)].append(path)
         for height in sorted(heights):
             for path in heights[height]:
-                self._draft(path, calls[path], signature, returned)
+                self._draft(path, calls[path], face)
             self._grouped([self.drafts[path] for path in heights[height]])
         return self.sources
 
     def _needs_class(self, path: str, module: torch.nn.Module) -> bool:
-        """Whether a module that is never called holds something to be carried along."""
+        """Whether a module that is never called holds something to be carried along, or is the way to one called."""
         if path not in self.paths.values() or has_twin(module) or type(module) in CONTAINERS:
             return False
         inside_leaf = any(has_twin(self.modules[p]) for p in _parents(path))
-        return not inside_leaf and any(True for _ in module.state_dict())
+        return not inside_leaf and self._wanted(path, module)
 
-    def _height(self, path: str, paths: list[str]) -> int:
-        """How many of ``paths`` lie within each other from ``path`` on."""
-        inner = [p for p in paths if p != path and _inside(p, path)]
-        nearest = [p for p in inner if not any(_inside(p, q) for q in inner)]
-        return 1 + max((self._height(p, inner) for p in nearest), default=0)
+    def _height(self, path: str, paths: Collection[str], known: dict[str, int]) -> int:
+        """How many of ``paths`` lie within each other from ``path`` on, modules of several places counted in each."""
+        if path not in known:
+            inner = {self.paths[id(module)] for module in self.modules[path].modules()} - {path}
+            known[path] = 1 + max((self._height(p, paths, known) for p in inner if p in paths), default=0)
+        return known[path]
 
     # One module.
 
-    def _draft(self, path: str, calls: list[Call], signature: list[tuple[str, Any]], returned: Any) -> None:
+    def _draft(self, path: str, calls: list[Call], face: Any) -> None:
         module = self.modules[path]
         draft = self.drafts[path] = Draft(path, module, calls)
+        self.scope = path
         if calls and isinstance(module, torch.nn.Sequential) and all(is_chain(call) for call in calls):
             draft.bases = "nn.Sequential"
             draft.constructor.append(f"super().__init__({self._members(path, module)})")
+            draft.constructor += self._joined(path)
             return
         for call in calls:
             writer = Writer(call, draft.extras, self.method, {}, self.unsupported, self.modules)
-            body = writer.body() if path else returned.body(writer)
+            body = writer.body() if path else face.body(writer)
             same = next((name for name, known in draft.methods.items() if _same(known, body)), None)
             name = same or ("__call__" if not draft.methods else f"call_{len(draft.methods) + 1}")
             draft.methods[name] = body
@@ -142,41 +149,57 @@ class Author:
                 continue
             child_path = f"{path}.{name}".lstrip(".")
             original = self.paths[id(child)]
-            if original != child_path:
-                if _inside(original, path):
-                    yield f"self.{name} = {access(path, original, self.modules)}"
+            if original != child_path and _inside(original, path):
+                self.placed.add(child_path)
+                yield f"self.{name} = {access(path, original, self.modules)}"
                 continue
-            built = self._built(child_path, child)
-            if built is not None and self._wanted(child_path, child):
-                yield assignment(name, built)
+            if original != child_path and not self._interchangeable(child, original):
+                continue
+            if self._wanted(original, child):
+                yield assignment(name, self._built(original if original in self.drafts else child_path, child))
         for name, built in draft.extras.layers.items():
             yield assignment(name, built)
         if draft.extras.switched:
             yield f"self.deterministic = {not module.training}"
         if draft.extras.random:
             yield 'self.rngs = rngs["default"].fork()'
+        yield from self._joined(path)
+
+    def _joined(self, path: str) -> Iterator[str]:
+        """What makes one of parameters and modules that have two places, in the innermost class around both."""
         for name, original in self.ties:
-            if _common(name, original) == path:
+            if self._class_around(name, original) == path:
                 owner, _, attribute = name.rpartition(".")
                 yield f"{access(path, owner, self.modules)}.{attribute} = {access(path, original, self.modules)}"
         for shared, original in self._shared_modules():
-            if _common(shared, original) == path and shared.rpartition(".")[0] != path:
+            if self._class_around(shared, original) == path and shared not in self.placed:
                 yield f"{access(path, shared, self.modules)} = {access(path, original, self.modules)}"
+
+    def _class_around(self, a: str, b: str) -> str:
+        """The innermost module around both that is a class, of those begun so far."""
+        path = _common(a, b)
+        while path and path not in self.drafts:
+            path = path.rpartition(".")[0]
+        return path
 
     def _shared_modules(self) -> list[tuple[str, str]]:
         found = []
         for path, module in self.modules.items():
             original = self.paths[id(module)]
             parent = path.rpartition(".")[0]
-            if original != path and self.paths[id(self.modules[parent])] == parent:
+            known = original == path or self._interchangeable(module, original)
+            if not known and self.paths[id(self.modules[parent])] == parent:
                 found.append((path, original))
         return found
 
+    def _interchangeable(self, module: torch.nn.Module, original: str) -> bool:
+        """Whether another instance would do: it holds no arrays, and what it is made of is known."""
+        return not module.state_dict() and (has_twin(module) or original in self.drafts)
+
     def _wanted(self, path: str, child: torch.nn.Module) -> bool:
         """Whether the module is called, or holds arrays."""
-        if any(True for _ in child.state_dict()):
-            return True
-        return any(call.path == path or call.path.startswith(f"{path}.") for call in _all(self.root))
+        called = (call.path == path or _inside(call.path, path) for call in _all(self.root))
+        return bool(child.state_dict()) or any(called)
 
     def _built(self, path: str, child: torch.nn.Module) -> str:
         """The expression that constructs ``child``."""
@@ -195,24 +218,33 @@ class Author:
             return f"nn.ModuleDict({self._members(path, child)})"
         if type(child) in CONTAINERS:
             return self._listed(path, child)
-        if any(True for _ in child.children()) or any(True for _ in child.state_dict()):
+        shared = self.paths[id(child)] != path  # and put in its place when the one that it is has been built
+        if not shared and (any(True for _ in child.children()) or child.state_dict()):
             raise PortError(f"port: {path} ({type(child).__name__}) is never called, and nothing says how to build it")
         return "nn.Identity()"
 
     def _members(self, path: str, container: torch.nn.Module) -> str:
         """The modules of a container as its arguments: in a row, or by name where the names are no numbers."""
-        modules = {name: module for name, module in container._modules.items() if module is not None}
-        parts = {name: str(self._built(f"{path}.{name}".lstrip("."), module)) for name, module in modules.items()}
+        parts = {name: self._member(path, name, module) for name, module in _present(container)}
         if list(parts) == [str(i) for i in range(len(parts))]:
             return ", ".join(parts.values())
         named = ", ".join(f'"{name}": {part}' for name, part in parts.items())
         return f"{{{named}}}"
 
+    def _member(self, path: str, name: str, module: torch.nn.Module) -> str:
+        """One module of a container; one that has been built already, by the attribute that has it."""
+        member = f"{path}.{name}".lstrip(".")
+        original, scope = self.paths[id(module)], self.scope
+        if original != member and _inside(original, scope) and not _inside(original, path):
+            self.placed.add(member)
+            return access(scope, original, self.modules)
+        return self._built(original if original in self.drafts else member, module)
+
     def _listed(self, path: str, child: torch.nn.Module) -> str:
         inner = self._members(path, child)
         if inner.startswith("{"):
             return f"nn.{type(child).__name__}({inner})"
-        parts = [self._built(f"{path}.{name}", module) for name, module in child._modules.items() if module is not None]
+        parts = [self._member(path, name, module) for name, module in _present(child)]
         called = any(call.path == path for call in _all(self.root))
         if len(parts) > 1 and len(set(map(plain, parts))) == 1:
             if called:
@@ -342,6 +374,10 @@ def _written(call: Call) -> Iterator[Call]:
             yield from _written(child)
     if not (type(call.module) in CONTAINERS and call.path):
         yield call
+
+
+def _present(container: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
+    return [(name, module) for name, module in container._modules.items() if module is not None]
 
 
 def _parents(path: str) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The text of classes and of lines too long for one line."""
 
 import re
+from collections.abc import Iterator
 
 
 def wrapped(line: str, indent: int, width: int = 120) -> str:
@@ -24,7 +25,11 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
     if rest:
         body = [wrapped(element, indent + 4), " " * (indent + 4) + f"for {rest}"]
     else:
-        body = [wrapped(part + ("," if part else ""), indent + 4) for part in parts]
+        # A comma behind the only part of plain parentheses, or of a subscript, would make a tuple of it.
+        follows = re.search(r"[\w)\]]$", line[:opening]) is not None
+        grouped = len(parts) == 1 and follows == (line[opening] == "[") and line[opening] != "{"
+        comma = "" if grouped and not line[opening + 1 : closing].rstrip().endswith(",") else ","
+        body = [wrapped(part + (comma if part else ""), indent + 4) for part in parts]
     return "\n".join([prefix + line[: opening + 1], *body, prefix + line[closing:]])
 
 
@@ -39,21 +44,30 @@ def _comprehension(text: str) -> tuple[str, str]:
 
 def _closing(line: str, opening: int) -> int:
     depth = 0
-    for i in range(opening, len(line)):
-        depth += line[i] in "([{"
-        depth -= line[i] in ")]}"
-        if depth == 0:
-            return i
+    for i, character in _code(line):
+        if i >= opening:
+            depth += (character in "([{") - (character in ")]}")
+            if depth == 0:
+                return i
     return len(line) - 1
 
 
 def _commas(text: str) -> list[str]:
     parts, depth, start = [], 0, 0
-    for i, character in enumerate(text):
-        depth += character in "([{"
-        depth -= character in ")]}"
+    for i, character in _code(text):
+        depth += (character in "([{") - (character in ")]}")
         if character == "," and depth == 0:
             parts.append(text[start:i].strip())
             start = i + 1
     tail = text[start:].strip()
     return parts + ([tail] if tail else [])
+
+
+def _code(text: str) -> Iterator[tuple[int, str]]:
+    """The characters outside of strings, each with its place."""
+    quote = ""
+    for i, character in enumerate(text):
+        if quote or character in "\"'":
+            quote = "" if character == quote else quote or character
+        else:
+            yield i, character

@@ -1,10 +1,12 @@
 """A torch model as JAX source, and the proof that it is the same."""
 
+import copy
+import dataclasses
 import itertools
 import linecache
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from parity.arrays import to_numpy
 from parity.checking import Report, check
 from parity.checking.evaluation import TorchSide, evaluate_jax
 from parity.checking.judgement import judged
-from parity.porting.capture import captured
+from parity.porting.capture import captured, is_free
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
 from parity.porting.signature import Face
@@ -120,8 +122,8 @@ def port(
     _mark_arrays(capture.program, capture.graph, module)
     root = call_tree(capture, module)
     face = Face(capture, root, module)
-    author = Author(module, root)
-    classes = author.write([], face)
+    author = Author(module, root, set(face.classes))
+    classes = [*face.classes.values(), *author.write(face)]
     if author.unsupported:
         raise PortError(_unsupported(author))
     name = author.drafts[""].class_name
@@ -139,7 +141,7 @@ def port(
         progress("comparing on the example")
         verified(module, result, arguments)
         progress("comparing on another batch")
-        other = another(arguments, grown=not capture.notes)
+        other = another(arguments, face.given)
         if other is not None:
             verified(module, result, other)
     return result
@@ -155,7 +157,18 @@ _HEADER = '''"""{model}, ported from PyTorch."""
 
 def _imports(text: str) -> str:
     first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
-    lines = [*first, "from flax import nnx"]
+    python = [
+        line
+        for used, line in (
+            ("@dataclass", "from dataclasses import dataclass"),
+            ("Any = None", "from typing import Any"),
+            ("(NamedTuple)", "from typing import NamedTuple"),
+        )
+        if used in text
+    ]
+    if "from typing import Any" in python and "from typing import NamedTuple" in python:
+        python = [*python[:-2], "from typing import Any, NamedTuple"]
+    lines = [*python, *([""] if python else []), *first, "from flax import nnx"]
     ours = []
     if "F." in text:
         ours.append("from jaxnn import functional as F")
@@ -239,6 +252,12 @@ class _Flat(torch.nn.Module):
         self.inner, self.nested = inner, nested
         self.training = inner.training
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Flat":
+        # What torch.nn.utils.weight_norm keeps on a module is computed, and torch copies no such tensor.
+        for module in self.inner.modules():
+            memo |= {id(x): x.detach().clone() for x in vars(module).values() if isinstance(x, torch.Tensor)}
+        return _Flat(copy.deepcopy(self.inner, memo), self.nested)
+
     def forward(self, *leaves: Any) -> Any:
         args, kwargs = self.nested(leaves)
         return tuple(x for x in torch_tree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(x, torch.Tensor))
@@ -250,9 +269,18 @@ class _FlatPort(nnx.Module):
 
     def __call__(self, *leaves: Any) -> Any:
         args, kwargs = self.nested(leaves)
-        # Torch's order of leaves: jax.tree would sort the keys of dicts.
-        found = torch_tree.tree_leaves(self.inner(*args, **kwargs))
-        return tuple(x for x in found if isinstance(x, jax.Array))
+        return tuple(x for x in ordered_leaves(self.inner(*args, **kwargs)) if isinstance(x, jax.Array))
+
+
+def ordered_leaves(output: Any) -> Iterator[Any]:
+    """What a result holds, in torch's order: ``jax.tree`` would sort the keys of dicts."""
+    if dataclasses.is_dataclass(output):
+        output = [getattr(output, field.name) for field in dataclasses.fields(output)]
+    if isinstance(output, dict | list | tuple):
+        for part in output.values() if isinstance(output, dict) else output:
+            yield from ordered_leaves(part)
+    elif output is not None:
+        yield output
 
 
 def _flat(
@@ -289,12 +317,16 @@ def _as_of_inner(report: Report) -> Report:
     return report
 
 
+# A program that runs once need not be fast; XLA's own passes, which decide what is computed, stay as they are.
+_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:
     """Refuse a port whose outputs differ; its layers are looked at only then."""
     original, twin, leaves = _flat(module, result.module, *arguments)
     side = TorchSide(original, (leaves, {}), gradients=False)
     try:
-        passed = all(row.passed for row in judged(side, evaluate_jax(twin, side)))
+        passed = all(row.passed for row in judged(side, evaluate_jax(twin, side, _RUN_ONCE)))
     except Exception:  # whatever it is, the report says in which layer
         passed = False
     if not passed:
@@ -303,21 +335,37 @@ def verified(module: torch.nn.Module, result: Port, arguments: Any) -> None:
             report.raise_for_divergence()
 
 
-def another(arguments: Any, *, grown: bool) -> Any:
-    """Arguments of other values, drawn from the example's own; one row longer where sizes are free."""
-    leaves = [x for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim]
-    if not leaves:
+def another(arguments: Any, captured: Any) -> Any:
+    """Arguments of other values, drawn from the example's own, the sizes that are free one larger.
+
+    Args:
+        arguments: of the example.
+        captured: the same, as export sees them: with symbols for the sizes that are free.
+    """
+    if not any(isinstance(x, torch.Tensor) and x.ndim for x in torch_tree.tree_leaves(arguments)):
         return None
-    size = leaves[0].shape[0]
     generator = torch.Generator().manual_seed(0)
 
-    def drawn(x: Any) -> Any:
+    sizes = {
+        free.node.expr: size + 1
+        for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
+        if isinstance(seen, torch.Tensor)
+        for size, free in zip(x.shape, list[Any](seen.shape), strict=True)
+        if is_free(free)
+    }
+
+    def grown(size: Any) -> int:
+        return int(size.node.expr.subs(sizes)) if is_free(size) else int(size)
+
+    def drawn(x: Any, seen: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
             return x
-        shape = list(x.shape)
-        if grown and shape[0] == size and size > 1:
-            shape[0] = size + 1
+        shape = [grown(size) for size in seen.shape] if isinstance(seen, torch.Tensor) else x.shape
         picked = torch.randint(0, x.numel(), shape, generator=generator)
-        return x.detach().reshape(-1)[picked]
+        values = x.detach().reshape(-1)[picked]
+        if x.is_floating_point() and x.unique().numel() == x.numel():
+            # No two were equal: equal ones would leave the order of topk and sort to chance.
+            values = values * (1 - torch.rand(values.shape, generator=generator) / 100).to(x.dtype)
+        return values
 
-    return torch_tree.tree_map(drawn, arguments)
+    return torch_tree.tree_map(drawn, arguments, captured)

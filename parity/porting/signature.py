@@ -9,11 +9,14 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.body import Body
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
-from parity.porting.tree import Call
-from parity.porting.writing import Body, Writer
+from parity.porting.sizes import size
+from parity.porting.structure import classes, guards, structured
+from parity.porting.tree import Call, is_symbolic
+from parity.porting.writing import Writer
 
 
 class Face:
@@ -27,6 +30,7 @@ class Face:
         assert capture.program.call_spec.out_spec is not None
         leaves = [self.nodes.get(arg.name, None) if not hasattr(arg, "value") else Fixed(arg.value) for arg in given]
         args, kwargs = torch_tree.tree_unflatten(leaves, capture.program.call_spec.in_spec)
+        self.given = torch_tree.tree_map(lambda x: x.meta["val"] if isinstance(x, Node) else 0, (args, kwargs))
         self.parameters = _parameters(inspect.signature(model.forward), args, kwargs)
         output = next(node for node in capture.graph.nodes if node.op == "output")
         flat = torch_tree.tree_leaves(output.args[0])
@@ -38,20 +42,23 @@ class Face:
         ]
         self.results = user
         self.result_spec = capture.program.call_spec.out_spec
-        self.inputs: list[Node] = []
+        self.classes = classes(self.result_spec)
 
     def body(self, writer: Writer) -> Body:
         """The model's ``__call__``."""
         names: list[str] = []
         opening: list[str] = []
+        fixed: dict[str, Any] = {}
         later: list[tuple[Node, str, str]] = []
         for name, value in self.parameters:
             if isinstance(value, Node):
-                names.append(writer.bind(value, writer._free(name)))
+                names.append(writer.bind(value, writer.free(name)))
             elif isinstance(value, Fixed):
-                names.append(f"{name}={value.value!r}")
+                names.append(writer.unused(name))
+                fixed[names[-1]] = value.value
+                opening += guards(names[-1], value.value)
             else:
-                names.append(writer._free(name))
+                names.append(writer.free(name))
                 for path, leaf in torch_tree.tree_flatten_with_path(value)[0]:
                     if isinstance(leaf, Node) and leaf.users:
                         last = str(getattr(path[-1], "key", getattr(path[-1], "idx", "")))
@@ -62,16 +69,20 @@ class Face:
             while target in writer.bound or target in names:
                 target += "_"
             opening.append(f"{writer.bind(node, target)} = {text}")
-        arrays = [x for x in self.results if isinstance(x, Node) and not _size(x)]
+        arrays = [x for x in self.results if isinstance(x, Node) and not is_symbolic(x)]
         body = writer.body(self._returned, arrays)
+        for i in reversed(range(len(names))):
+            if names[i] not in fixed:
+                break  # what has no default follows none that has
+            names[i] += f"={fixed[names[i]]!r}".replace("'", '"')
         return Body(names, opening + body.lines, body.sizes)
 
     def _returned(self, writer: Writer) -> Expression:
         def text(x: Any) -> str:
             if isinstance(x, Fixed):
                 return repr(x.value)
-            if _size(x):
-                return writer.size(x.meta["val"]).text
+            if is_symbolic(x):
+                return size(writer, x.meta["val"]).text
             return writer.value(x).text
 
         return Expression(structured(self.result_spec, iter(self.results), text), ATOM)
@@ -82,32 +93,6 @@ class Fixed:
     """An argument or result that is no array: what it was in the example."""
 
     value: Any
-
-
-def _size(node: Node) -> bool:
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
-
-
-def structured(spec: Any, leaves: Any, text: Any) -> str:
-    """The result as Python writes it: tuples, lists and dicts; other containers as dicts or tuples of their parts."""
-    if spec.type is None:
-        return str(text(next(leaves)))
-    parts = [structured(child, leaves, text) for child in spec.children()]
-    if spec.type is tuple:
-        return (
-            ", ".join(parts) + ("," if len(parts) == 1 else "")
-            if False
-            else f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
-        )
-    if spec.type is list:
-        return f"[{', '.join(parts)}]"
-    keys = spec.context
-    if isinstance(keys, list | tuple) and keys and isinstance(keys[0], list | tuple) and len(keys[0]) == len(parts):
-        keys = keys[0]
-    if isinstance(keys, list | tuple) and len(keys) == len(parts) and all(isinstance(key, str) for key in keys):
-        inner = ", ".join(f'"{key}": {part}' for key, part in zip(keys, parts, strict=True))
-        return f"{{{inner}}}"
-    return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
 def _parameters(signature: inspect.Signature, args: Any, kwargs: Any) -> list[tuple[str, Any]]:

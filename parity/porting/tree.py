@@ -61,7 +61,7 @@ def is_silent(node: Node) -> bool:
     name = str(node.target)
     if any(part in name for part in _SILENT):
         return True
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+    return is_symbolic(node)
 
 
 def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
@@ -173,7 +173,7 @@ def _connect(call: Call) -> None:
             if (
                 source not in inner
                 and source.op != "get_attr"
-                and not _is_size(source)
+                and not is_symbolic(source)
                 and id(source.meta.get("tensor")) not in own
             ):
                 outside.setdefault(source)
@@ -192,5 +192,6 @@ def _readers(node: Node) -> list[Node]:
     return [user for user in node.users if user.op == "output" or not is_silent(user)]
 
 
-def _is_size(node: Node) -> bool:
+def is_symbolic(node: Node) -> bool:
+    """Whether ``node`` is a size that is free, no array."""
     return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)

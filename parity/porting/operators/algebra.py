@@ -79,3 +79,10 @@ def _linalg(op: Operation) -> Expression:
     name = {"inverse": "inv"}.get(name, name)
     count = 2 if name in ("solve", "matrix_power") else 1
     return op.call(f"jnp.linalg.{name}", *list(op.arguments.values())[:count])
+
+
+@register_operator("aten.logdet")
+def _logdet(op: Operation) -> Expression:
+    found = op.call("jnp.linalg.slogdet", op.arguments["self"])
+    text = f"jnp.where({found.text}.sign < 0, jnp.nan, {found.text}.logabsdet)"
+    return Expression(text, ATOM, found.names)

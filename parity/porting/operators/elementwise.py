@@ -307,6 +307,11 @@ def _copy(op: Operation) -> Expression:
     return moved if same else op.call("jnp.broadcast_to", moved, list(target.shape))
 
 
+@register_operator("aten.zero")
+def _zero(op: Operation) -> Expression:
+    return op.call("jnp.zeros_like", op.arguments["self"])
+
+
 @register_operator("aten.fill")
 def _fill(op: Operation) -> Expression:
     return op.call("jnp.full_like", op.arguments["self"], op.value)

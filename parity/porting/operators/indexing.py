@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from parity.porting.expression import ATOM, Expression
-from parity.porting.operation import Operation, Tensor
+from parity.porting.expression import ATOM, PRODUCT, Expression
+from parity.porting.operation import Operation, Tensor, dtype_name
 from parity.porting.operators.registry import register_operator
 
 END = 2**63 - 1
@@ -129,42 +129,48 @@ def _gather(op: Operation) -> Expression:
     return op.call("jnp.take_along_axis", operand, index, axis=op.dim)
 
 
+_VERBS = {"sum": "add", "add": "add", "prod": "multiply", "multiply": "multiply", "amax": "max", "amin": "min"}
+_NEUTRAL = {"sum": 0, "mean": 0, "prod": 1}
+
+
 @register_operator("aten.scatter", "aten.scatter_add", "aten.scatter_reduce.two")
 def _scatter(op: Operation) -> Expression:
     operand, index = op.arguments["self"], op.index
     source = op.arguments.get("src", op.arguments.get("value"))
-    verb = "add" if "scatter_add" in op.name else "set"
-    reduce = op.arguments.get("reduce")
-    if reduce is not None:
-        if op.arguments.get("include_self", True) is False or reduce not in (
-            "sum",
-            "amax",
-            "amin",
-            "prod",
-            "add",
-            "multiply",
-        ):
-            raise NotImplementedError(
-                f"scatter_reduce with reduce={reduce!r}, include_self={op.arguments.get('include_self')}"
-            )
-        verb = {"sum": "add", "add": "add", "prod": "multiply", "multiply": "multiply", "amax": "max", "amin": "min"}[
-            reduce
-        ]
-    dim = op.dim % operand.ndim
     if isinstance(source, Tensor) and [str(s) for s in source.shape] != [str(s) for s in index.shape]:
         cuts = ", ".join(f":{op.expression(size).text}" for size in index.shape)
         source = Expression(f"{source.within(ATOM)}[{cuts}]", ATOM, source.names)
-    if operand.ndim == 1:
-        return updated(op, operand, index.text, index.names, source, verb)
-    grid = op.expression(list(index.shape))
-    axes = ", ".join(index.text if i == dim else f"grid[{i}]" for i in range(operand.ndim))
     # The other axes are indexed by their own positions.
-    positions = [
-        index.text if i == dim else f"jnp.arange({op.expression(index.shape[i]).text}){_shaped(i, operand.ndim)}"
-        for i in range(operand.ndim)
-    ]
-    del axes
-    return updated(op, operand, ", ".join(positions), index.names | grid.names, source, verb)
+    dim, grid = op.dim % max(operand.ndim, 1), op.expression(list(index.shape))
+    places = Expression(
+        ", ".join(
+            index.text if i == dim else f"jnp.arange({op.expression(index.shape[i]).text}){_shaped(i, operand.ndim)}"
+            for i in range(operand.ndim)
+        ),
+        ATOM,
+        index.names | grid.names,
+    )
+    reduce = op.arguments.get("reduce")
+    if reduce is None:
+        return updated(op, operand, places.text, places.names, source, "add" if "scatter_add" in op.name else "set")
+    kept = op.arguments.get("include_self", True)
+    start: Expression = operand
+    if not kept:  # what is written to begins without the value that was there
+        blank = _NEUTRAL.get(reduce, _extreme(operand.dtype, "min" if reduce == "amax" else "max"))
+        start = updated(op, operand, places.text, places.names, blank)
+    if reduce != "mean":
+        return updated(op, start, places.text, places.names, source, _VERBS[reduce])
+    total = updated(op, start, places.text, places.names, source, "add")
+    ones = op.call("jnp.ones_like" if kept else "jnp.zeros_like", operand)
+    count = updated(op, ones, places.text, places.names, 1, "add")
+    symbol = "/" if operand.dtype.is_floating_point else "//"
+    return op.binary(symbol, total, count if kept else op.call("jnp.maximum", count, 1), PRODUCT)
+
+
+def _extreme(dtype: torch.dtype, which: str) -> Any:
+    if dtype.is_floating_point:
+        return float("-inf" if which == "min" else "inf")
+    return Expression(f"jnp.iinfo({dtype_name(dtype)}).{which}")
 
 
 def _shaped(axis: int, ndim: int) -> str:

@@ -2,9 +2,14 @@
 
 from typing import Any
 
-from parity.porting.expression import ATOM, Expression
+from parity.porting.expression import ATOM, COMPARISON, Expression
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
+
+
+def pair(first: Expression, second: Expression) -> Expression:
+    """Two results."""
+    return Expression(f"({first.text}, {second.text})", ATOM, first.names | second.names)
 
 
 def axes(op: Operation) -> dict[str, Any]:
@@ -82,7 +87,13 @@ def _cumulative(op: Operation) -> Expression:
 
 @register_operator("aten.cummax", "aten.cummin")
 def _cumulative_extreme(op: Operation) -> Expression:
-    raise NotImplementedError("cummax and cummin give indices that jnp does not")
+    operand, name = op.arguments["self"], op.name.split(".")[1]
+    dim = op.dim % max(operand.ndim, 1)
+    best = op.call(f"jax.lax.{name}", operand, axis=dim)
+    # The index is that of the last place so far which holds the best value.
+    place = op.call("jax.lax.broadcasted_iota", Expression("jnp.int32"), list(operand.shape), dim)
+    here = op.call("jnp.where", op.binary("==", operand, best, COMPARISON), place, 0)
+    return pair(best, op.call("jax.lax.cummax", here, axis=dim))
 
 
 @register_operator("aten.logcumsumexp")
@@ -122,13 +133,12 @@ def _linalg_norm(op: Operation) -> Expression:
 @register_operator("aten.topk")
 def _topk(op: Operation) -> Expression:
     operand = op.arguments["self"]
-    last = op.dim in (-1, operand.ndim - 1)
-    source = operand if last else op.method(operand, "swapaxes", op.dim, -1)
-    if not op.largest:
-        raise NotImplementedError("topk of the smallest")
-    if not last:
-        raise NotImplementedError("topk along another axis than the last")
-    return op.call("jax.lax.top_k", source, op.k)
+    if op.largest:
+        last = op.dim in (-1, operand.ndim - 1)
+        return op.call("jax.lax.top_k", operand, op.k, **({} if last else {"axis": op.dim}))
+    order = op.call("jnp.argsort", operand, axis=op.dim)
+    cut = op.call("jax.lax.slice_in_dim", order, 0, op.k, axis=op.dim)
+    return pair(op.call("jnp.take_along_axis", operand, cut, axis=op.dim), cut)
 
 
 @register_operator("aten.sort")
@@ -144,9 +154,25 @@ def _argsort(op: Operation) -> Expression:
     return op.call("jnp.argsort", op.arguments["self"], axis=op.dim, **({"descending": True} if op.descending else {}))
 
 
-@register_operator("aten.median.dim", "aten.mode", "aten.kthvalue")
+@register_operator("aten.median.dim", "aten.kthvalue")
 def _order(op: Operation) -> Expression:
-    raise NotImplementedError("order statistics with indices")
+    operand = op.arguments["self"]
+    axis = op.dim % operand.ndim
+    # Torch's median is the lower of the two in the middle.
+    rank = (operand.shape[axis] - 1) // 2 if "median" in op.name else op.k - 1
+    order = op.call("jnp.argsort", operand, axis=axis)
+    index = op.call("jax.lax.slice_in_dim", order, rank, rank + 1, axis=axis)
+    value = op.call("jnp.take_along_axis", operand, index, axis=axis)
+    if op.keepdim:
+        return pair(value, index)
+    return pair(op.method(value, "squeeze", axis), op.method(index, "squeeze", axis))
+
+
+@register_operator("aten.median.default")
+def _median(op: Operation) -> Expression:
+    operand = op.method(op.arguments["self"], "reshape", -1)
+    count = op.arguments["self"].value.numel()
+    return Expression(f"{op.call('jnp.sort', operand).text}[{op.expression((count - 1) // 2).text}]", 20, operand.names)
 
 
 @register_operator("aten.diff")

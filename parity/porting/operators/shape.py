@@ -234,7 +234,22 @@ def _unfold(op: Operation) -> Expression:
 
 @register_operator("aten.as_strided")
 def _as_strided(op: Operation) -> Expression:
-    raise NotImplementedError("as_strided depends on the memory behind a tensor")
+    operand = op.arguments["self"]
+    if not operand.value.is_contiguous():
+        raise NotImplementedError("as_strided of memory that is not in the order of the axes")
+    offset = op.arguments.get("storage_offset") or 0
+    parts, names = [] if offset == 0 else [op.expression(offset).text], operand.names
+    for i, (size, stride) in enumerate(zip(op.size, op.stride, strict=True)):
+        place = op.call("jnp.arange", size)
+        names |= place.names
+        spread = (
+            f"{place.text}[{', '.join([':'] + ['None'] * (len(op.size) - i - 1))}]"
+            if i + 1 < len(op.size)
+            else place.text
+        )
+        parts.append(spread if stride == 1 else f"{op.expression(stride).text} * {spread}")
+    flat = op.method(operand, "reshape", -1)
+    return Expression(f"{flat.text}[{' + '.join(parts) or '0'}]", ATOM, names)
 
 
 @register_operator("aten.broadcast_tensors")

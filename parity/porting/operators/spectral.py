@@ -1,6 +1,6 @@
 """Complex numbers and Fourier transforms."""
 
-from parity.porting.expression import ATOM, Expression
+from parity.porting.expression import ATOM, PRODUCT, Expression
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
 
@@ -84,3 +84,44 @@ def _shift(op: Operation) -> Expression:
 @register_operator("aten.fft_fftfreq", "aten.fft_rfftfreq")
 def _freq(op: Operation) -> Expression:
     return op.call(f"jnp.fft.{op.name.split('.')[1].removeprefix('fft_')}", op.n, op.d)
+
+
+_SCALED = {"forward": ("backward", "ortho", "forward"), "inverse": ("forward", "ortho", "backward")}
+
+
+@register_operator("aten._fft_r2c", "aten._fft_c2c", "aten._fft_c2r")
+def _scaled(op: Operation) -> Expression:
+    kind = op.name.split(".")[1].removeprefix("_fft_")
+    operand, axes = op.arguments["self"], list(op.dim)
+    forward = kind == "r2c" or op.arguments.get("forward", False)
+    norm = _SCALED["forward" if forward else "inverse"][op.normalization]
+    function = {"r2c": "rfftn" if op.arguments.get("onesided", True) else "fftn", "c2r": "irfftn"}.get(kind)
+    function = function or ("fftn" if forward else "ifftn")
+    sizes = [op.output.shape[axis] for axis in axes] if kind == "c2r" else None
+    return op.call(f"jnp.fft.{function}", operand, s=sizes, axes=axes, norm=None if norm == "backward" else norm)
+
+
+@register_operator("aten.stft")
+def _stft(op: Operation) -> Expression:
+    operand, size = op.arguments["self"], op.n_fft
+    hop = op.hop_length or size // 4
+    length = op.win_length or size
+    frames = op.output.shape[-1]
+    places = op.call("jnp.arange", frames)
+    index = f"{op.expression(hop).text} * {places.text}[:, None] + jnp.arange({op.expression(size).text})"
+    windowed: Expression = Expression(f"{operand.within(ATOM)}[..., {index}]", ATOM, operand.names | places.names)
+    if op.window is not None:
+        window: Expression = op.window
+        if length < size:
+            left = (size - length) // 2
+            window = op.call("jnp.pad", window, (left, size - length - left))
+        windowed = op.binary("*", windowed, window, PRODUCT)
+    elif length < size:
+        raise NotImplementedError("stft with a window shorter than its transform, and none given")
+    onesided = op.onesided is None or op.onesided
+    whole = operand.dtype.is_complex or not onesided
+    norm = "ortho" if op.normalized else None
+    found = op.method(op.call("jnp.fft.fft" if whole else "jnp.fft.rfft", windowed, norm=norm), "swapaxes", -1, -2)
+    if op.return_complex is False:
+        return op.call("jnp.stack", Expression(f"[{found.text}.real, {found.text}.imag]", ATOM, found.names), axis=-1)
+    return found

@@ -10,7 +10,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import columns, convolution_cpu
+from jaxnn._lowering import columns, convolution_cpu, dense
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -51,10 +51,14 @@ def plain(geometry):
 
 
 @given(problem=problems(), few=st.sampled_from([0, 64]), memory=st.sampled_from([1, 2000, 2**23]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=16, deadline=None)
 def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, memory):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
+        patch.setattr(convolution_cpu, "WORK", 0)
+        patch.setattr(convolution_cpu, "WIDE", few)
+        patch.setattr(dense, "TERMS", 0)
+        patch.setattr(dense, "WORK", 0)
         patch.setattr(columns, "COLUMN_BYTES", memory)
         geometry, *_ = problem
         x, w, y = arrays(*problem)
@@ -139,7 +143,7 @@ def test_elsewhere_than_on_a_cpu_it_is_one_convolution(platform):
 
 
 def test_a_program_for_several_platforms_holds_a_branch_for_each():
-    geometry, x, w, _ = drawn("plain", 4)
+    geometry, x, w, _ = drawn("pointwise", 4)
     args = x.astype(jnp.float32), w.astype(jnp.float32)
     exported = jax.export.export(jax.jit(lambda x, w: convolution(x, w, geometry)), platforms=["cpu", "tpu"])(*args)
     assert "stablehlo.convolution" in exported.mlir_module()

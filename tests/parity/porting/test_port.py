@@ -15,6 +15,7 @@ from flax import nnx
 import parity
 from jaxnn import nn
 from parity.porting import Port, port
+from parity.porting.port import ordered_leaves
 from tests.parity.porting import architectures as models
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -70,8 +71,8 @@ def test_a_model_is_ported_and_proven(name):
     assert not re.search(r"\b(torch|parity)\b", written.source.partition("from flax")[2])
     with torch.no_grad():
         theirs = torch.utils._pytree.tree_leaves(module(*arguments, **keywords))
-    leaves = torch.utils._pytree.tree_leaves  # jax would sort the keys of a dict
-    ours = nnx.jit(lambda twin, arguments: leaves(twin(*arguments, **as_jax(keywords))))(
+    leaves = ordered_leaves
+    ours = nnx.jit(lambda twin, arguments: list(leaves(twin(*arguments, **as_jax(keywords)))))(
         written.module, as_jax(arguments)
     )
     for x, y in zip(theirs, ours, strict=True):

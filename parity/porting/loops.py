@@ -1,0 +1,131 @@
+"""Runs of modules that feed one another, as loops."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import Node
+from torch.utils import _pytree as torch_tree
+
+from parity.porting.naming import RESERVED, access, singular
+from parity.porting.tree import Call
+
+if TYPE_CHECKING:
+    from parity.porting.writing import Writer
+
+
+@dataclass(eq=False)
+class Loop:
+    """A run of calls, each fed with what the one before gave."""
+
+    calls: list[Call]
+    container: str
+    start: int
+    slot: int
+    given: list[Node]
+    length: int
+
+    def needs(self) -> list[Node]:
+        """What the first call takes."""
+        return self.given
+
+
+def looped(writer: Writer, items: list[Any]) -> list[Any]:
+    """``items`` with every run of calls that feed one another as one loop."""
+    result: list[Any] = []
+    i = 0
+    while i < len(items):
+        run = _run(writer, items, i)
+        if run is None:
+            result.append(items[i])
+            i += 1
+        else:
+            result.append(run)
+            i += len(run.calls)
+    return result
+
+
+def _run(writer: Writer, items: list[Any], start: int) -> Loop | None:
+    first = items[start]
+    if not isinstance(first, Call) or len(first.outputs) != 1:
+        return None
+    container, _, number = first.path.rpartition(".")
+    parent = writer.modules.get(container)
+    if (
+        not number.isdigit()
+        or not isinstance(parent, torch.nn.Sequential | torch.nn.ModuleList)
+        or container == writer.call.path
+    ):
+        return None
+    calls, slot = [first], None
+    for item in items[start + 1 :]:
+        previous = calls[-1]
+        if (
+            not isinstance(item, Call)
+            or item.path != f"{container}.{int(number) + len(calls)}"
+            or len(item.outputs) != 1
+        ):
+            break
+        before, now = writer.given(previous), writer.given(item)
+        changed = [k for k, (a, b) in enumerate(zip(before, now, strict=False)) if a is not b]
+        if len(before) != len(now) or len(changed) != 1 or now[changed[0]] is not previous.outputs[0]:
+            break
+        if slot not in (None, changed[0]) or not _alike(writer, previous, item):
+            break
+        if (
+            any(user in writer.inner and user not in set(item.nodes()) for user in previous.outputs[0].users)
+            or previous.outputs[0] in writer.call.outputs
+        ):
+            break
+        slot = changed[0]
+        calls.append(item)
+    if len(calls) < 2:
+        return None
+    assert slot is not None
+    return Loop(calls, container, int(number), slot, writer.given(first), len(parent))
+
+
+def _alike(writer: Writer, a: Call, b: Call) -> bool:
+    if a.leaf or b.leaf:
+        return all(call.leaf and len(torch_tree.tree_leaves(structure(call))) == 1 for call in (a, b))
+    return (
+        type(a.module) is type(b.module)
+        and writer.method(a)[0] == writer.method(b)[0] == "__call__"
+        and not writer.method(a)[1]
+        and not writer.method(b)[1]
+    )
+
+
+def write_loop(writer: Writer, loop: Loop) -> None:
+    """Write the statements of a loop."""
+    carried = writer.value(loop.given[loop.slot])
+    wanted = writer.call_name(loop.calls[0]) or "x"
+    node = loop.given[loop.slot]
+    others = {k: writer.value(n) for k, n in enumerate(loop.given) if k != loop.slot}
+    busy = {n for other in others.values() for n in other.names}
+    dying = writer.last.get(node, -1) <= writer.position
+    if carried.text in writer.bound and dying and carried.text not in busy:
+        name = carried.text
+    else:
+        name = writer.free(wanted)
+        if name in busy:
+            name = writer.free(f"{wanted}_out")
+        writer.lines.append(f"{name} = {carried.text}")
+    layers = access(writer.call.path, loop.container, writer.modules)
+    end = loop.start + len(loop.calls)
+    cut = "" if end - loop.start == loop.length else f"[{loop.start or ''}:{end if end < loop.length else ''}]"
+    item = singular(loop.container.rpartition(".")[2])
+    while item in writer.bound or item in RESERVED:
+        item = f"{item}_"
+    args = [name if k == loop.slot else others[k].text for k in range(len(loop.given))]
+    writer.lines.append(f"for {item} in {layers}{cut}:")
+    writer.lines.append(f"    {name} = {item}({', '.join(args)})")
+    writer.bind(loop.calls[-1].outputs[0], name)
+
+
+def structure(call: Call) -> Any:
+    """What a layer was given."""
+    assert call.record is not None
+    return (call.record.positional, call.record.keywords)

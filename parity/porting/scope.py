@@ -1,0 +1,139 @@
+"""The names of one method: what stands for which array, and what is still free."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from parity.porting.body import Extras, Unsupported
+from parity.porting.errors import PortError
+from parity.porting.expression import ATOM, Expression
+from parity.porting.naming import RESERVED, access, assigned, source_line, source_lines
+from parity.porting.operation import dtype_name, number
+from parity.porting.tree import Call
+
+
+class Scope:
+    """Where the statements of one call are written."""
+
+    def __init__(
+        self,
+        call: Call,
+        extras: Extras,
+        method: Callable[[Call], tuple[str, list[Any]]],
+        constants: dict[str, torch.Tensor],
+        unsupported: list[Unsupported],
+        modules: dict[str, torch.nn.Module],
+    ) -> None:
+        self.call, self.extras, self.method = call, extras, method
+        self.constants, self.unsupported, self.modules = constants, unsupported, modules
+        self.lines: list[str] = []
+        self.bound: dict[str, Node] = {}
+        self.names: dict[Node, str] = {}
+        self.pending: dict[Node, Expression] = {}
+        self.taken: list[Node] = []
+        self.sizes: list[Any] = []
+        self.last: dict[Node, int] = {}
+        self.uses: Counter[Node] = Counter()
+        self.position = 0
+        self.before = False
+        self.inner = set(call.nodes())
+        self.outer: set[str] = set()
+
+    def bind(self, node: Node, name: str) -> str:
+        """Let ``name`` stand for ``node``."""
+        self.names[node] = name
+        self.bound[name] = node
+        return name
+
+    def unused(self, wanted: str) -> str:
+        """``wanted``, or the next like it; taken from now on."""
+        name = self.free(wanted)
+        self.outer.add(name)
+        return name
+
+    def value(self, node: Node) -> Expression:
+        """What ``node`` is called here."""
+        if node in self.pending:
+            self.taken.append(node)
+            return self.pending.pop(node)
+        if node in self.names:
+            name = self.names[node]
+            return Expression(name, ATOM, frozenset([name]))
+        path = node.meta.get("path")
+        if node.op == "placeholder" and path is not None:
+            if node.meta.get("constant") is not None:
+                return self._constant(node)
+            return Expression(f"{self.attribute(path)}[...]")
+        raise PortError(f"port: {node.name} is not at hand in {self.call.path or 'the model'} ({node.format_node()})")
+
+    def _constant(self, node: Node) -> Expression:
+        tensor = node.meta["constant"]
+        if tensor.ndim == 0 and not tensor.is_complex():
+            dtype = dtype_name(tensor.dtype)
+            return Expression(f"jnp.array({number(tensor.item(), 'value').text}, {dtype})")
+        for name, known in self.extras.arrays.items():
+            if known.dtype == tensor.dtype and known.shape == tensor.shape and torch.equal(known, tensor):
+                return Expression(f"self.{name}[...]")
+        wanted = node.meta["path"].rpartition(".")[2] or "constant"
+        wanted = "constant" if "lifted_tensor" in wanted else wanted
+        owned = node.meta["path"].rpartition(".")[0] == self.call.path and "lifted" not in node.meta["path"]
+        name, count = wanted, 1
+        while name in self.extras.arrays or (hasattr(self.call.module, name) and not owned):
+            count += 1
+            name = f"{wanted}_{count}"
+        self.extras.arrays[name] = tensor
+        return Expression(f"self.{name}[...]")
+
+    def attribute(self, path: str) -> str:
+        """The way to a parameter, buffer or module."""
+        return access(self.call.path, path, self.modules)
+
+    def free(self, wanted: str) -> str:
+        """``wanted``, or the next like it that nobody reads any more."""
+        wanted = re.sub(r"\W", "_", wanted).strip("_") or "x"
+        if wanted in RESERVED or wanted[0].isdigit():
+            wanted += "_"
+        name, count = wanted, 1
+        while not self._unused(name):
+            count += 1
+            name = f"{wanted}{count}"
+        return name
+
+    def _unused(self, name: str) -> bool:
+        if name in self.outer or any(name in expression.names for expression in self.pending.values()):
+            return False
+        if name in (size for _, size in self.sizes):
+            return False
+        holders = [node for node, known in self.names.items() if known == name]
+        # A statement may overwrite what it reads last; one put before it may not.
+        return all(self.last.get(node, -1) < self.position + (not self.before) for node in holders)
+
+    def source_name(self, node: Node) -> str | None:
+        """What the line of torch source that made ``node`` assigns it to."""
+        if node.target is operator.getitem:
+            return assigned(source_line(node), node.args[1]) or assigned(source_line(node.args[0]), node.args[1])
+        if node.op == "placeholder":
+            return None
+        if "_scatter" in str(node.target) and isinstance(node.args[0], Node):
+            return self.names.get(node.args[0])
+        return assigned(source_line(node))
+
+    def call_name(self, call: Call) -> str | None:
+        """What the torch source assigns the result of the call to."""
+        attribute = call.path.rpartition(".")[2]
+        for node in call.nodes():
+            for line in source_lines(node):
+                if (not attribute.isdigit() and re.search(rf"\b{re.escape(attribute)}\b", line)) and (
+                    name := assigned(line)
+                ):
+                    return name
+            break
+        first = call.record.names.get(call.inputs[0].name) if call.record and call.inputs else None
+        return first if first and first.isidentifier() else None

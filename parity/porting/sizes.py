@@ -1,0 +1,78 @@
+"""Sizes that are free, by the shapes of what has a name in the method."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+from torch.utils._sympy.printers import PythonPrinter
+
+from parity.porting.errors import PortError
+from parity.porting.expression import ATOM, PRODUCT, Expression, constant
+
+if TYPE_CHECKING:
+    from parity.porting.writing import Writer
+
+
+def size(writer: Writer, value: Any) -> Expression:
+    """A symbolic size by the shapes of what has a name here."""
+    return size_of(writer, value.node.expr)
+
+
+def size_of(writer: Writer, wanted: Any) -> Expression:
+    """A sympy expression of sizes as Python."""
+    if wanted.is_number:
+        return Expression(constant(int(wanted) if wanted.is_integer else float(wanted), "size"))
+    direct = _shape_equal(writer, wanted)
+    if direct is not None:
+        return direct
+    names: frozenset[str] = frozenset()
+    text_of: dict[str, str] = {}
+    for symbol in sorted(wanted.free_symbols, key=str):
+        known = _shape_equal(writer, symbol) or _multiple(writer, symbol) or _outer(writer, symbol)
+        text_of[str(symbol)] = known.within(ATOM)
+        names |= known.names
+    text = PythonPrinter().doprint(wanted)
+    text = re.sub(r"\b[su]\d+\b", lambda m: text_of.get(m[0], m[0]), text)
+    return Expression(text, ATOM if re.fullmatch(r"[\w.\[\]]+", text) else PRODUCT - 8, names)
+
+
+def _visible(writer: Writer) -> list[tuple[str, torch.Tensor]]:
+    return [
+        (name, node.meta["val"])
+        for name, node in writer.bound.items()
+        if isinstance(node.meta.get("val"), torch.Tensor)
+    ]
+
+
+def _shape_equal(writer: Writer, wanted: Any) -> Expression | None:
+    for name, value in _visible(writer):
+        for i, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt) and size.node.expr == wanted:
+                return Expression(f"{name}.shape[{i}]", ATOM, frozenset([name]))
+    return None
+
+
+def _multiple(writer: Writer, symbol: Any) -> Expression | None:
+    for name, value in _visible(writer):
+        for i, size in enumerate(value.shape):
+            if isinstance(size, torch.SymInt):
+                factor = sympy.expand(size.node.expr).coeff(symbol)
+                more = sympy.expand(size.node.expr - factor * symbol)
+                if factor.is_Integer and factor > 0 and more.is_Integer:
+                    text = f"{name}.shape[{i}]" if more == 0 else f"({name}.shape[{i}] - {more})".replace("- -", "+ ")
+                    return Expression(text if factor == 1 else f"({text} // {factor})", ATOM, frozenset([name]))
+    return None
+
+
+def _outer(writer: Writer, symbol: Any) -> Expression:
+    for size, name in writer.sizes:
+        if size == symbol:
+            return Expression(name, ATOM, frozenset([name]))
+    if not writer.call.path:
+        raise PortError(f"port: the size {symbol} depends on the data, or on no argument at hand")
+    name = "batch" if not writer.sizes else f"size_{len(writer.sizes)}"
+    writer.sizes.append((symbol, name))
+    return Expression(name, ATOM, frozenset([name]))

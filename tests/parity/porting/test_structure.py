@@ -1,0 +1,108 @@
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import pytest
+import torch
+
+from parity.porting import port
+from parity.porting.formatting import wrapped
+
+
+@dataclass
+class Scores:
+    logits: torch.Tensor
+    loss: torch.Tensor | None = None
+
+
+torch.export.register_dataclass(Scores)
+
+
+class Pair(NamedTuple):
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+class Nested(torch.nn.Module):
+    def forward(self, batch, scale, pair):
+        y = batch["x"] * scale + pair.a - batch["y"]
+        return Scores(y), {"z": [y, Pair(y, -y)], "n": None}
+
+
+def test_results_and_arguments_keep_the_structure_they_had():
+    x = torch.arange(6.0).reshape(3, 2)
+    written = port(Nested(), ({"x": x, "y": x}, 2.0, Pair(x, x + 1))).module
+    ours = jnp.asarray(x.numpy())
+    first, second = written({"x": ours, "y": ours}, 2.0, Pair(ours, ours))
+    assert type(first).__name__ == "Scores"
+    assert first.loss is None
+    assert type(second["z"][1])._fields == ("a", "b")
+    assert second["n"] is None
+    assert (first.logits == 2 * ours).all()
+
+
+def test_another_value_of_a_constant_argument_is_refused():
+    x = torch.ones(3, 2)
+    written = port(Nested(), ({"x": x, "y": x}, 2.0, Pair(x, x)), verify=False).module
+    ours = jnp.ones((3, 2))
+    with pytest.raises(ValueError, match=re.escape("scale is fixed to 2.0, got 3.0")):
+        written({"x": ours, "y": ours}, 3.0, Pair(ours, ours))
+
+
+class Shared(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.utils.weight_norm(torch.nn.Linear(4, 4))
+        self.net = torch.nn.Sequential(self.first, torch.nn.ReLU(), self.first)
+
+    def forward(self, x):
+        return self.net(x)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_module_in_a_list_and_under_a_name_is_one():
+    written = port(Shared(), (torch.ones(3, 4),))
+    assert written.module.net[0] is written.module.first
+
+
+class Repeated(torch.nn.Module):
+    def forward(self, x):
+        return torch.cat([x] * x.shape[0])
+
+
+def test_a_batch_size_used_as_a_python_number_is_noted():
+    assert "sizes are fixed" in port(Repeated(), (torch.ones(3, 4),)).notes[0]
+
+
+OPERATORS = {
+    "aliases": lambda x: torch.multiply(x, x) + torch.subtract(x, 1),
+    "order": lambda x: (x.kthvalue(2, 1), x.median(1), x.median(), x.topk(2, 1, largest=False), x.topk(2, 0)),
+    "running extremes": lambda x: (x.cummax(1), x.cummin(0)),
+    "scatter": lambda x: tuple(
+        torch.ones_like(x).scatter_reduce(1, (x > 0).long(), x, how, include_self=own)
+        for how in ("sum", "mean", "amax", "prod")
+        for own in (True, False)
+    ),
+    "strided": lambda x: x.as_strided((2, 3), (1, 2), 1),
+    "spectrum": lambda x: torch.stft(
+        x.reshape(-1), 8, 4, window=torch.hann_window(6), win_length=6, return_complex=True
+    ).abs(),
+    "determinant": lambda x: torch.logdet(x[:3, :3] @ x[:3, :3].T + torch.eye(3)),
+    "zeroed": lambda x: (y := x.clone(), y[0].zero_(), y + 1)[2],
+}
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_an_operator_does_what_torchs_does(name):
+    class Model(torch.nn.Module):
+        def forward(self, x):
+            return OPERATORS[name](x)
+
+    port(Model(), (torch.randn(4, 5, generator=torch.Generator().manual_seed(0)),))
+
+
+def test_breaking_a_line_changes_no_meaning():
+    value = "first_name_of_something + " * 5 + "1"
+    for line in (f"({value}).mT", f"x[{value}]", f'f("a, b", {value})'):
+        assert eval(f"lambda: {wrapped(line, 0)}").__code__.co_code == eval(f"lambda: {line}").__code__.co_code
