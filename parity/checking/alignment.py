@@ -69,10 +69,17 @@ def layout_of(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR
 
     Torch's own is preferred where several do.
     """
+    return placed(jax_array, torch_array, near)[0]
+
+
+def placed(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR) -> tuple[Layout | None, float]:
+    """The layout that :func:`layout_of` gives, and the distance in it; infinite where there is none."""
     for layout in layouts(torch_array.shape, jax_array.shape):
-        if distance(jax_array, layout.from_torch(torch_array)) <= near:
-            return layout
-    return None
+        moved = layout.from_torch(torch_array)
+        off = 0.0 if identical(jax_array, moved) else distance(jax_array, moved)
+        if off <= near:
+            return layout, off
+    return None, math.inf
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -108,6 +115,8 @@ def identical(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether both hold the same bits: the cheapest way to see that there is nothing to look at."""
     if a.dtype != b.dtype or a.shape != b.shape or a.dtype.itemsize > 8:
         return False
+    if a.strides == b.strides and a.__array_interface__["data"][0] == b.__array_interface__["data"][0]:
+        return True
     bits = f"u{a.dtype.itemsize}"
     return np.array_equal(a.view(bits), b.view(bits))
 
