@@ -7,6 +7,7 @@ inequality the whole truth would clear it too.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,7 @@ def _size(x: np.ndarray) -> float:
     return math.sqrt(sum_of_squares(x) / x.size)
 
 
-def _hooked(layer: torch.nn.Module) -> bool:
+def _hooked(layer: Any) -> bool:
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 

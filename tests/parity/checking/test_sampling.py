@@ -20,17 +20,17 @@ def cleared(layer, x, change=lambda output: output):
     return explained_by_sample(side, {"output": change(output)}, FACTOR) is not None
 
 
-@pytest.mark.parametrize("layer, x", LAYERS)
+@pytest.mark.parametrize(("layer", "x"), LAYERS)
 def test_another_rounding_is_cleared_by_a_few_rows(layer, x):
     assert cleared(layer, x)
 
 
-@pytest.mark.parametrize("layer, x", LAYERS)
+@pytest.mark.parametrize(("layer", "x"), LAYERS)
 def test_a_small_systematic_error_is_not_cleared(layer, x):
     assert not cleared(layer, x, lambda output: output * np.float32(1 + 2e-6))
 
 
-@pytest.mark.parametrize("layer, x", LAYERS)
+@pytest.mark.parametrize(("layer", "x"), LAYERS)
 @pytest.mark.parametrize("wrong", [1e-4, np.nan, np.inf])
 def test_one_wrong_number_in_one_row_is_not_cleared(layer, x, wrong):
     def changed(output):
