@@ -1,5 +1,6 @@
 """What people get wrong in linear layers, convolutions and padding."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -86,6 +87,9 @@ def _convolution(call: Call) -> Iterator[Mutation]:
             flat = flat_pads([(t // 2, t - t // 2) for t in total_now])
             said = f"dilation is as if {n} (with padding to match), torch's is {dilation}"
             yield "dilation", said, lambda c, n=n, p=flat: c.run(input=F.pad(c["input"], p), padding=0, dilation=n)
+            if not any(padding):
+                front = flat_pads([(t, 0) for t in total_now])
+                yield "dilation", said, lambda c, n=n, p=front: c.run(input=F.pad(c["input"], p), dilation=n)
     groups = call["groups"] or 1
     if groups > 1:
         said = "the groups' channels are dealt in turn, not in blocks"
@@ -102,6 +106,10 @@ def _pad(call: Call) -> Iterator[Mutation]:
     pairs = list(zip(pads[::2], pads[1::2], strict=True))
     front, behind = [x for a, b in pairs for x in (a + b, 0)], [x for a, b in pairs for x in (0, a + b)]
     yield from other(call, "pad", "padding", front, behind, [x for a, b in pairs for x in (b, a)])
+    halves = [((a + b) // 2, a + b - (a + b) // 2) for a, b in pairs]
+    yield from other(
+        call, "pad", "padding", *([x for a, b in halves for x in sides((a, b))] for sides in (tuple, reversed))
+    )
     yield from other(call, "mode", "padding mode", "constant", "reflect", "replicate", "circular")
     if call["mode"] == "constant":
         yield from other(call, "value", "padding", 0.0, -math.inf, 1.0)
@@ -114,6 +122,11 @@ def _transposed(call: Call) -> Iterator[Mutation]:
         call, "padding", "padding", *(p for p in range(4) if as_tuple(call["padding"] or 0, rank) != (p,) * rank)
     )
     yield from other(call, "stride", "stride", 1, 2, 3)
+    yield from other(call, "output_padding", "padding", *((n,) * rank for n in range(3)))
+    for padding, more in itertools.product(range(4), range(3)):
+        said = f"padding and output_padding are as if {padding} and {more}, torch's are {call['padding']} and "
+        said += f"{call['output_padding']}"
+        yield "padding", said, lambda c, p=padding, m=more: c.run(padding=p, output_padding=m)
     behind = tuple(range(-rank, 0))
     for shift in (1, -1):
         said = f"the output is shifted by {shift}: padding is one-sided"

@@ -97,15 +97,21 @@ def _batch_statistics(call: Call) -> Iterator[Mutation]:
         y = y * shaped(call["weight"]) if call["weight"] is not None else y
         return y + shaped(call["bias"]) if call["bias"] is not None else y
 
-    if now and call.name == "batch_norm":
+    if now:
 
         def normed(x: torch.Tensor, axes: tuple[int, ...], correction: int) -> torch.Tensor:
             centred = x - x.mean(axes, keepdim=True)
             return affine(centred * torch.rsqrt(x.var(axes, correction=correction, keepdim=True) + eps))
 
         said = "it divides by the unbiased variance (n - 1), torch by the biased one (n)"
-        yield "biased or unbiased variance", said, lambda c: normed(c["input"], axes, 1)
-        if x.ndim > 2:
+        own = axes if call.name == "batch_norm" else axes[1:]
+        yield "biased or unbiased variance", said, lambda c: normed(c["input"], own, 1)
+        if call.name == "instance_norm":
+            said = "it normalizes over the batch too"
+            yield "normalized axis", said, lambda c: normed(c["input"], axes, 0)
+            said = "it normalizes over the channels too"
+            yield "normalized axis", said, lambda c: normed(c["input"], (1, *axes[1:]), 0)
+        elif x.ndim > 2:
             yield "normalized axis", "it normalizes each sample by itself", lambda c: normed(c["input"], axes[1:], 0)
             yield "normalized axis", "it normalizes over the batch alone", lambda c: normed(c["input"], (0,), 0)
     elif call["running_var"] is not None:
