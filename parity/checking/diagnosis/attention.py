@@ -217,6 +217,17 @@ def _embedding(call: Call) -> Iterator[Mutation]:
         yield "scale", "max_norm is not kept to", lambda c: c.run(max_norm=None)
 
 
+@suspects_of("embedding_bag")
+def _bag(call: Call) -> Iterator[Mutation]:
+    plain = call["per_sample_weights"] is None
+    yield from other(call, "mode", "pooling", *(("sum", "mean", "max") if plain else ()))
+    yield from other(call, "padding_idx", "padding", None)
+    yield from other(call, "include_last_offset", "index", not call["include_last_offset"])
+    if not plain:
+        said = "per_sample_weights are left out"
+        yield "missing weight", said, lambda c: c.run(per_sample_weights=None)
+
+
 @suspects_of("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout")
 def _dropout(call: Call) -> Iterator[Mutation]:
     p = call["p"]

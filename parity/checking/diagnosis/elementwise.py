@@ -37,6 +37,9 @@ def _activation(call: Call) -> Iterator[Mutation]:
     if call.name == "hardsigmoid":
         said = "its slope is 1/5, torch's is 1/6"
         yield "activation", said, lambda c: (_input(c) * 0.2 + 0.5).clamp(0, 1)
+    for slope in (0.25, 0.01, 0.1, 0.2, 0.3) if call.name == "prelu" else ():
+        said = f"its slope is {slope} everywhere, torch's is the weight"
+        yield "negative slope", said, lambda c, s=slope: F.leaky_relu(_input(c), s)
     yield "activation", f"{call.name} is missing", _input
     for name, function in FUNCTIONS.items():
         if name != call.name:
