@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutated, Mutation
-from parity.checking.diagnosis.mutations import suspects_of
+from parity.checking.diagnosis.mutations import other, suspects_of
 
 
 @suspects_of("scaled_dot_product_attention")
