@@ -1,4 +1,4 @@
-"""Arrays between torch, numpy and JAX, each with memory of its own."""
+"""Arrays between torch, numpy and JAX, each with memory of its own unless it says otherwise."""
 
 from typing import Any
 
@@ -10,10 +10,15 @@ import torch
 
 def to_numpy(tensor: torch.Tensor) -> np.ndarray:
     """``tensor`` as an array with memory of its own; bfloat16 as ``ml_dtypes.bfloat16``."""
+    return viewed(tensor).copy()
+
+
+def viewed(tensor: torch.Tensor) -> np.ndarray:
+    """``tensor`` as an array, of the same memory where that is possible."""
     tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
     if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16).copy()
-    return tensor.numpy().copy()
+        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
 
 
 def to_tensor(array: Any) -> torch.Tensor:
@@ -27,7 +32,7 @@ def to_tensor(array: Any) -> torch.Tensor:
 def to_jax(x: Any) -> Any:
     """A tensor or numpy array as a JAX array, a torch dtype as JAX's, anything else as it is."""
     if isinstance(x, torch.Tensor):
-        return jnp.array(to_numpy(x))
+        return jnp.array(viewed(x))
     if isinstance(x, np.ndarray):
         return jnp.array(x)
     if isinstance(x, torch.dtype):

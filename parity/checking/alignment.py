@@ -69,10 +69,17 @@ def layout_of(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR
 
     Torch's own is preferred where several do.
     """
+    return placed(jax_array, torch_array, near)[0]
+
+
+def placed(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR) -> tuple[Layout | None, float]:
+    """The layout that :func:`layout_of` gives, and the distance in it; infinite where there is none."""
     for layout in layouts(torch_array.shape, jax_array.shape):
-        if distance(jax_array, layout.from_torch(torch_array)) <= near:
-            return layout
-    return None
+        moved = layout.from_torch(torch_array)
+        off = 0.0 if identical(jax_array, moved) else distance(jax_array, moved)
+        if off <= near:
+            return layout, off
+    return None, math.inf
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -84,8 +91,7 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     if a.dtype == b.dtype and a.dtype in (np.float32, np.float64):
         # The usual case, without copies in float64; what is not finite falls through.
         with np.errstate(over="ignore", invalid="ignore"):
-            off, flat = np.subtract(a, b).ravel(), b.ravel()
-            error, size = float(np.dot(off, off)), float(np.dot(flat, flat))
+            error, size = sum_of_squares(np.subtract(a, b)), sum_of_squares(b)
         if 1e-30 < size < 1e30 and error < 1e30:
             return math.sqrt(error / size)
     kind = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
@@ -97,6 +103,22 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     if not math.isfinite(measured):
         return math.inf
     return measured / norm if norm else (0.0 if measured == 0 else math.inf)
+
+
+def sum_of_squares(x: np.ndarray) -> float:
+    """Of real numbers, in one thread: BLAS would wait for cores where torch's threads still spin."""
+    flat = x.ravel()
+    return float(np.einsum("i,i->", flat, flat))
+
+
+def identical(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether both hold the same bits: the cheapest way to see that there is nothing to look at."""
+    if a.dtype != b.dtype or a.shape != b.shape or a.dtype.itemsize > 8:
+        return False
+    if a.strides == b.strides and a.__array_interface__["data"][0] == b.__array_interface__["data"][0]:
+        return True
+    bits = f"u{a.dtype.itemsize}"
+    return np.array_equal(a.view(bits), b.view(bits))
 
 
 def paired(

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.utils import _pytree as torch_tree
 
-from parity.arrays import to_jax, to_numpy
-from parity.checking.alignment import Layout, distance, layout_of, layouts, paired
+from parity.arrays import to_jax, viewed
+from parity.checking.alignment import Layout, distance, identical, layout_of, layouts, paired, placed
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
@@ -193,10 +193,10 @@ class ForcedRun:
         the caller."""
         axes: tuple[int, ...] = ()
         names, leaves, rebuilt = flattened((args, kwargs))
-        names = parameter_names(layer, names)
+        names = parameter_names(layer.__call__, names)
         their_names, their_leaves, _ = flattened(node.arguments)
         their_names = parameter_names(self.torch_module.get_submodule(node.path).forward, their_names)
-        given = [(name, to_numpy(x)) for name, x in zip(their_names, their_leaves, strict=True) if _is_tensor(x)]
+        given = [(name, viewed(x)) for name, x in zip(their_names, their_leaves, strict=True) if _is_tensor(x)]
         theirs = [y for _, y in given]
         places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
         ours = [np.asarray(leaves[i]) for i in places]
@@ -205,7 +205,11 @@ class ForcedRun:
             x, y = ours[i], theirs[j]
             if x.dtype == bool or y.dtype == bool:
                 continue  # which way round a mask is meant is the port's own business
-            layout = layout_of(x, y) or next(iter(layouts(y.shape, x.shape)), None)
+            if identical(x, y):
+                axes = axes or tuple(range(x.ndim))
+                continue
+            layout, off = placed(x, y)
+            layout = layout or next(iter(layouts(y.shape, x.shape)), None)
             if layout is None:
                 shapes = f"with shape {x.shape}, torch's has {y.shape}"
                 frame.arrivals.append((node.path, np.inf, f"what arrives at {_named(node)} comes {shapes}"))
@@ -215,10 +219,10 @@ class ForcedRun:
             if not _same_kind(x.dtype, y.dtype):
                 said = f"what arrives at {_named(node)} is {x.dtype}, torch's is {y.dtype}"
                 frame.arrivals.append((node.path, np.inf, said))
-            elif not near_enough(arrived, y):
-                off = distance(arrived, y)
+            elif not near_enough(arrived, y, off):
+                off = min(off, distance(arrived, y))
                 frame.arrivals.append((node.path, off, f"what arrives at {_named(node)} is off by {off:.1e}"))
-            leaves[places[i]] = jnp.asarray(layout.from_torch(y))
+            leaves[places[i]] = jax.device_put(layout.from_torch(y))
         return *rebuilt(leaves), axes
 
     def _call(
@@ -242,7 +246,7 @@ class ForcedRun:
         undrawn = raised is None and self.stream.take_draw(node) is not None
         theirs = _named_arrays(node.output)
         names, leaves, rebuilt = flattened(output)
-        ours, forced, layout = self._aligned(leaves, theirs, frame.axes, names)
+        ours, forced, layout, errors = self._aligned(leaves, theirs, frame.axes, names)
         verdict = Verdict()
 
         def rerun() -> dict[str, np.ndarray]:
@@ -264,7 +268,8 @@ class ForcedRun:
             buffers = _buffers(torch_layer, layer)
             compared = {name: (ours[name], x) for name, x in theirs.items() if name in ours}
             kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
-            close = all(near_enough(a, b) for a, b in (*compared.values(), *kept.values()))
+            close = all(near_enough(a, b, errors[name]) for name, (a, b) in compared.items())
+            close &= all(near_enough(a, b) for a, b in kept.values())
             if not close or frame.arrivals:
                 alone = self._alone(torch_layer, node, theirs)
                 if frame.children:
@@ -280,7 +285,7 @@ class ForcedRun:
                     detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
             record.layout = "" if layout is None or layout.is_torchs else str(layout)
             record.axes = () if layout is None else layout.axes
-            record.error = max((distance(a, b) for a, b in compared.values()), default=0.0)
+            record.error = max(errors.values(), default=0.0)
             if frame.arrivals and not verdict.passed:
                 record.error = max(record.error, *(min(off, 1.0) for _, off, _ in frame.arrivals))
             record.allowed = verdict.allowed
@@ -319,26 +324,29 @@ class ForcedRun:
 
     def _aligned(
         self, leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...], paths: list[str]
-    ) -> tuple[dict[str, np.ndarray], list[Any], Layout | None]:
-        """The port's outputs in torch's layout by name, torch's in the port's in their places, and the first's
-        layout."""
+    ) -> tuple[dict[str, np.ndarray], list[Any], Layout | None, dict[str, float]]:
+        """The port's outputs in torch's layout by name, torch's in the port's in their places, the first's layout, and
+        by name how far they are off."""
         first: Layout | None = None
         names, forced = list(theirs), list(leaves)
         both = paths, [plain(name.removeprefix("output")) for name in names]
         ours: dict[str, np.ndarray] = {}
+        errors: dict[str, float] = {}
         arrays = [np.asarray(x) for x in leaves]
         for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None, both):
             x, y = arrays[i], theirs[names[j]]
-            # What is wrong does not show its layout; it is likely that of the input.
-            options = sorted(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes)
-            layout = layout_of(x, y) or next(iter(options), None)
+            layout, off = placed(x, y)
             if layout is None:
-                ours[names[j]] = x
+                # What is wrong does not show its layout; it is likely that of the input.
+                layout = min(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes, default=None)
+            if layout is None:
+                ours[names[j]], errors[names[j]] = x, off
                 continue
             first = first or layout
             ours[names[j]] = layout.to_torch(x, y.shape)
-            forced[i] = jnp.asarray(layout.from_torch(y))
-        return ours, forced, first
+            errors[names[j]] = off if np.isfinite(off) else distance(ours[names[j]], y)
+            forced[i] = jax.device_put(layout.from_torch(y))
+        return ours, forced, first, errors
 
     def _judged_code(
         self,
@@ -379,7 +387,7 @@ GROSS = 1e-3
 
 def _named_arrays(output: Any) -> dict[str, np.ndarray]:
     leaves, _ = torch_tree.tree_flatten_with_path(output)
-    return {f"output{torch_tree.keystr(path)}": to_numpy(x) for path, x in leaves if isinstance(x, torch.Tensor)}
+    return {f"output{torch_tree.keystr(path)}": viewed(x) for path, x in leaves if isinstance(x, torch.Tensor)}
 
 
 def _buffers(torch_layer: torch.nn.Module, layer: Any) -> dict[str, np.ndarray]:

@@ -1,5 +1,6 @@
 """The leaves of arguments and results of either side, by one order and one kind of name."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -35,10 +36,7 @@ def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
 
 def parameter_names(function: Callable[..., Any], names: list[str]) -> list[str]:
     """``names`` of the leaves of ``(args, kwargs)`` by the parameters of ``function`` that they are given to."""
-    try:
-        parameters = [p.name for p in inspect.signature(function).parameters.values() if p.kind in _POSITIONAL]
-    except (TypeError, ValueError):
-        return names
+    parameters = _positional(getattr(function, "__func__", function))[inspect.ismethod(function) :]
 
     def renamed(name: str) -> str:
         side, *rest = name.split(".")
@@ -47,6 +45,14 @@ def parameter_names(function: Callable[..., Any], names: list[str]) -> list[str]
         return "_".join(rest)
 
     return [renamed(name) for name in names]
+
+
+@functools.lru_cache(maxsize=256)
+def _positional(function: Callable[..., Any]) -> list[str]:
+    try:
+        return [p.name for p in inspect.signature(function).parameters.values() if p.kind in _POSITIONAL]
+    except (TypeError, ValueError):
+        return []
 
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)

@@ -1,7 +1,9 @@
-"""A torch forward pass that goes on one layer call at a time, so that no more of it is kept than is looked at."""
+"""A torch forward pass that waits to be looked at, so that no more of it is kept than a little."""
 
 import threading
+from collections import deque
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +12,10 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_numpy
 from parity.replay import Draws
+
+AHEAD = 8 << 20
+"""Bytes that torch may hold ahead of whoever looks: two threads that hand over at every layer wait for each other's
+pools more than they compute."""
 
 
 @dataclass
@@ -27,6 +33,7 @@ class Node:
         output: what it returned.
         buffers: running statistics behind it.
         done: whether it has returned.
+        held: bytes kept of it.
     """
 
     path: str
@@ -39,12 +46,20 @@ class Node:
     output: Any = None
     buffers: dict[str, Any] = field(default_factory=dict)
     done: bool = False
+    held: int = 0
 
 
 class TorchStream:
-    """Runs a torch module in a thread that stops whenever a layer is entered or left, until asked to go on.
+    """Runs a torch module in a thread that stops where a layer is entered or left once it is far enough ahead.
 
     The two sides never run at the same time. Use as a context manager: leaving it ends the thread.
+
+    Args:
+        module: run as it stands; hooks are added, and removed again.
+        arguments: positional and by keyword.
+        draws: what it drew at random before, to be drawn again.
+        paths: of the layers whose arguments and outputs are kept.
+        ahead: how many bytes of them may be kept before anybody has looked.
     """
 
     def __init__(
@@ -53,16 +68,22 @@ class TorchStream:
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
         draws: list[torch.Tensor],
         paths: set[str],
+        ahead: int = AHEAD,
     ) -> None:
         self.module = module
         self.arguments = arguments
         self.paths = paths
+        self.ahead = ahead
+        self.held = 0
         self.root: Node | None = None
         self.error: BaseException | None = None
         self.calls: dict[str, int] = {}
         self._draws = _StreamedDraws(draws, self)
         self._stack: list[Node] = []
-        self._go, self._stopped = threading.Semaphore(0), threading.Semaphore(0)
+        self._copies: deque[tuple[torch.Tensor, int, torch.Tensor]] = deque(maxlen=4)
+        self._go, self._stopped = threading.Lock(), threading.Lock()
+        self._go.acquire()
+        self._stopped.acquire()
         self._abandoned = False
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -84,7 +105,7 @@ class TorchStream:
             handle.remove()
 
     def advance(self) -> None:
-        """Let torch run to the next layer call's beginning or end."""
+        """Let torch run on: past the beginning or the end of a layer's call at least."""
         self._go.release()
         self._stopped.acquire()
         if self.error is not None:
@@ -105,6 +126,7 @@ class TorchStream:
 
     def drop(self, node: Node) -> None:
         """Forget a call that has been looked at."""
+        self.held -= node.held
         if node.parent is not None:
             node.parent.items[:] = [item for item in node.parent.items if item is not node]
 
@@ -122,8 +144,9 @@ class TorchStream:
         if self._abandoned:
             return
         try:
-            with torch.no_grad(), self._draws:
-                args, kwargs = torch_tree.tree_map(_own, self.arguments)
+            args, kwargs = torch_tree.tree_map(self._own, self.arguments)
+            # Watching every operator takes as long as a small one does.
+            with torch.no_grad(), self._draws if self._draws.recorded else nullcontext():
                 self.module(*args, **kwargs)
         except _Abandoned:
             pass
@@ -132,6 +155,8 @@ class TorchStream:
         self._stopped.release()
 
     def _stop(self) -> None:
+        if self.held <= self.ahead and not self._abandoned:
+            return
         self._stopped.release()
         self._go.acquire()
         if self._abandoned:
@@ -141,8 +166,10 @@ class TorchStream:
         def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             count = self.calls.get(path, 0)
             self.calls[path] = count + 1
-            kept = torch_tree.tree_map(_own, (args, kwargs)) if path in self.paths else ((), {})
+            before = self.held
+            kept = torch_tree.tree_map(self._own, (args, kwargs)) if path in self.paths else ((), {})
             node = Node(path, count, kept, self._draws.position, self._stack[-1] if self._stack else None)
+            node.held = self.held - before
             if self._stack:
                 self._stack[-1].items.append(node)
             else:
@@ -156,7 +183,9 @@ class TorchStream:
         def hook(layer: torch.nn.Module, _: Any, output: Any) -> None:
             node = self._stack.pop()
             if node.path in self.paths:
-                node.output = torch_tree.tree_map(_own, output)
+                before = self.held
+                node.output = torch_tree.tree_map(self._own, output)
+                node.held += self.held - before
                 node.buffers = {
                     name: to_numpy(buffer) for name, buffer in layer.named_buffers(recurse=False) if buffer is not None
                 }
@@ -166,6 +195,19 @@ class TorchStream:
                 self._stop()
 
         return hook
+
+    def _own(self, x: Any) -> Any:
+        """A copy that the model cannot write into; the same one again while nothing was written into ``x``."""
+        if not isinstance(x, torch.Tensor):
+            return x
+        version = -1 if x.is_inference() else x._version
+        for original, seen, copied in self._copies:
+            if original is x and seen == version >= 0:
+                return copied
+        copied = x.detach().clone()
+        self.held += copied.nbytes
+        self._copies.append((x, version, copied))
+        return copied
 
     def drawn(self, tensor: torch.Tensor) -> None:
         """Note a draw of the layer that is running."""
@@ -204,7 +246,3 @@ def _first_draw(node: Node) -> torch.Tensor | None:
         if found is not None:
             return found
     return None
-
-
-def _own(x: Any) -> Any:
-    return x.detach().clone() if isinstance(x, torch.Tensor) else x

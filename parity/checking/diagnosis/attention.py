@@ -1,4 +1,4 @@
-"""What people get wrong in attention."""
+"""What people get wrong in attention and what stands around it: softmax, embeddings, dropout."""
 
 import itertools
 import math
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutated, Mutation
-from parity.checking.diagnosis.mutations import suspects_of
+from parity.checking.diagnosis.mutations import other, suspects_of
 
 
 @suspects_of("scaled_dot_product_attention")
@@ -167,3 +167,74 @@ def masked_late(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
             kept = ~mask["mask"]
             how = {mask.index: lambda c: c["input"], softmax.index: lambda c, k=kept: c.run() * k}
             yield "mask", "the mask is applied behind the softmax, torch's before it", how
+
+
+@suspects_of("softmax", "log_softmax", "softmin", "glu", "gumbel_softmax")
+def _axis(call: Call) -> Iterator[Mutation]:
+    x = call["input"]
+    now = call["dim"]
+    for dim in range(x.ndim):
+        if now is None or dim != now % x.ndim:
+            said = f"{call.name} works along axis {dim}, torch's along {now}"
+            yield "softmax axis", said, lambda c, d=dim: c.run(dim=d)
+    if call.name in ("softmax", "log_softmax"):
+        yield "activation", "it takes the sigmoid", lambda c: torch.sigmoid(c["input"])
+        twin = torch.log_softmax if call.name == "softmax" else torch.softmax
+        yield "activation", f"it takes the {twin.__name__}", lambda c: twin(c["input"], c["dim"])
+        for kind in (torch.bfloat16, torch.float16):
+            said = f"{call.name} is computed in {str(kind).removeprefix('torch.')}"
+            yield "precision", said, lambda c, k=kind: c.run(input=c["input"].to(k)).to(c["input"].dtype)
+            yield "precision", said, lambda c, k=kind: _by_hand(c, k)
+        flat = lambda c: torch.softmax(c["input"].flatten(1), 1).reshape(c["input"].shape)  # noqa: E731
+        yield "softmax axis", "it works along all axes but the first", flat
+
+
+def _by_hand(call: Call, kind: torch.dtype) -> torch.Tensor:
+    """The softmax with every step rounded, not only its result."""
+    x = call["input"].to(kind)
+    shifted = x - x.amax(call["dim"], keepdim=True)
+    total = shifted.exp().sum(call["dim"], keepdim=True)
+    return (shifted.exp() / total if call.name == "softmax" else shifted - total.log()).to(call["input"].dtype)
+
+
+@suspects_of("embedding")
+def _embedding(call: Call) -> Iterator[Mutation]:
+    weight = call["weight"]
+    root = math.sqrt(weight.shape[1])
+    yield "scale", "rows are multiplied by the root of their width", lambda c: c.run() * root
+    yield "scale", "rows are divided by the root of their width", lambda c: c.run() / root
+    for shift in (1, -1):
+        said = f"indices are shifted by {shift}"
+        yield "index", said, lambda c, s=shift: c.run(input=(c["input"] + s).clamp(0, weight.shape[0] - 1))
+    pad = call["padding_idx"]
+    if pad is not None:
+
+        def blanked(c: Call) -> Any:
+            return c.run().masked_fill((c["input"] == pad)[..., None], 0.0)
+
+        yield "padding", "rows at padding_idx come out as zeros, torch gives the stored row", blanked
+    if call["max_norm"] is not None:
+        yield "scale", "max_norm is not kept to", lambda c: c.run(max_norm=None)
+
+
+@suspects_of("embedding_bag")
+def _bag(call: Call) -> Iterator[Mutation]:
+    plain = call["per_sample_weights"] is None
+    yield from other(call, "mode", "pooling", *(("sum", "mean", "max") if plain else ()))
+    yield from other(call, "padding_idx", "padding", None)
+    yield from other(call, "include_last_offset", "index", not call["include_last_offset"])
+    if not plain:
+        said = "per_sample_weights are left out"
+        yield "missing weight", said, lambda c: c.run(per_sample_weights=None)
+
+
+@suspects_of("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout")
+def _dropout(call: Call) -> Iterator[Mutation]:
+    p = call["p"]
+    if call["training"]:
+        yield "train for eval mode", "the port drops nothing, as in evaluation", lambda c: c["input"]
+        said = "what is kept is not divided by 1 - p"
+        yield "scale", said, lambda c: c.run() * (1 - p)
+        yield "scale", "what is kept is divided by p, not by 1 - p", lambda c: c.run() * ((1 - p) / p if p else 1.0)
+    elif p:
+        yield "scale", "it scales by 1 - p in evaluation", lambda c: c["input"] * (1 - p)

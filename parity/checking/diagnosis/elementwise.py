@@ -1,5 +1,6 @@
 """What people get wrong in activations and in the code between layers."""
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from parity.checking.diagnosis.calls import Call, Mutation
+from parity.checking.diagnosis.calls import Call, Mutated, Mutation
 from parity.checking.diagnosis.mutations import other, suspects_of
 
 PLAIN = (
@@ -36,6 +37,9 @@ def _activation(call: Call) -> Iterator[Mutation]:
     if call.name == "hardsigmoid":
         said = "its slope is 1/5, torch's is 1/6"
         yield "activation", said, lambda c: (_input(c) * 0.2 + 0.5).clamp(0, 1)
+    for slope in (0.25, 0.01, 0.1, 0.2, 0.3) if call.name == "prelu" else ():
+        said = f"its slope is {slope} everywhere, torch's is the weight"
+        yield "negative slope", said, lambda c, s=slope: F.leaky_relu(_input(c), s)
     yield "activation", f"{call.name} is missing", _input
     for name, function in FUNCTIONS.items():
         if name != call.name:
@@ -132,6 +136,17 @@ def _joined(call: Call) -> Iterator[Mutation]:
         yield "order", "the second part is joined to itself", lambda c: c.run(tensors=[c["tensors"][1]] * 2)
 
 
+def exchanged(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
+    """Two activations in each other's place, such as those of a gate."""
+    found = [call for call in calls if call.name in FUNCTIONS and isinstance(_input(call), torch.Tensor)]
+    for one, two in itertools.combinations(found[:12], 2):
+        if one.name != two.name and _input(one).shape == _input(two).shape:
+            mistakes = {
+                here.index: lambda c, f=FUNCTIONS[there.name]: f(_input(c)) for here, there in ((one, two), (two, one))
+            }
+            yield "activation", f"{one.name} and {two.name} are in each other's place", mistakes
+
+
 @suspects_of("flatten", "reshape", "unflatten")
 def _flattened(call: Call) -> Iterator[Mutation]:
     x = _input(call)
@@ -147,6 +162,10 @@ def _flattened(call: Call) -> Iterator[Mutation]:
             said = f"axis {axis} is split the other way round: what torch has for the inner part is the outer one"
             other_way = (*shape[:axis], shape[axis + 1], shape[axis], *shape[axis + 2 :])
             yield "order", said, lambda c, a=axis, s=other_way: _input(c).reshape(s).transpose(a, a + 1)
+    if len(shape) > x.ndim and len(shape) > 2 and shape[0] == x.shape[0]:
+        behind = (shape[0], *shape[2:], shape[1])
+        said = "it is unflattened channels last (NHWC), torch's channels first (NCHW)"
+        yield "NCHW/NHWC", said, lambda c: _input(c).reshape(behind).movedim(-1, 1)
     if x.ndim < 3:
         return
     last = (0, *range(2, x.ndim), 1)

@@ -15,6 +15,7 @@ from parity.checking.diagnosis import outputs as relations
 from parity.checking.diagnosis import precision, statistics, weights, wiring
 from parity.checking.diagnosis.attention import masked_late
 from parity.checking.diagnosis.calls import Call, Experiment, Mutated
+from parity.checking.diagnosis.elementwise import exchanged
 from parity.checking.diagnosis.mutations import mutations
 from parity.checking.pairing import pairs
 
@@ -191,7 +192,9 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
             if time.thread_time() > ends:
                 return
         yield from _scalars(call, experiment, measured, before)
-    for suspect, sentence, mutated in chain(_possible(masked_late(calls)), _possible(_alike(calls))):
+    for suspect, sentence, mutated in chain(
+        _possible(masked_late(calls)), _possible(exchanged(calls)), _possible(_alike(calls))
+    ):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
             yield Explanation(suspect, sentence, left)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import chain, combinations, pairwise
 from typing import Any
 
 import torch
@@ -51,7 +51,12 @@ def mutations(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], d
     yield from _norms(experiment, visits)
     yield from _operands(experiment, visits)
     for suspect, sentence, change in chain(
-        _left_out(visits), _turned(visits), _appended(visits), _rescaled(experiment, visits), _fed(visits)
+        _left_out(visits),
+        _turned(visits),
+        _appended(visits),
+        _rescaled(experiment, visits),
+        _exchanged(visits),
+        _fed(visits),
     ):
         yield suspect, sentence, lambda c=change: experiment.outputs(change=c)
 
@@ -225,6 +230,19 @@ def _together(changes: list[Change]) -> Change:
 
 def _equal(a: Any, b: Any) -> bool:
     return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
+
+
+def _exchanged(visits: list[Visit]) -> Iterator[Wiring]:
+    """Two arguments of one layer, or what two layers make of one tensor, in each other's place."""
+    for visit in visits:
+        for (i, x), (j, y) in combinations(visit.given.items(), 2):
+            if x.shape == y.shape and x.dtype == y.dtype:
+                said = f"arguments {i + 1} and {j + 1} of {visit} are swapped"
+                yield "wrong input", said, _together([_feeding(visit, i, y), _feeding(visit, j, x)])
+    for a, b in combinations(visits, 2):
+        if a.ends[0] is b.ends[0] is not None and a.gave.shape == b.gave.shape and a.path != b.path:
+            swapped = [_instead(a, lambda _, __, x=b.gave: x), _instead(b, lambda _, __, x=a.gave: x)]
+            yield "wrong input", f"what {a} gives and what {b} gives are in each other's place", _together(swapped)
 
 
 def _fed(visits: list[Visit]) -> Iterator[Wiring]:
