@@ -15,7 +15,8 @@ dense     the rest                                                XLA's, channel
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel; at a larger stride it has one output
 channel for each place within a stride, woven together. The gradient of the kernel goes by columns where it is neither
-blocks nor shifts, and images have more than ``FEW_OUTPUTS``. ``python -m parity bench --suite conv`` measures every class.
+blocks nor shifts, and images have more than ``FEW_OUTPUTS``. ``python -m parity bench --suite conv`` measures every
+class.
 """
 
 import math
@@ -29,7 +30,6 @@ from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
 """Products of one output up to which a kernel is too narrow for a matrix product without columns."""
-
 
 WORK = 2**18
 """Products of one image's outputs from which columns pay, image by image."""

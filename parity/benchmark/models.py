@@ -167,7 +167,7 @@ def _jax_step(model: Callable[..., Any], batch: tuple[np.ndarray, ...]) -> tuple
 
     def loss(model: Callable[..., Any], x: jax.Array, *labels: jax.Array) -> jax.Array:
         if labels:
-            return F.cross_entropy(model(x), *labels)
+            return F.cross_entropy(model(x), labels[0])
         numbers = [y for y in flattened(model(x))[1] if jnp.issubdtype(jnp.result_type(y), jnp.floating)]
         return sum((jnp.mean(y**2) for y in numbers), jnp.zeros(()))
 
