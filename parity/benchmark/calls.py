@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from parity.benchmark.contest import COMPILED, JAXNN, TORCH, Result, blocking, check_equal, compiled, contest
+from parity.benchmark.torch_side import awaited, tensor
 
 MODES = ("forward", "backward")
 
@@ -47,7 +48,7 @@ def time_call(
     Raises:
         WrongAnswerError: a result or gradient is not torch's.
     """
-    tensors = [torch.from_numpy(np.array(x)) for x in inputs]
+    tensors = [tensor(x) for x in inputs]
     arrays = [jnp.asarray(x) for x in inputs]
     leaves = [tensors[i].requires_grad_() for i in varied]
     functions: dict[str, Callable[..., Any]] = {JAXNN: jax_function, **(plain or {})}
@@ -62,14 +63,14 @@ def time_call(
         programs = {name: compiled(lambda *x, f=f: _first(f(*x)), *arrays) for name, f in functions.items()}
         for name, program in programs.items():
             if not random:
-                check_equal(f"{identity[-1]} by {name}", [expected.detach()], [program.call(*arrays)])
+                check_equal(f"{identity[-1]} by {name}", [expected], [program.call(*arrays)])
         contenders = {name: _without_gradients(f, tensors) for name, f in torch_functions.items()}
         contenders |= {name: blocking(program.call, *arrays) for name, program in programs.items()}
         program = replace(programs[JAXNN], operations=operations or programs[JAXNN].operations)
         results.append(contest((*identity, "forward"), contenders, program, seconds=seconds))
     if "backward" in modes and leaves and expected.dtype == torch.float32:
-        vector = torch.from_numpy(cotangent)
-        gradients = [x.numpy() for x in _with_gradients(torch_function, tensors, leaves, vector)()]
+        vector = tensor(cotangent)
+        gradients = _with_gradients(torch_function, tensors, leaves, vector)()
         given = jnp.asarray(cotangent)
         programs = {name: compiled(_pullback(f, varied), arrays, given) for name, f in functions.items()}
         for name, program in programs.items():
@@ -101,7 +102,7 @@ def _without_gradients(function: Callable[..., Any], tensors: Sequence[torch.Ten
         with torch.no_grad():
             return function(*tensors)
 
-    return run
+    return awaited(run)
 
 
 def _with_gradients(
@@ -110,7 +111,7 @@ def _with_gradients(
     leaves: Sequence[torch.Tensor],
     cotangent: torch.Tensor,
 ) -> Callable[[], Any]:
-    return lambda: torch.autograd.grad(_first(function(*tensors)), leaves, cotangent)
+    return awaited(lambda: torch.autograd.grad(_first(function(*tensors)), leaves, cotangent))
 
 
 def _first(output: Any) -> Any:
@@ -133,6 +134,23 @@ def product_rate(size: int = 2048) -> float:
     """Floating-point operations a second of this machine's matrix product."""
     x = jnp.ones((size, size), jnp.float32)
     return 2 * size**3 / _fastest(blocking(jax.jit(lambda x: x @ x), x))
+
+
+def call_seconds(times: int = 1000) -> dict[str, float]:
+    """Seconds of a call that adds two numbers, by contender: what dispatch costs."""
+    one = tensor(np.ones((), np.float32))
+    x = jnp.ones(())
+    program = jax.jit(jnp.add).lower(x, x).compile()
+
+    def many(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            for _ in range(times):
+                call()
+
+        return run
+
+    calls = {TORCH: awaited(lambda: torch.add(one, one)), JAXNN: blocking(program, x, x)}
+    return {name: _fastest(many(call)) / times for name, call in calls.items()}
 
 
 def _fastest(run: Callable[[], Any], times: int = 7) -> float:

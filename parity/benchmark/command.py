@@ -34,6 +34,9 @@ def bench(
     batch: Annotated[
         str, typer.Option(help="comma-separated batch sizes, for step and model, in place of each row's own")
     ] = "",
+    length: Annotated[
+        str, typer.Option(help="comma-separated lengths of texts, for the networks of the model suite that read them")
+    ] = "",
     shape: Annotated[str, typer.Option(help="of the input of your own models, such as 8,3,224,224")] = "",
     dtype: Annotated[str, typer.Option(help="of that input: float32, or int32 for tokens")] = "float32",
     seconds: Annotated[float, typer.Option(min=0.01, help="to spend on each contender of each row")] = 0.3,
@@ -54,7 +57,8 @@ def bench(
     slows both alike.
 
     For example: [bold]bench --suite conv --filter depthwise[/], [bold]bench --suite model --batch 1,2,4 --plot
-    growth.png[/], [bold]bench mine:torch_net mine:jax_net --shape 8,3,224,224[/]
+    growth.png[/], [bold]bench --suite model --length 64,128,256 --plot growth.png[/],
+    [bold]bench mine:torch_net mine:jax_net --shape 8,3,224,224[/]
 
     Exit code: 0, 1 where a row is slower than --against, 2 for a wrong option.
     """
@@ -64,11 +68,12 @@ def bench(
         raise typer.BadParameter(f"{plot} must end in .png, .svg or .pdf", param_hint="--plot")
     pattern = pattern_of(filter)
     sizes = _sizes(batch, "--batch") or [None]
+    lengths = _sizes(length, "--length") or [None]
     select_device(device)
     import torch
 
     from parity.benchmark import history, plots
-    from parity.benchmark.calls import copy_rate, product_rate
+    from parity.benchmark.calls import call_seconds, copy_rate, product_rate
     from parity.benchmark.contest import torch_compiler
     from parity.benchmark.suites import SUITES
     from parity.reports.timing import change_table, mean_table, timing_table
@@ -89,7 +94,11 @@ def bench(
         raise typer.BadParameter(f"must be of {', '.join(chosen.modes)}, got {unknown[0]!r}", param_hint="--modes")
     if sizes != [None] and not chosen.batched:
         raise typer.BadParameter(f"the {suite} suite's rows have their own", param_hint="--batch")
-    cases = [case for size in sizes for case in (chosen.cases(size) if chosen.batched else chosen.cases())]
+    if lengths != [None] and not chosen.lengthened:
+        raise typer.BadParameter(f"the {suite} suite reads no texts", param_hint="--length")
+    choices = [(size,) if chosen.batched else () for size in sizes]
+    choices = [(*choice, length) if chosen.lengthened else choice for choice in choices for length in lengths]
+    cases = [case for choice in choices for case in chosen.cases(*choice)]
     cases = [case for case in cases if pattern.search(f"{case.family} {case.name}")]
     if not cases:
         raise typer.BadParameter(f"{filter!r} matches no row", param_hint="--filter")
@@ -101,7 +110,7 @@ def bench(
     results = []
     with progress_bar(console) as progress:
         task = progress.add_task("this machine's rates", total=len(cases))
-        rates = product_rate(), copy_rate()
+        rates, empty = (product_rate(), copy_rate()), call_seconds()
         for case in cases:
             progress.update(task, description=f"{case.family}: {case.name}")
             timed = chosen.run(case, modes=wanted, seconds=seconds, torch_compile=compiles and not missing)
@@ -113,12 +122,15 @@ def bench(
         console.print(missing)
     threads = {"torch": torch.get_num_threads(), "JAX": len(os.sched_getaffinity(0))}
     console.print(f"Threads: torch {threads['torch']}, JAX {threads['JAX']}.")
+    each = ", ".join(f"{name} {took * 1e6:.1f} us" for name, took in empty.items())
+    console.print(f"A call that adds two numbers takes: {each}.")
     if plot is not None:
         plots.plot(results, plot)
         console.print(f"Plot: {plot}")
     if json_file is not None:
         content: dict[str, Any] = {"suite": suite, "threads": threads, "seconds": seconds}
         content["rates"] = {"product": rates[0], "copy": rates[1]}
+        content["call_seconds"] = empty
         write_json(json_file, content | {"results": history.as_json(results)})
     if earlier is not None:
         changes = history.changes(earlier, results)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from parity.benchmark.timing import interleaved
+from parity.benchmark.torch_side import to_numbers
 
 JAXNN, TORCH, COMPILED = "jaxnn", "torch", "torch.compile"
 CLOSE = 1e-3
@@ -137,7 +138,7 @@ def check_equal(name: str, expected: Sequence[Any], found: Sequence[Any]) -> Non
     if len(expected) != len(found):
         raise WrongAnswerError(f"{name}: {len(found)} results, torch's are {len(expected)}; not timed")
     for index, (theirs, ours) in enumerate(zip(expected, found, strict=True)):
-        a, b = np.asarray(theirs, np.float64), np.asarray(ours, np.float64)
+        a, b = to_numbers(theirs), to_numbers(ours)
         if a.shape != b.shape:
             raise WrongAnswerError(f"{name}: result {index} has shape {b.shape}, torch's {a.shape}; not timed")
         distance, scale = float(np.linalg.norm(a - b)), float(np.linalg.norm(a))

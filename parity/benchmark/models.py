@@ -25,6 +25,7 @@ from parity.benchmark.contest import (
     contest,
 )
 from parity.benchmark.networks import in_jax, in_torch
+from parity.benchmark.torch_side import awaited, tensor, torch_device
 from parity.checking.leaves import by_name, flattened
 
 MODES = ("forward", "step")
@@ -62,8 +63,8 @@ class Case:
         return rng.normal(size=(self.batch, *self.shape)).astype(np.float32), labels
 
 
-def cases(batch: int | None = None) -> Iterator[Case]:
-    """Seven networks; ``batch`` in place of each one's own."""
+def cases(batch: int | None = None, length: int | None = None) -> Iterator[Case]:
+    """Seven networks; ``batch`` in place of each one's own, ``length`` in place of a text's, without the others."""
     for family, name, shape, vocabulary, classes, own, labels in (
         ("image", "ResNet18", (3, 224, 224), 0, 1000, 8, ()),
         ("image", "MobileNetV3", (3, 224, 224), 0, 1000, 8, ()),
@@ -73,6 +74,10 @@ def cases(batch: int | None = None) -> Iterator[Case]:
         ("text", "Tagger", (64,), 10000, 20, 16, (64,)),
         ("pixels", "UNet", (3, 128, 128), 0, 21, 2, (128, 128)),
     ):
+        if length and not vocabulary:
+            continue
+        if length:
+            shape, labels = (length,), (length,)
         yield Case(family, name, shape, vocabulary, classes, batch or own, labels)
 
 
@@ -82,7 +87,8 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
     torch_model = getattr(in_torch, case.name)()
     model = getattr(in_jax, case.name)(rngs=nnx.Rngs(0))
     nn.load_state_dict(model, weights.load(torch_model))
-    identity = ("model", case.family, f"{case.name}, batch {case.batch}")
+    label = f"{case.name}, batch {case.batch}" + (f", length {case.shape[0]}" if case.vocabulary else "")
+    identity = ("model", case.family, label)
     return time_model(identity, torch_model, model, case.inputs(), modes, seconds, torch_compile=torch_compile)
 
 
@@ -102,6 +108,7 @@ def time_model(
     every array of numbers in it.
     """
     results = []
+    torch_model.to(torch_device())
     if "forward" in modes:
         torch_run, run, program = _forward(torch_model, model, batch[0])
         contenders: dict[str, Callable[[], Any]] = {TORCH: torch_run}
@@ -133,19 +140,19 @@ def _forward(
     model.eval()  # type: ignore[attr-defined]
     graphdef, state = nnx.split(model)
     program = compiled(lambda state, x: nnx.merge(graphdef, state)(x), state, jnp.asarray(x))
-    tensor = torch.from_numpy(x)
+    given = tensor(x)
 
     def torch_run() -> torch.Tensor:
         with torch.no_grad():
-            return torch_model(tensor)
+            return torch_model(given)
 
-    return torch_run, blocking(program.call, state, jnp.asarray(x)), program
+    return awaited(torch_run), blocking(program.call, state, jnp.asarray(x)), program
 
 
 def _torch_step(owner: torch.nn.Module, model: torch.nn.Module, batch: tuple[np.ndarray, ...]) -> Callable[[], float]:
     owner.train()
     optimizer = torch.optim.SGD(owner.parameters(), lr=LEARNING_RATE, momentum=0.9)
-    x, *labels = map(torch.from_numpy, batch)
+    x, *labels = map(tensor, batch)
 
     def run() -> float:
         optimizer.zero_grad()

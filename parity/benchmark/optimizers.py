@@ -12,6 +12,7 @@ import torch
 
 from jaxnn import optim
 from parity.benchmark.contest import JAXNN, Result, check_equal, compiled, contest
+from parity.benchmark.torch_side import awaited, tensor
 
 TENSORS, SIZE = 200, 125_000
 
@@ -57,7 +58,7 @@ def run(case: Case, *, modes: Sequence[str] = (), seconds: float = 0.3, torch_co
     expected = torch_updates["fused"]()
     torch_updates["foreach"]()
     step()
-    check_equal(case.name, [x.detach() for x in expected], [params[str(i)] for i in range(TENSORS)])
+    check_equal(case.name, expected, [params[str(i)] for i in range(TENSORS)])
     forms = {f"torch {form}": run for form, run in torch_updates.items()}
     return [
         contest(
@@ -73,13 +74,13 @@ def run(case: Case, *, modes: Sequence[str] = (), seconds: float = 0.3, torch_co
 def _torch_update(
     case: Case, start: list[np.ndarray], slopes: list[np.ndarray], **form: bool
 ) -> Callable[[], list[torch.nn.Parameter]]:
-    parameters = [torch.nn.Parameter(torch.from_numpy(x.copy())) for x in start]
+    parameters = [torch.nn.Parameter(tensor(x)) for x in start]
     for parameter, slope in zip(parameters, slopes, strict=True):
-        parameter.grad = torch.from_numpy(slope)
+        parameter.grad = tensor(slope)
     optimizer = getattr(torch.optim, case.name)(parameters, **case.options, **form)
 
     def run() -> list[torch.nn.Parameter]:
         optimizer.step()
         return parameters
 
-    return run
+    return awaited(run)

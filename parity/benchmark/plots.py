@@ -9,18 +9,20 @@ from parity.benchmark.contest import Result
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
-    """Each row's ratio to torch with its interval, slowest on top; where batches vary, time against batch beside it."""
+    """Each row's ratio to torch with its interval, slowest on top.
+
+    Where batches or lengths vary, time against them beside it.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
     rows = sorted(results, key=lambda result: result.ratio)
-    curves = _by_batch(results)
-    figure, axes = plt.subplots(
-        1, 1 + bool(curves), figsize=(9 + 6 * bool(curves), 1.5 + 0.26 * len(rows)), squeeze=False, layout="constrained"
-    )
-    left = axes[0, 0]
+    grown = [(of, curves) for of in ("batch", "length") if (curves := _by_size(results, of))]
+    size = (9 + 6 * len(grown), max(1.5 + 0.26 * len(rows), 5 * bool(grown)))
+    figure, axes = plt.subplots(1, 1 + len(grown), figsize=size, squeeze=False, layout="constrained")
+    left, *others = axes[0]
     ratios = [row.ratio for row in rows]
     spread = [[max(r.ratio - r.interval[0], 0) for r in rows], [max(r.interval[1] - r.ratio, 0) for r in rows]]
     colours = ["tab:green" if ratio <= 1 else "tab:orange" if ratio <= 1.5 else "tab:red" for ratio in ratios]
@@ -30,25 +32,25 @@ def plot(results: Sequence[Result], path: Path) -> None:
     left.set_yticks(range(len(rows)), [f"{row.name}, {row.mode}" for row in rows], fontsize=8)
     left.set_xlabel("time of jaxnn under jit / time of torch, 95 % interval (left of 1: jaxnn is faster)")
     left.set_title(f"jaxnn against torch: {rows[0].suite} suite")
-    if curves:
-        right = axes[0, 1]
+    for right, (of, curves) in zip(others, grown, strict=True):
         for (name, mode, contender), points in curves.items():
-            batches, seconds = zip(*sorted(points), strict=True)
+            sizes, seconds = zip(*sorted(points), strict=True)
             style = "-o" if contender == "jaxnn" else "--s"
-            right.loglog(batches, [s * 1e3 for s in seconds], style, label=f"{name}, {mode}: {contender}")
-        right.set_xlabel("batch")
+            right.loglog(sizes, [s * 1e3 for s in seconds], style, label=f"{name}, {mode}: {contender}")
+        right.set_xlabel(of)
         right.set_ylabel("milliseconds")
-        right.set_title("growth with the batch")
+        right.set_title(f"growth with the {of}")
         right.legend(fontsize=7)
     figure.savefig(path)
     plt.close(figure)
 
 
-def _by_batch(results: Sequence[Result]) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
+def _by_size(results: Sequence[Result], of: str) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
+    """Points of each row and contender, where rows differ in nothing but their ``batch`` or ``length``."""
     curves: dict[tuple[str, str, str], list[tuple[int, float]]] = defaultdict(list)
     for result in results:
-        found = re.fullmatch(r"(.*), batch (\d+)", result.name)
+        found = re.fullmatch(rf"(.*), {of} (\d+)(.*)", result.name)
         for contender, seconds in result.seconds.items():
             if found:
-                curves[found[1], result.mode, contender].append((int(found[2]), seconds))
+                curves[found[1] + found[3], result.mode, contender].append((int(found[2]), seconds))
     return {key: points for key, points in curves.items() if len(points) > 1}

@@ -15,6 +15,7 @@ import jaxnn.functional as F
 from jaxnn import models, nn, optim, train_step
 from parity import tutorial, weights
 from parity.benchmark.contest import COMPILED, JAXNN, TORCH, Result, check_equal, compiled, contest
+from parity.benchmark.torch_side import tensor, torch_device
 
 LEARNING_RATE, MOMENTUM = 0.01, 0.9
 
@@ -118,9 +119,10 @@ def nnx_step(model: nnx.Module, x: np.ndarray, y: np.ndarray) -> Callable[[], fl
 
 def torch_step(model: torch.nn.Module, x: np.ndarray, y: np.ndarray, *, compiled: bool = False) -> Callable[[], float]:
     """Torch eager, or with the model under ``torch.compile``."""
+    model.to(torch_device())
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE, momentum=MOMENTUM)
     call = torch.compile(model) if compiled else model
-    batch = torch.from_numpy(x), torch.from_numpy(y)
+    batch = tensor(x), tensor(y)
 
     def run() -> float:
         optimizer.zero_grad()

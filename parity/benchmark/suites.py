@@ -14,10 +14,12 @@ class Suite:
 
     Attributes:
         about: what it times, in a line.
-        cases: each has a ``family`` and a ``name``; takes a batch size where ``batched``.
+        cases: each has a ``family`` and a ``name``; takes a batch size where ``batched``, and a text's length where
+            ``lengthened``.
         run: the results of a case.
         modes: that its cases have.
         batched: whether the batch can be chosen.
+        lengthened: whether the length of texts can be chosen too.
         compiles: whether ``torch.compile`` is timed unless told otherwise: it takes seconds a row.
     """
 
@@ -26,13 +28,14 @@ class Suite:
     run: Callable[..., list[Result]]
     modes: tuple[str, ...]
     batched: bool = False
+    lengthened: bool = False
     compiles: bool = False
 
 
 SUITES = {
     "op": Suite("functions of jaxnn.functional", operators.cases, operators.run, ("forward", "backward"), True),
     "conv": Suite("convolutions of common networks", convolutions.cases, convolutions.run, ("forward", "backward")),
-    "step": Suite("a training step of a small network", steps.cases, steps.run, ("step",), True, True),
-    "model": Suite("whole networks", models.cases, models.run, ("forward", "step"), True, True),
+    "step": Suite("a training step of a small network", steps.cases, steps.run, ("step",), True, compiles=True),
+    "model": Suite("whole networks", models.cases, models.run, ("forward", "step"), True, True, True),
     "optim": Suite("an update of 25 million parameters", optimizers.cases, optimizers.run, ("step",)),
 }

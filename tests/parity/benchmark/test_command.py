@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import pytest
 from typer.testing import CliRunner
 
-from parity.benchmark import contest, operators
+from parity.benchmark import contest, models, operators
 from parity.benchmark.suites import SUITES
 from parity.cli import app
 
@@ -43,6 +43,8 @@ def bench(*arguments):
         (["--suite", "step", "--modes", "forward"], "step"),
         (["--batch", "0"], "positive"),
         (["--suite", "conv", "--batch", "2"], "have their own"),
+        (["--length", "64"], "reads no texts"),
+        (["--suite", "model", "--length", "long"], "positive"),
         (["--device", "tpu"], "tpu"),
         (["--plot", "times.txt"], ".png"),
         (["--json", "/no/such/folder/times.json"], "no folder"),
@@ -71,7 +73,7 @@ def test_without_a_compiler_its_column_says_why(monkeypatch):
     done = bench("--suite", "step")
     assert done.exit_code == 0, done.output
     assert "no C++ compiler" in done.stdout
-    for contender in ("torch", "jaxnn", "plain JAX", "nnx.jit", "Threads"):
+    for contender in ("torch", "jaxnn", "plain JAX", "nnx.jit", "Threads", "adds two numbers"):
         assert contender in done.stdout
 
 
@@ -127,6 +129,13 @@ def test_the_smallest_convolution_agrees_with_torch_and_xla():
     done = bench("--suite", "conv", "--filter", "3d 3x3x3", "--modes", "forward")
     assert done.exit_code == 0, done.output
     assert "XLA" in done.stdout
+
+
+def test_a_length_is_that_of_the_networks_that_read_texts():
+    assert {(case.name, case.shape, case.labels) for case in models.cases(2, 32)} == {
+        ("GPT2", (32,), (32,)),
+        ("Tagger", (32,), (32,)),
+    }
 
 
 def test_functions_come_in_three_sizes():

@@ -62,7 +62,11 @@ def test_a_plot_is_drawn(tmp_path, ending):
     assert path.read_bytes()[:5] in (b"\x89PNG\r", b"<?xml", b"%PDF-")
 
 
-def test_growth_with_the_batch_needs_two_batches():
-    assert plots._by_batch([ROW]) == {}
-    curves = plots._by_batch([ROW, replace(ROW, name="relu, batch 8", seconds={"torch": 8e-3, "jaxnn": 4e-3})])
-    assert curves["relu", "forward", "torch"] == [(2, 2e-3), (8, 8e-3)]
+@pytest.mark.parametrize(("of", "rest"), [("batch", ""), ("batch", ", length 64"), ("length", "")])
+def test_growth_needs_two_sizes_of_the_same_row(of, rest):
+    small = replace(ROW, name=f"net, {of} 2{rest}")
+    large = replace(ROW, name=f"net, {of} 8{rest}", seconds={"torch": 8e-3, "jaxnn": 4e-3})
+    assert plots._by_size([small], of) == {}
+    curves = plots._by_size([small, large, replace(large, name=f"other, {of} 4{rest}")], of)
+    assert curves[f"net{rest}", "forward", "torch"] == [(2, 2e-3), (8, 8e-3)]
+    assert {name for name, _, _ in curves} == {f"net{rest}"}
