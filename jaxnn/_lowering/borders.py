@@ -12,16 +12,16 @@ def written_once(function: Callable[[Array], Array], x: Array) -> Array:
     """``function(x)``, on a CPU with ``x`` and the result in memory.
 
     XLA would fuse what is cheap for each element into whatever reads it, and compute all of it again for each reader
-    and for each time that it reads. A loop is a border to that, if XLA cannot know that it turns once; turning twice
-    would change nothing.
+    and for each time that it reads. A choice is a border to that, if XLA cannot know that it always falls on the same
+    side.
     """
-
     if not x.size:
         return function(x)
 
     def bordered(x: Array) -> Array:
-        turns = jnp.where(x.ravel()[0] == jnp.inf, 2, 1)
-        shape = jax.eval_shape(function, x)
-        return lax.fori_loop(0, turns, lambda _, output: function(x), jnp.zeros(shape.shape, shape.dtype))
+        result = jax.eval_shape(function, x)
+        number = lax.bitcast_convert_type(x.ravel()[0], jnp.dtype(f"int{8 * x.dtype.itemsize}"))
+        even = number * (number + 1) % 2 == 0  # always
+        return lax.cond(even, function, lambda x: jnp.full(result.shape, x.ravel()[0], result.dtype), x)
 
     return lax.platform_dependent(x, cpu=bordered, default=function)
