@@ -10,7 +10,12 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-Device = Annotated[str | None, typer.Option(help="cpu, gpu or tpu: where JAX runs (torch, the reference, stays on the CPU, save where it is timed)")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="cpu, gpu or tpu: where JAX runs (torch, the reference, stays on the CPU, save where it is timed)"
+    ),
+]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write everything measured to FILE")]
 
 

@@ -87,7 +87,7 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
         return shifts.kernel_gradient(x, y, geometry)
     few_outputs = math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1
     if few_outputs and max(geometry.strides) == 1 and geometry.groups == 1:
-        return None
+        return dense.kernel_gradient(x, y, geometry)
     return columns.kernel_gradient(x, y, geometry)
 
 

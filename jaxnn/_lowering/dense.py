@@ -25,17 +25,45 @@ TERMS = 256
 WORK = 2**26
 """Products of all outputs from which they do."""
 
+ROW_BYTES = 6 * 2**20
+"""Memory for the stacked rows of the images that are convolved at once."""
+
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C, *kernel)`` to ``(N, O, *outputs)``."""
-    if _suits_rows(x, w, geometry):
-        return channels_first(_in_rows(channels_last(x), jnp.moveaxis(w, (0, 1), (-1, -2)), geometry))
+    kernel = jnp.moveaxis(w, (0, 1), (-1, -2))
+    if not _suits_rows(x, w, geometry):
+        return channels_first(_last(channels_last(x), kernel, geometry))
+
+    def some(images: Array) -> Array:
+        return channels_first(_in_rows(channels_last(images), kernel, geometry))
+
+    # A few images at a time: what they take stays in the cache.
+    stacked = geometry.kernel_size[0] * x.size // x.shape[0] * x.dtype.itemsize
+    at_once = max(n for n in range(1, x.shape[0] + 1) if x.shape[0] % n == 0 and (n == 1 or n * stacked <= ROW_BYTES))
+    if at_once == x.shape[0]:
+        return some(x)
+    outputs = lax.map(some, x.reshape(-1, at_once, *x.shape[1:]))
+    return outputs.reshape(x.shape[0], *outputs.shape[2:])
+
+
+def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
+    """Images and a weight for each output to ``(O, C, *kernel)``: a convolution of channels, over images; stride 1."""
+    swapped = geometry._replace(dilations=geometry.strides, strides=geometry.dilations)
+    found = _last(jnp.moveaxis(x, (0, 1), (-1, 0)), jnp.moveaxis(y, (0, 1), (-2, -1)), swapped)
+    return jnp.moveaxis(found, (0, -1), (1, 0))
+
+
+def _last(images: Array, kernel: Array, geometry: Geometry) -> Array:
+    """XLA's, with channels last and said to be: it finds that out itself, but not within a loop, where it is slow."""
+    spatial = "DHW"[-len(geometry.sizes) :]
     return lax.conv_general_dilated(
-        x,
-        w,
+        images,
+        kernel,
         geometry.strides,
         geometry.pads,
         rhs_dilation=geometry.dilations,
+        dimension_numbers=(f"N{spatial}C", f"{spatial}IO", f"N{spatial}C"),
         precision=geometry.precision,
     )
 
@@ -69,14 +97,12 @@ def _in_rows(images: Array, kernel: Array, geometry: Geometry) -> Array:
         part = lax.slice(images, [0, *starts, 0, 0], [count, *stops, row, channels], [1, *steps, 1, 1])
         parts.append(part.reshape(count, -1, channels))
     stacked = jnp.stack(parts, 1)
-    outputs = lax.conv_general_dilated(
-        stacked,
-        kernel.reshape(-1, width, *kernel.shape[-2:]),
-        (1, stride),
-        ((0, 0), (0, (width - 1) * spread)),
-        rhs_dilation=(1, spread),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        precision=geometry.precision,
+    lines = geometry._replace(
+        sizes=stacked.shape[1:3],
+        strides=(1, stride),
+        pads=((0, 0), (0, (width - 1) * spread)),
+        dilations=(1, spread),
     )
+    outputs = _last(stacked, kernel.reshape(-1, width, *kernel.shape[-2:]), lines)
     used = outputs.reshape(count, *leading, row // stride, -1)
     return lax.slice_in_dim(used, 0, last, axis=-2)

@@ -1,3 +1,4 @@
+import re
 from functools import partial
 
 import jax
@@ -60,6 +61,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
         patch.setattr(columns, "COLUMN_BYTES", memory)
+        patch.setattr(dense, "ROW_BYTES", memory)
         geometry, *_ = problem
         x, w, y = arrays(*problem)
         expected, transposes = jax.vjp(plain(geometry), x, w)
@@ -162,3 +164,11 @@ def test_gradients_within_shard_map_are_summed_over_its_axis():
 
     mapped = jax.shard_map(gradient, mesh=mesh, in_specs=(split, whole, split), out_specs=whole)
     np.testing.assert_allclose(mapped(x, w, y), gradient(x, w, y), rtol=1e-5, atol=1e-5)
+
+
+def test_channels_lie_last_on_a_cpu_where_a_loop_would_be_slow_without():
+    x, w = jnp.ones((2, 64, 40, 40)), jnp.ones((64, 64, 3, 3))
+    geometry = Geometry((40, 40), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    program = jax.jit(convolution, static_argnums=2).trace(x, w, geometry).lower(lowering_platforms=("cpu",)).as_text()
+    layouts = re.findall(r"dim_numbers = \[(.*?)\]x", program)
+    assert set(layouts) == {"b, 0, 1, f"}
