@@ -22,7 +22,7 @@ BLOCKS = 2**17
 TERMS = 256
 """Products of one output above which rows end to end pay for the copies of images and outputs that they take."""
 
-WORK = 2**26
+WORK = 3 * 2**27
 """Products of all outputs from which they do."""
 
 ROW_BYTES = 6 * 2**20
