@@ -145,7 +145,7 @@ def compare_runs(
         # Few runs may agree by luck on where a chaotic one goes; more are asked only then.
         judge = run(WITNESSES)
     found = judge.runs()
-    if judge.parting is not None:
+    if judge.parting is not None and judge.fault is not None:
         run_again = rerunning(torch_model, torch_optimizer, torch_loss, order, seed)
         models = None if follows else (torch_model, jax_model, torch_loss, jax_loss)
         found.report.faults = explained(judge.fault, judge.parting, run_again, models, order)

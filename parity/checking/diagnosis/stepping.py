@@ -152,7 +152,7 @@ def around(optimizer: torch.optim.Optimizer | None) -> bool:
 
 def bare(optimizer: torch.optim.Optimizer, _: int) -> None:
     """The step of the optimizer's class alone."""
-    hooks, optimizer._optimizer_step_pre_hooks = optimizer._optimizer_step_pre_hooks, {}  # type: ignore[assignment]
+    hooks, optimizer._optimizer_step_pre_hooks = optimizer._optimizer_step_pre_hooks, {}
     type(optimizer).step(optimizer)
     optimizer._optimizer_step_pre_hooks = hooks
 
