@@ -12,60 +12,25 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from torch.utils import _pytree as torch_tree
 
-from parity.arrays import to_jax, viewed
-from parity.checking.alignment import Layout, distance, identical, layout_of, layouts, paired, placed
+from parity.arrays import to_jax
+from parity.checking.alignment import distance
 from parity.checking.evaluation import Evaluation, TorchSide
+from parity.checking.exchange import Arrival, aligned_outputs, buffers_of, fed, named_arrays
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
-from parity.checking.leaves import flattened, parameter_names, plain
-from parity.checking.pairing import pairs
+from parity.checking.leaves import flattened
 from parity.checking.stream import Node, TorchStream
+from parity.checking.suspicion import Suspicion
 from parity.checking.tree import aligned_paths, jax_layers, tagged
 from parity.comparison import FACTOR
 from parity.replay import ReplayError, drawing, replayed
 
-Explain = Callable[["Suspicion"], tuple[str | None, str]]
-
-
-@dataclass
-class Suspicion:
-    """A layer's call that is wrong, with all that is needed to find out why.
-
-    Attributes:
-        path: of the layer.
-        torch_layer: as it was before the pass.
-        jax_layer: its twin.
-        arguments: torch's.
-        draws: the random tensors torch drew in the call.
-        jax_outputs: its outputs in torch's layout, where they have one, by the names of torch's.
-        jax_buffers: its statistics behind the call.
-        torch_outputs: torch's, by name.
-        torch_buffers: its statistics behind the call.
-        kind: what is wrong: ``output``, ``buffer``, ``draws``, ``raises`` or ``code`` (between its layers).
-        detail: what is known already.
-        twins: paths, within it, of the layers that both sides have.
-        rerun_named: runs it again on torch's inputs and gives its outputs by name, as ``jax_outputs``.
-    """
-
-    path: str
-    torch_layer: torch.nn.Module
-    jax_layer: Any
-    arguments: tuple[tuple[Any, ...], dict[str, Any]]
-    draws: list[torch.Tensor]
-    jax_outputs: dict[str, np.ndarray]
-    jax_buffers: dict[str, np.ndarray]
-    torch_outputs: dict[str, np.ndarray]
-    torch_buffers: dict[str, np.ndarray]
-    kind: str
-    detail: str
-    twins: list[str]
-    rerun_named: Callable[[], dict[str, np.ndarray]]
+Explain = Callable[[Suspicion], tuple[str | None, str]]
 
 
 @dataclass
@@ -77,7 +42,7 @@ class Frame:
     children: int = 0
     faults: int = 0
     axes: tuple[int, ...] = ()
-    arrivals: list[tuple[str, float, str]] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
 
 
 @dataclass
@@ -174,7 +139,8 @@ class ForcedRun:
             return original(layer, *args, **kwargs)
         frame.children += 1
         before = len(self.found.faults)
-        args, kwargs, axes = self._fed(frame, node, layer, args, kwargs)
+        args, kwargs, axes, arrivals = fed(node, self.torch_module.get_submodule(path), layer, args, kwargs)
+        frame.arrivals += arrivals
         output = self._call(original, layer, node, args, kwargs, axes)
         frame.faults += len(self.found.faults) - before
         return output
@@ -187,43 +153,6 @@ class ForcedRun:
         if drawn.numel() != np.prod(shape):
             raise ReplayError(f"draws a random tensor of shape {shape}, torch one of shape {tuple(drawn.shape)}")
         return to_jax(drawn).reshape(shape).astype(dtype)
-
-    def _fed(self, frame: Frame, node: Node, layer: Any, args: Any, kwargs: Any) -> tuple[Any, Any, tuple[int, ...]]:
-        """The port's arguments with torch's numbers, and how their axes lie; what arrived otherwise is held against
-        the caller."""
-        axes: tuple[int, ...] = ()
-        names, leaves, rebuilt = flattened((args, kwargs))
-        names = parameter_names(layer.__call__, names)
-        their_names, their_leaves, _ = flattened(node.arguments)
-        their_names = parameter_names(self.torch_module.get_submodule(node.path).forward, their_names)
-        given = [(name, viewed(x)) for name, x in zip(their_names, their_leaves, strict=True) if _is_tensor(x)]
-        theirs = [y for _, y in given]
-        places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
-        ours = [np.asarray(leaves[i]) for i in places]
-        both = [names[i] for i in places], [name for name, _ in given]
-        for i, j in paired(ours, theirs, lambda a, b: layout_of(a, b) is not None, both):
-            x, y = ours[i], theirs[j]
-            if x.dtype == bool or y.dtype == bool:
-                continue  # which way round a mask is meant is the port's own business
-            if identical(x, y):
-                axes = axes or tuple(range(x.ndim))
-                continue
-            layout, off = placed(x, y)
-            layout = layout or next(iter(layouts(y.shape, x.shape)), None)
-            if layout is None:
-                shapes = f"with shape {x.shape}, torch's has {y.shape}"
-                frame.arrivals.append((node.path, np.inf, f"what arrives at {_named(node)} comes {shapes}"))
-                continue
-            axes = axes or layout.axes
-            arrived = layout.to_torch(x, y.shape)
-            if not _same_kind(x.dtype, y.dtype):
-                said = f"what arrives at {_named(node)} is {x.dtype}, torch's is {y.dtype}"
-                frame.arrivals.append((node.path, np.inf, said))
-            elif not near_enough(arrived, y, off):
-                off = min(off, distance(arrived, y))
-                frame.arrivals.append((node.path, off, f"what arrives at {_named(node)} is off by {off:.1e}"))
-            leaves[places[i]] = jax.device_put(layout.from_torch(y))
-        return *rebuilt(leaves), axes
 
     def _call(
         self, original: Callable[..., Any], layer: Any, node: Node, args: Any, kwargs: Any, axes: tuple[int, ...] = ()
@@ -244,16 +173,16 @@ class ForcedRun:
         self.stream.finish(node)
         self.frames.pop()
         undrawn = raised is None and self.stream.take_draw(node) is not None
-        theirs = _named_arrays(node.output)
+        theirs = named_arrays(node.output)
         names, leaves, rebuilt = flattened(output)
-        ours, forced, layout, errors = self._aligned(leaves, theirs, frame.axes, names)
+        ours, forced, layout, errors = aligned_outputs(leaves, theirs, frame.axes, names)
         verdict = Verdict()
 
         def rerun() -> dict[str, np.ndarray]:
             draws = self.side.draws[node.first_draw : node.last_draw]
             with self._unforced(), replayed(draws):
                 again = original(layer, *args, **kwargs)
-            return self._aligned(flattened(again)[1], theirs, frame.axes, names)[0]
+            return aligned_outputs(flattened(again)[1], theirs, frame.axes, names)[0]
 
         alone: TorchSide | None = None
         kind_of_fault, detail = "output", ""
@@ -265,7 +194,7 @@ class ForcedRun:
         elif undrawn:
             verdict.passed, kind_of_fault, detail = False, "draws", "torch draws at random, JAX does not"
         else:
-            buffers = _buffers(torch_layer, layer)
+            buffers = buffers_of(torch_layer, layer)
             compared = {name: (ours[name], x) for name, x in theirs.items() if name in ours}
             kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
             close = all(near_enough(a, b, errors[name]) for name, (a, b) in compared.items())
@@ -306,7 +235,7 @@ class ForcedRun:
                             node.arguments,
                             self.side.draws[node.first_draw : node.last_draw],
                             ours,
-                            _buffers(torch_layer, layer),
+                            buffers_of(torch_layer, layer),
                             theirs,
                             node.buffers,
                             kind_of_fault,
@@ -321,32 +250,6 @@ class ForcedRun:
         if raised is not None:
             return torch_tree.tree_map(to_jax, node.output)
         return rebuilt(forced)
-
-    def _aligned(
-        self, leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...], paths: list[str]
-    ) -> tuple[dict[str, np.ndarray], list[Any], Layout | None, dict[str, float]]:
-        """The port's outputs in torch's layout by name, torch's in the port's in their places, the first's layout, and
-        by name how far they are off."""
-        first: Layout | None = None
-        names, forced = list(theirs), list(leaves)
-        both = paths, [plain(name.removeprefix("output")) for name in names]
-        ours: dict[str, np.ndarray] = {}
-        errors: dict[str, float] = {}
-        arrays = [np.asarray(x) for x in leaves]
-        for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None, both):
-            x, y = arrays[i], theirs[names[j]]
-            layout, off = placed(x, y)
-            if layout is None:
-                # What is wrong does not show its layout; it is likely that of the input.
-                layout = min(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes, default=None)
-            if layout is None:
-                ours[names[j]], errors[names[j]] = x, off
-                continue
-            first = first or layout
-            ours[names[j]] = layout.to_torch(x, y.shape)
-            errors[names[j]] = off if np.isfinite(off) else distance(ours[names[j]], y)
-            forced[i] = jax.device_put(layout.from_torch(y))
-        return ours, forced, first, errors
 
     def _judged_code(
         self,
@@ -385,37 +288,9 @@ GROSS = 1e-3
 """A relative difference far above rounding in float32."""
 
 
-def _named_arrays(output: Any) -> dict[str, np.ndarray]:
-    leaves, _ = torch_tree.tree_flatten_with_path(output)
-    return {f"output{torch_tree.keystr(path)}": viewed(x) for path, x in leaves if isinstance(x, torch.Tensor)}
-
-
-def _buffers(torch_layer: torch.nn.Module, layer: Any) -> dict[str, np.ndarray]:
-    """The port's statistics under torch's names."""
-    kept = {name for name, _ in torch_layer.named_buffers(recurse=False)}
-    found = pairs(torch_layer, layer)[0] if kept else []
-    return {pair.name: pair.ours for pair in found if pair.name in kept and pair.ours.shape == pair.theirs.shape}
-
-
 def _below(layer: torch.nn.Module) -> list[str]:
     """The paths of the layers in ``layer``, relative to it."""
     return [name for name, _ in layer.named_modules() if name]
-
-
-def _same_kind(a: np.dtype, b: np.dtype) -> bool:
-    return a == b or (a.kind in "iu" and b.kind in "iu")
-
-
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, torch.Tensor)
-
-
-def _is_key(x: Any) -> bool:
-    return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _named(node: Node) -> str:
-    return node.path + (f" (call {node.call + 1})" if node.call else "")
 
 
 def _line(error: Exception) -> str:

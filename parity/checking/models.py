@@ -21,7 +21,7 @@ from parity.checking.pairing import Pair, aliases, under_torchs
 from parity.checking.progress import progress
 from parity.checking.report import Report
 from parity.checking.runs import Batch, TorchOptimizer
-from parity.checking.training import check_training
+from parity.checking.training import compare_runs
 from parity.checking.tree import aligned_paths, jax_layers
 from parity.comparison import FACTOR
 
@@ -100,7 +100,7 @@ def check(
         assert isinstance(torch_module, torch.nn.Module)
         assert isinstance(jax_module, nnx.Module)
         torch_optimizer, transform = optimizer or (_torch_sgd, optim.SGD(lr=0.01, momentum=0.9))
-        trained = check_training(
+        trained = compare_runs(
             torch_module,
             jax_module,
             torch_optimizer,
@@ -110,7 +110,8 @@ def check(
             steps,
             seed=seed,
             factor=factor,
-        )
+            follows=not report.passed,
+        ).report
         report.rows += trained.rows
         report.losses = trained.losses
         report.faults += trained.faults

@@ -18,6 +18,8 @@ from parity.replay import Draws, replayed
 
 TorchOptimizer = Callable[[Any], torch.optim.Optimizer]
 Batch = Sequence[Any]
+Stepping = Callable[[torch.optim.Optimizer, int], None]
+"""What is done in place of ``optimizer.step()`` when the gradients are there. The index counts from 0."""
 OF_OPTAX = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer", "sum_of_squares": "sum"}
 """Torch's names for what optax's own optimizers keep."""
 
@@ -43,12 +45,34 @@ class Step:
         return {"losses": self.loss, **self.state, **self.optimizer}
 
 
+WINDOW = 3
+"""So many steps from the one at which runs part are looked at: one alone looks alike for many mistakes."""
+
+
+@dataclass
+class Parting:
+    """Where two runs part.
+
+    Attributes:
+        step: the index of the first step that leaves anything wrong, from 0.
+        failed: what is wrong behind it, by name.
+        theirs: torch's step before that one (what the run begins with, if it is the first), and up to ``WINDOW`` more.
+        ours: the port's.
+    """
+
+    step: int
+    failed: list[str]
+    theirs: list[Step]
+    ours: list[Step]
+
+
 def torch_steps(
     model: torch.nn.Module,
     make_optimizer: TorchOptimizer,
     loss: Callable[..., torch.Tensor],
     batches: Sequence[Batch],
     draws: Callable[[int], list[torch.Tensor]] | None = None,
+    stepping: Stepping = lambda optimizer, _: optimizer.step(),
 ) -> Iterator[Step]:
     """Train ``model`` in place; each step's random draws are noted, or are ``draws(index)``."""
     optimizer = make_optimizer(model.parameters())
@@ -59,7 +83,7 @@ def torch_steps(
             optimizer.zero_grad()
             value = loss(model, *batch)
             value.backward()
-            optimizer.step()
+            stepping(optimizer, index)
         kept = {
             f"{key} of {names[id(parameter)]}": to_numpy(x)
             for parameter, entries in optimizer.state.items()

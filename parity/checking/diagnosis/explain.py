@@ -20,13 +20,16 @@ from parity.checking.diagnosis.mutations import mutations
 from parity.checking.pairing import pairs
 
 if TYPE_CHECKING:
-    from parity.checking.layers import Suspicion
+    from parity.checking.suspicion import Suspicion
 
 EXPLAINED = 0.15
 """A mistake explains an output if with it no more than this part of the difference is left."""
 
 NOISE = 3e-6
 """A difference this small, relative to the output, may be rounding."""
+
+UNFIT = (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError)
+"""What a mistake thought of for other arguments raises; anything else is a mistake of this package."""
 
 SECONDS = 20.0
 """The longest search for one layer's mistake, in processor time: a busy machine finds what an idle one does."""
@@ -180,8 +183,10 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
     def measured(run: Callable[[], dict[str, Any]]) -> float:
         try:
             return apart(ours, run())
+        except NameError:
+            raise  # ours, not torch's
         except Exception:
-            return np.inf  # a mistake that torch refuses to make
+            return np.inf  # a mistake that torch, or the model's code behind it, refuses to make
 
     calls = experiment.calls()
     for call in reversed(calls) if len(calls) > 40 else calls:
@@ -214,7 +219,7 @@ def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:
     """As many of them as can be put together: a call unlike what was thought of ends the list, not the check."""
     try:
         yield from mistakes
-    except Exception:
+    except UNFIT:
         return
 
 

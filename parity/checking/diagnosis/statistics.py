@@ -10,7 +10,7 @@ from parity.checking.alignment import distance
 from parity.checking.diagnosis.calls import Experiment
 
 if TYPE_CHECKING:
-    from parity.checking.layers import Suspicion
+    from parity.checking.suspicion import Suspicion
 
 
 def explain(suspicion: "Suspicion") -> tuple[str | None, str]:

@@ -1,5 +1,6 @@
 """Training runs side by side."""
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -24,8 +25,8 @@ def run(network, torch_optimizer, transform, steps):
     ("torch_optimizer", "transform", "step", "said"),
     [
         (lambda p: torch.optim.SGD(p, 0.1), optim.SGD(0.11), 1, "torch's times 1.1"),
-        (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optim.SGD(0.1, momentum=0.8), 2, "step 2"),
-        (lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3, eps=1e-5), 1, "step 1"),
+        (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optim.SGD(0.1, momentum=0.8), 2, "momentum is as if 0.8"),
+        (lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3, eps=1e-5), 1, "eps is as if 1e-05"),
         (lambda p: torch.optim.AdamW(p, 1e-2), optim.AdamW(1e-2, weight_decay=0.02), 1, "step 1"),
     ],
 )
@@ -34,6 +35,20 @@ def test_the_step_and_the_tensor_are_named(torch_optimizer, transform, step, sai
     assert not report.passed
     assert report.first_divergence == f"down1.weight, step {step}"
     assert said in str(report.faults[0])
+
+
+def test_what_is_wrong_in_a_layer_is_not_laid_to_the_optimizer():
+    theirs, ours, x = pair("unet")
+    ours.act.negative_slope = 0.3
+    report = parity.check(theirs, ours, x, gradients=False, steps=2)
+    assert report.faults[-1].kind == "training"
+    assert "follows from what is wrong in the layers above" in report.faults[-1].reason
+
+
+def test_adam_of_optax_passes_though_it_corrects_its_averages_in_float32():
+    with jax.numpy_dtype_promotion("standard"):  # which optax relies on
+        report = run("convnet", lambda p: torch.optim.Adam(p, 1e-2), optax.adam(1e-2), 3)
+    assert report.passed, report
 
 
 def test_what_the_optimizer_keeps_is_compared():
