@@ -78,6 +78,7 @@ def train_step(
         updates, optimizer = transform.update(gradients, state.optimizer, state.params)
         return TrainState(optax.apply_updates(state.params, updates), others_after, optimizer), result
 
-    # Copies, for the first step overwrites what it is given and the model must live on.
-    first, rest = jax.tree.map(jnp.copy, (params.arrays, others.arrays))
-    return jax.jit(step, donate_argnums=0), TrainState(first, rest, transform.init(first))
+    # Copies, for the first step overwrites what it is given: the model must live on, and no array stand in two places,
+    # as where an optimizer keeps the parameters it started from.
+    first, rest, optimizer = jax.tree.map(jnp.copy, (params.arrays, others.arrays, transform.init(params.arrays)))
+    return jax.jit(step, donate_argnums=0), TrainState(first, rest, optimizer)

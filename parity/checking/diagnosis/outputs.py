@@ -45,6 +45,12 @@ def _of_one(name: str, a: np.ndarray, b: np.ndarray) -> tuple[str, str] | None:
     if np.isnan(a).any() and not np.isnan(b).any():
         return "masked value", f"{name} has NaN in {int(np.isnan(a).sum())} of {a.size} places, torch's has none"
     factor = float(np.vdot(b, a) / max(float(np.vdot(b, b)), 1e-300))
+    if a.size == 1:  # any number is a multiple of any other, and so much more than it
+        if not factor or not np.isfinite(factor):
+            return None
+        whole = max(abs(factor), 1 / abs(factor))
+        told = abs(whole - round(whole)) < 1e-4 and abs(factor - 1) > 1e-4
+        return ("scale", f"{name} is torch's times {factor:.6g}") if told else None
     if distance(a, factor * b) < 0.1 * before and abs(factor - 1) > 1e-6:
         return "scale", f"{name} is torch's times {factor:.6g}"
     shift = float(np.mean(a - b))

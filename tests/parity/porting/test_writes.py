@@ -131,6 +131,22 @@ def test_a_gradient_that_export_loses_is_refused():
         port(Binary(), floats(3, 4))
 
 
+class Once(Straight):
+    @staticmethod
+    def backward(ctx, gradient):
+        raise AssertionError("only in training")
+
+
+class Refusing(torch.nn.Module):
+    def forward(self, x):
+        return Once.apply(x * 2)
+
+
+def test_a_gradient_that_the_model_itself_refuses_is_noted():
+    written = port(Refusing(), floats(3, 4))
+    assert "only in training" in written.notes[-1]
+
+
 class Masked(torch.nn.Module):
     def __init__(self):
         super().__init__()

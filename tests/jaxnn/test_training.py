@@ -1,0 +1,43 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+import jaxnn
+import jaxnn.functional as F
+from jaxnn import nn, optim
+
+
+def loss(model, x, y):
+    return F.mse_loss(model(x), y)
+
+
+BATCH = jnp.ones((4, 3)), jnp.zeros((4, 2))
+
+
+def test_the_model_lives_on_and_gets_the_result_when_asked():
+    model = nn.Linear(3, 2, rngs=nnx.Rngs(0))
+    before = np.array(model.weight[...])
+    step, state = jaxnn.train_step(model, optim.SGD(lr=0.1, momentum=0.9), loss)
+    state, first = step(state, *BATCH)
+    state, second = step(state, *BATCH)
+    assert second < first
+    np.testing.assert_array_equal(model.weight[...], before)
+    state.copy_to(model)
+    np.testing.assert_array_equal(model.weight[...], state.params["weight"])
+
+
+def test_an_optimizer_may_keep_an_array_twice_or_the_parameters_themselves():
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return params, zeros, zeros
+
+    def update(gradients, state, params):
+        return jax.tree.map(lambda g: -0.1 * g, gradients), state
+
+    model = nn.Linear(3, 2, rngs=nnx.Rngs(0))
+    step, state = jaxnn.train_step(model, optax.GradientTransformation(init, update), loss)
+    for _ in range(2):
+        state, _ = step(state, *BATCH)
+    np.testing.assert_array_equal(state.optimizer[0]["weight"], model.weight[...])
