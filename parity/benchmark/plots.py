@@ -20,7 +20,7 @@ def plot(results: Sequence[Result], path: Path) -> None:
 
     rows = sorted(results, key=lambda result: result.ratio)
     grown = [(of, curves) for of in ("batch", "length") if (curves := _by_size(results, of))]
-    size = (9 + 6 * len(grown), max(1.5 + 0.26 * len(rows), 5 * bool(grown)))
+    size = (9 + 8 * len(grown), max(1.5 + 0.26 * len(rows), 5 * bool(grown)))
     figure, axes = plt.subplots(1, 1 + len(grown), figsize=size, squeeze=False, layout="constrained")
     left, *others = axes[0]
     ratios = [row.ratio for row in rows]
@@ -33,14 +33,20 @@ def plot(results: Sequence[Result], path: Path) -> None:
     left.set_xlabel("time of jaxnn under jit / time of torch, 95 % interval (left of 1: jaxnn is faster)")
     left.set_title(f"jaxnn against torch: {rows[0].suite} suite")
     for right, (of, curves) in zip(others, grown, strict=True):
+        rows_of = list(dict.fromkeys((name, mode) for name, mode, _ in curves))
         for (name, mode, contender), points in curves.items():
             sizes, seconds = zip(*sorted(points), strict=True)
-            style = "-o" if contender == "jaxnn" else "--s"
-            right.loglog(sizes, [s * 1e3 for s in seconds], style, label=f"{name}, {mode}: {contender}")
+            style = {"linestyle": "-" if contender == "jaxnn" else "--", "marker": "o" if contender == "jaxnn" else "s"}
+            colour = f"C{rows_of.index((name, mode))}"
+            label = f"{name}, {mode}: {contender}"
+            right.loglog(sizes, [s * 1e3 for s in seconds], color=colour, label=label, **style)
+        ticks = sorted({size for points in curves.values() for size, _ in points})
+        right.set_xticks(ticks, [str(size) for size in ticks])
+        right.set_xticks([], minor=True)
         right.set_xlabel(of)
         right.set_ylabel("milliseconds")
         right.set_title(f"growth with the {of}")
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
     plt.close(figure)
 
