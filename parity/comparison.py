@@ -124,7 +124,7 @@ def compare(
     shifts = [] if neighbours is None else [_shift(neighbour, t, finite) for neighbour in neighbours]
     others = [_shift(witness, t, finite) for witness in witnesses]
     passed, measures = True, []
-    for norm in (_root_mean_square, _maximum):
+    for norm in (_root_mean_square, largest):
         size, error, torchs = norm(t), norm(ours), norm(theirs)
         explained = max(torchs, *map(norm, others), floor / factor * eps * max(size, scale), flushed)
         if shifts:
@@ -173,18 +173,25 @@ _EXPONENT = np.uint64(0x7FF0_0000_0000_0000)
 
 
 def _root_mean_square(x: npt.NDArray[np.float64]) -> float:
-    largest = _maximum(x)
-    if not largest:
+    most = largest(x)
+    if not most:
         return 0.0
-    if 1e-140 < largest < 1e140:  # nothing that counts is lost to underflow, and nothing overflows
-        flat = x.ravel()
-        # Not by BLAS, whose threads would wait for cores where torch's still spin.
-        return float(np.sqrt(np.einsum("i,i->", flat, flat) / x.size))
-    return largest * float(np.sqrt(np.mean((x / largest) ** 2)))
+    if 1e-140 < most < 1e140:  # nothing that counts is lost to underflow, and nothing overflows
+        return float(np.sqrt(sum_of_squares(x) / x.size))
+    return most * float(np.sqrt(np.mean((x / most) ** 2)))
 
 
-def _maximum(x: npt.NDArray[np.float64]) -> float:
-    return float(max(x.max(), -x.min())) if x.size else 0.0
+def largest(x: np.ndarray) -> float:
+    """The largest absolute value; 0 of an empty array."""
+    if not x.size:
+        return 0.0
+    return float(np.abs(x).max()) if np.iscomplexobj(x) else float(max(x.max(), -x.min()))
+
+
+def sum_of_squares(x: np.ndarray) -> float:
+    """Of real numbers, in one thread: BLAS would wait for cores where torch's threads still spin."""
+    flat = x.ravel()
+    return float(np.einsum("i,i->", flat, flat))
 
 
 def _is_inexact(dtype: np.dtype) -> bool:

@@ -14,7 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import channels_first, channels_last, padded, positions
+from jaxnn._lowering.windows import channels_first, channels_last, padded
 
 BLOCKS = 2**17
 """Numbers in a kernel from which the library cuts its output channels into blocks; measured at 1 MB of second cache."""
@@ -80,29 +80,25 @@ def _suits_rows(x: Array, w: Array, geometry: Geometry) -> bool:
 
 def _in_rows(images: Array, kernel: Array, geometry: Geometry) -> Array:
     count, *_, channels = images.shape
-    *leading, last = geometry.outputs
-    *taps, width = geometry.kernel_size
-    *steps, stride = geometry.strides
-    *spreads, spread = geometry.dilations
+    rows, last = geometry.outputs
+    taps, width = geometry.kernel_size
+    step, stride = geometry.strides
+    apart, spread = geometry.dilations
     before, after = geometry.pads[-1]
     row = geometry.sizes[-1] + before + after
     after += -row % stride  # so that every row begins at a step of the stride
     row += -row % stride
-    images = padded(images, [*geometry.pads[:-1], (before, after)], first=1)
+    images = padded(images, [geometry.pads[0], (before, after)], first=1)
     images = lax.optimization_barrier(images)  # or each of the stacked parts would be computed from the start
-    parts = []
-    for position in positions(taps):
-        starts = [p * d for p, d in zip(position, spreads, strict=True)]
-        stops = [start + (o - 1) * s + 1 for start, o, s in zip(starts, leading, steps, strict=True)]
-        part = lax.slice(images, [0, *starts, 0, 0], [count, *stops, row, channels], [1, *steps, 1, 1])
-        parts.append(part.reshape(count, -1, channels))
-    stacked = jnp.stack(parts, 1)
+    span = (rows - 1) * step + 1
+    parts = [lax.slice_in_dim(images, tap * apart, tap * apart + span, step, axis=1) for tap in range(taps)]
+    stacked = jnp.stack([part.reshape(count, -1, channels) for part in parts], 1)
     lines = geometry._replace(
         sizes=stacked.shape[1:3],
         strides=(1, stride),
         pads=((0, 0), (0, (width - 1) * spread)),
         dilations=(1, spread),
     )
-    outputs = _last(stacked, kernel.reshape(-1, width, *kernel.shape[-2:]), lines)
-    used = outputs.reshape(count, *leading, row // stride, -1)
+    outputs = _last(stacked, kernel, lines)
+    used = outputs.reshape(count, rows, row // stride, -1)
     return lax.slice_in_dim(used, 0, last, axis=-2)

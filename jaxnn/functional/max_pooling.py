@@ -191,16 +191,17 @@ def _axis_max(x: Array, axis: int, window: Window) -> Array:
     """The maximum of each window along ``axis``."""
 
     def reduced(x: Array) -> Array:
-        def per_axis(value: int) -> tuple[int, ...]:
-            return tuple(value if i == axis else 1 for i in range(x.ndim))
+        def per_axis(value: Any, others: Any = 1) -> tuple:
+            return tuple(value if i == axis else others for i in range(x.ndim))
 
+        after = max(0, _reached(window) - window.size - window.padding)
         return lax.reduce_window(
             x,
             _lowest(x.dtype),
             lax.max,
             window_dimensions=per_axis(window.kernel),
             window_strides=per_axis(window.stride),
-            padding=[edge[:2] for edge in _edges(x, axis, window)],
+            padding=per_axis((window.padding, after), (0, 0)),
             window_dilation=per_axis(window.dilation),
         )
 
@@ -243,9 +244,7 @@ def _chosen(x: Array, axis: int, window: Window) -> Array:
 def _select(x: Array, chosen: Array, axis: int, window: Window) -> Array:
     """From each window along ``axis`` the chosen element; linear in ``x``, without a gather or, back, a scatter."""
     if window.extent <= window.stride and window.kernel >= UNROLLED:  # side by side: one comparison of all
-        after = window.output * window.stride - window.size - window.padding
-        edges = [(window.padding, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
-        beside = lax.pad(x, np.zeros((), x.dtype), edges)
+        beside = _padded(x, axis, window, np.zeros((), x.dtype), window.output * window.stride)
         beside = beside.reshape(*x.shape[:axis], window.output, window.stride, *x.shape[axis + 1 :])
         place = _along(np.arange(window.stride, dtype=np.int32), x.ndim - axis)
         hit = jnp.expand_dims(chosen.astype(jnp.int32) * window.dilation, axis + 1) == place
@@ -261,7 +260,7 @@ def _select(x: Array, chosen: Array, axis: int, window: Window) -> Array:
 
 def _taps(x: Array, axis: int, window: Window, fill: np.ndarray) -> Callable[[Any], Array]:
     """What gives the ``i``-th element of every window along ``axis``."""
-    padded = lax.pad(x, fill, _edges(x, axis, window))
+    padded = _padded(x, axis, window, fill, _reached(window))
     span = (window.output - 1) * window.stride + 1
 
     def tap(i: Any) -> Array:
@@ -274,9 +273,15 @@ def _taps(x: Array, axis: int, window: Window, fill: np.ndarray) -> Callable[[An
     return tap
 
 
-def _edges(x: Array, axis: int, window: Window) -> list[tuple[int, int, int]]:
-    after = max(0, (window.output - 1) * window.stride + window.extent - window.size - window.padding)
-    return [(window.padding, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+def _reached(window: Window) -> int:
+    """How many elements windows reach, from the first that is padding on."""
+    return (window.output - 1) * window.stride + window.extent
+
+
+def _padded(x: Array, axis: int, window: Window, fill: np.ndarray, length: int) -> Array:
+    """``x`` with ``fill`` ahead of ``axis`` as the windows want it, and behind or cropped to ``length``."""
+    after = length - window.size - window.padding
+    return lax.pad(x, fill, [(window.padding, after, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)])
 
 
 def _repeat(step: Callable[[Any, Any], Any], first: int, last: int, carry: Any) -> Any:

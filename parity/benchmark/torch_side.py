@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import torch
 
+from parity.arrays import viewed
+
 
 def torch_device() -> torch.device:
     """The GPU where JAX has one and torch can use it, else the CPU."""
@@ -33,4 +35,4 @@ def awaited(call: Callable[[], Any]) -> Callable[[], Any]:
 
 def to_numbers(x: Any) -> np.ndarray:
     """Any contender's result, in float64."""
-    return np.asarray(x.detach().cpu() if isinstance(x, torch.Tensor) else x, np.float64)
+    return np.asarray(viewed(x) if isinstance(x, torch.Tensor) else x, np.float64)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from parity.comparison import sum_of_squares
+
 NEAR = 0.05
 """Two arrays are of the same numbers in another layout if they differ by less than this, relative to their size."""
 
@@ -103,12 +105,6 @@ def distance(a: np.ndarray, b: np.ndarray) -> float:
     if not math.isfinite(measured):
         return math.inf
     return measured / norm if norm else (0.0 if measured == 0 else math.inf)
-
-
-def sum_of_squares(x: np.ndarray) -> float:
-    """Of real numbers, in one thread: BLAS would wait for cores where torch's threads still spin."""
-    flat = x.ravel()
-    return float(np.einsum("i,i->", flat, flat))
 
 
 def identical(a: np.ndarray, b: np.ndarray) -> bool:

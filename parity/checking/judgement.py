@@ -7,8 +7,8 @@ import numpy as np
 
 from parity.checking.alignment import distance, identical
 from parity.checking.evaluation import Evaluation, TorchSide
-from parity.checking.sampling import explained_by_sample, largest
-from parity.comparison import FACTOR, Comparison, compare
+from parity.checking.sampling import explained_by_sample
+from parity.comparison import FACTOR, Comparison, compare, largest
 
 CLOSE = 4.0
 """A layer's output this near torch's, in machine epsilons of its norm, passes without a look at the truth: so much is

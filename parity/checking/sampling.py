@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from parity.arrays import to_numpy
-from parity.checking.alignment import sum_of_squares
 from parity.checking.evaluation import TorchSide, doubled
+from parity.comparison import largest, sum_of_squares
 
 ROWS = 32
 """Rows chosen at random, and as many of the worst; fewer than eight times as many are not worth it."""
@@ -71,11 +71,6 @@ def explained_by_sample(side: TorchSide, outputs: dict[str, np.ndarray], factor:
 def _by_row(x: np.ndarray) -> np.ndarray:
     axes = tuple(range(1, x.ndim))
     return np.maximum(x.max(axis=axes), -x.min(axis=axes))
-
-
-def largest(x: np.ndarray) -> float:
-    """The largest absolute value of an array that is not empty."""
-    return float(max(x.max(), -x.min())) if not np.iscomplexobj(x) else float(np.abs(x).max())
 
 
 def _size(x: np.ndarray) -> float:

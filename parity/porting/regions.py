@@ -1,7 +1,6 @@
 """Graphs without nested regions: what ``no_grad`` and ``autocast`` do stands where it is done."""
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,16 +38,14 @@ def inlined(module: GraphModule) -> None:
         position = 1 if name == "wrap_with_set_grad_enabled" else 4
         body = getattr(module, node.args[position].target)
         inlined(body)
-        finish: Callable[[Graph, Node], Node] | None = None
+        without_gradients = name == "wrap_with_set_grad_enabled" and not node.args[0]
         lower = None
-        if name == "wrap_with_set_grad_enabled":
-            finish = _detached if not node.args[0] else None
-        elif node.args[2]:
+        if name == "wrap_with_autocast" and node.args[2]:
             lower = node.args[1] or torch.bfloat16
         results = _spliced(module.graph, node, body.graph, node.args[position + 1 :], lower)
-        if finish is not None:
+        if without_gradients:
             with module.graph.inserting_before(node):
-                results = [finish(module.graph, x) if isinstance(x, Node) else x for x in results]
+                results = [_detached(module.graph, x) if isinstance(x, Node) else x for x in results]
         for user in list(node.users):
             if user.target is operator.getitem:
                 user.replace_all_uses_with(results[user.args[1]])
