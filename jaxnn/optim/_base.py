@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Inexact, PyTree
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype
 from jaxnn.optim._groups import Group, assign, dotted_names, param_groups
+from jaxnn.optim._pace import Pace
 
 Hyperparameter = ArrayLike | optax.Schedule | optax.schedules.StatefulSchedule
 Groups = Iterable[Mapping[str, Any]]
@@ -160,6 +161,7 @@ class Engine:
         step = optax.safe_increment(state.step)
         rules: dict[tuple[int, Any], Rule] = {}
         changes, after = [], []
+        pace = Pace(step)
         for k, (i, param, grad) in enumerate(zip(self.group_of(params), leaves, grads, strict=True)):
             dtype = accumulation_dtype(jnp.result_type(param))
             real = jnp.finfo(dtype).dtype
@@ -167,11 +169,14 @@ class Engine:
                 rules[i, real] = self.optimizer._rule(self.optimizer._cast(scheduled[i], real), step.astype(real))
             own = {key: column[k] for key, column in columns.items() if column[k] is not None}
             try:
-                change, new = self.optimizer._apply(rules[i, real], grad, jnp.asarray(param).astype(dtype), own)
+                change, new = self.optimizer._apply(
+                    rules[i, real], pace.held(grad), jnp.asarray(param).astype(dtype), own
+                )
             except ArgumentError as problem:
                 raise ArgumentError(f"{name}: gradient of {dotted_names(params)[k]!r} {problem}") from None
             changes.append(change.astype(jnp.result_type(param)))
             after.append(new)
+            pace.passed([change, *new.values()][-1])
         schedules = tuple(s.update(v, **extra_args) for s, v in zip(self.stateful, state.schedules, strict=True))
         return tree.unflatten(changes), OptimizerState(step, _by_name(tree, after), schedules)
 

@@ -13,7 +13,7 @@ import torch
 from flax import nnx
 
 from jaxnn import optim
-from jaxnn.optim import lr_scheduler
+from jaxnn.optim import _pace, lr_scheduler
 from tests.jaxnn.optim.trajectories import error, gradient, leaves, problem, run_jax
 
 EVERY = [
@@ -215,3 +215,18 @@ def test_momentum_in_bfloat16_keeps_what_bfloat16_would_lose():
     grads = {"w": jnp.ones(1, jnp.bfloat16)}
     state = jax.lax.fori_loop(0, 1000, lambda _, state: transform.update(grads, state, params)[1], state)
     np.testing.assert_allclose(state.buffers["momentum_buffer"]["w"], (1 - 0.999**1000) / 0.001, rtol=1e-4)
+
+
+def test_under_jit_an_update_waits_for_earlier_ones_and_takes_nothing_from_them(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_pace, "AT_ONCE", 0)
+    transform = optim.SGD(lr=1.0, momentum=0.9)
+    params = [jnp.ones(2), jnp.ones(3), jnp.ones(())]
+    gradients = [jnp.full(2, jnp.nan), jnp.ones(3), jnp.ones(())]
+    state = transform.init(params)
+    update = jax.jit(transform.update)
+    (first, *others), _ = update(gradients, state, params)
+    assert jnp.isnan(first).all()
+    assert all((change == -1).all() for change in others)
+    # A count that cannot be: each is then made of what the one before wrote, so that it cannot be had before.
+    changes, _ = update(gradients, state._replace(step=jnp.int32(-2)), params)
+    assert all(jnp.isnan(change).all() for change in changes)
