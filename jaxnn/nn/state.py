@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Shaped
 
@@ -75,13 +76,16 @@ def load_state_dict(
         raise ArgumentError(f"load_state_dict: {type(module).__name__} is left as it was; " + "; ".join(faults))
     # A copy: an array that shares its memory with torch's would change when torch trains on.
     arrays = {
-        path: jnp.array(mapping[path], variable.get_value().dtype)
-        for path, variable in targets.items()
-        if path in mapping
+        path: _copy(mapping[path], variable.get_value().dtype) for path, variable in targets.items() if path in mapping
     }
     for path, array in arrays.items():
         targets[path].set_value(array)
     return IncompatibleKeys(missing, unexpected)
+
+
+def _copy(array: ArrayLike, dtype: Any) -> Array:
+    # jax.numpy.array would compile a program for every new shape.
+    return jax.device_put(np.array(array, dtype)) if isinstance(array, np.ndarray) else jnp.array(array, dtype)
 
 
 def named_variables(module: object, prefix: str = "") -> Iterator[tuple[str, nnx.Variable]]:
