@@ -44,6 +44,9 @@ def bench(
         bool | None,
         typer.Option("--torch-compile/--no-torch-compile", help="time torch.compile; by default for step and model"),
     ] = None,
+    port: Annotated[
+        bool, typer.Option("--port", help="time the port that parity writes too, of the model suite or of TORCH")
+    ] = False,
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="an earlier --json: exit 1 where a row got slower than noise")
     ] = None,
@@ -96,6 +99,8 @@ def bench(
         raise typer.BadParameter(f"the {suite} suite's rows have their own", param_hint="--batch")
     if lengths != [None] and not chosen.lengthened:
         raise typer.BadParameter(f"the {suite} suite reads no texts", param_hint="--length")
+    if port and not chosen.ports:
+        raise typer.BadParameter(f"the {suite} suite has no models to port", param_hint="--port")
     choices = [(size,) if chosen.batched else () for size in sizes]
     choices = [(*choice, length) if chosen.lengthened else choice for choice in choices for length in lengths]
     cases = [case for choice in choices for case in chosen.cases(*choice)]
@@ -107,13 +112,14 @@ def bench(
     if missing and torch_compile:
         raise typer.BadParameter(missing, param_hint="--torch-compile")
 
+    others = {"torch_compile": compiles and not missing} | ({"ported": True} if port else {})
     results = []
     with progress_bar(console) as progress:
         task = progress.add_task("this machine's rates", total=len(cases))
         rates, empty = (product_rate(), copy_rate()), call_seconds()
         for case in cases:
             progress.update(task, description=f"{case.family}: {case.name}")
-            timed = chosen.run(case, modes=wanted, seconds=seconds, torch_compile=compiles and not missing)
+            timed = chosen.run(case, modes=wanted, seconds=seconds, **others)
             results += [replace(result, notes=[*result.notes, missing]) if missing else result for result in timed]
             progress.advance(task)
     console.print(timing_table(results, rates, wide=console.width >= 110))

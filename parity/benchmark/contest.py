@@ -12,7 +12,7 @@ import numpy as np
 from parity.benchmark.timing import interleaved
 from parity.benchmark.torch_side import to_numbers
 
-JAXNN, TORCH, COMPILED = "jaxnn", "torch", "torch.compile"
+JAXNN, TORCH, COMPILED, PORT = "jaxnn", "torch", "torch.compile", "port"
 CLOSE = 1e-3
 """Norm of a difference by the norm of torch's result, up to which two results count as the same."""
 

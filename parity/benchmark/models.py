@@ -16,6 +16,7 @@ from parity import weights
 from parity.benchmark.contest import (
     COMPILED,
     JAXNN,
+    PORT,
     TORCH,
     Program,
     Result,
@@ -27,6 +28,7 @@ from parity.benchmark.contest import (
 from parity.benchmark.networks import in_jax, in_torch
 from parity.benchmark.torch_side import awaited, tensor, torch_device
 from parity.checking.leaves import by_name, flattened
+from parity.porting import port
 
 MODES = ("forward", "step")
 LEARNING_RATE = 1e-3
@@ -81,7 +83,14 @@ def cases(batch: int | None = None, length: int | None = None) -> Iterator[Case]
         yield Case(family, name, shape, vocabulary, classes, batch or own, labels)
 
 
-def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch_compile: bool = False) -> list[Result]:
+def run(
+    case: Case,
+    *,
+    modes: Sequence[str] = MODES,
+    seconds: float = 0.3,
+    torch_compile: bool = False,
+    ported: bool = False,
+) -> list[Result]:
     """Time ``case`` in evaluation, and a step of SGD with momentum in training."""
     torch.manual_seed(0)
     torch_model = getattr(in_torch, case.name)()
@@ -89,7 +98,8 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
     nn.load_state_dict(model, weights.load(torch_model))
     label = f"{case.name}, batch {case.batch}" + (f", length {case.shape[0]}" if case.vocabulary else "")
     identity = ("model", case.family, label)
-    return time_model(identity, torch_model, model, case.inputs(), modes, seconds, torch_compile=torch_compile)
+    others = {"torch_compile": torch_compile, "ported": ported}
+    return time_model(identity, torch_model, model, case.inputs(), modes, seconds, **others)
 
 
 def time_model(
@@ -101,13 +111,15 @@ def time_model(
     seconds: float = 0.3,
     *,
     torch_compile: bool = False,
+    ported: bool = False,
 ) -> list[Result]:
     """Time a model, forward and a step.
 
     With labels in ``batch`` the loss is the cross entropy of its output, classes on axis 1; without, the mean square of
-    every array of numbers in it.
+    every array of numbers in it. ``ported`` times the port of ``torch_model`` beside ``model``.
     """
     results = []
+    twin = port(torch_model.eval(), (torch.from_numpy(batch[0]),)).module if ported else None
     torch_model.to(torch_device())
     if "forward" in modes:
         torch_run, run, program = _forward(torch_model, model, batch[0])
@@ -117,6 +129,8 @@ def time_model(
         check_equal(identity[-1], expected, by_name(found_names, found, names))
         if torch_compile:
             contenders[COMPILED] = _forward(_optimized(torch_model), model, batch[0])[0]
+        if twin is not None:
+            contenders[PORT] = _forward(torch_model, twin, batch[0])[1]
         results.append(contest((*identity, "forward"), contenders | {JAXNN: run}, program, seconds=seconds))
     if "step" in modes:
         torch_step = _torch_step(torch_model, torch_model, batch)
@@ -125,6 +139,8 @@ def time_model(
         contenders = {TORCH: torch_step}
         if torch_compile:
             contenders[COMPILED] = _torch_step(torch_model, _optimized(torch_model), batch)
+        if twin is not None:
+            contenders[PORT] = _jax_step(twin, batch)[0]
         results.append(contest((*identity, "step"), contenders | {JAXNN: step}, program, seconds=seconds))
     return results
 

@@ -21,6 +21,7 @@ class Suite:
         batched: whether the batch can be chosen.
         lengthened: whether the length of texts can be chosen too.
         compiles: whether ``torch.compile`` is timed unless told otherwise: it takes seconds a row.
+        ports: whether the port of its torch models can be timed too.
     """
 
     about: str
@@ -30,12 +31,13 @@ class Suite:
     batched: bool = False
     lengthened: bool = False
     compiles: bool = False
+    ports: bool = False
 
 
 SUITES = {
     "op": Suite("functions of jaxnn.functional", operators.cases, operators.run, ("forward", "backward"), True),
     "conv": Suite("convolutions of common networks", convolutions.cases, convolutions.run, ("forward", "backward")),
     "step": Suite("a training step of a small network", steps.cases, steps.run, ("step",), True, compiles=True),
-    "model": Suite("whole networks", models.cases, models.run, ("forward", "step"), True, True, True),
+    "model": Suite("whole networks", models.cases, models.run, ("forward", "step"), True, True, True, True),
     "optim": Suite("an update of 25 million parameters", optimizers.cases, optimizers.run, ("step",)),
 }

@@ -12,6 +12,7 @@ from parity import weights
 from parity.benchmark.contest import Result
 from parity.benchmark.models import MODES, time_model
 from parity.benchmark.suites import Suite
+from parity.porting import port
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,21 @@ class Case:
 
 def suite(name: str, subjects: Sequence[Any], shape: tuple[int, ...], dtype: str) -> Suite:
     """A suite of one case: torch's module, and its port or none."""
-    return Suite("your model", lambda: _cases(name, subjects, shape, dtype), run, MODES, compiles=True)
+    return Suite("your model", lambda: _cases(name, subjects, shape, dtype), run, MODES, compiles=True, ports=True)
 
 
 def _cases(name: str, subjects: Sequence[Any], shape: tuple[int, ...], dtype: str) -> Iterator[Case]:
     yield Case(name, subjects, shape, dtype)
 
 
-def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch_compile: bool = False) -> list[Result]:
+def run(
+    case: Case,
+    *,
+    modes: Sequence[str] = MODES,
+    seconds: float = 0.3,
+    torch_compile: bool = False,
+    ported: bool = False,
+) -> list[Result]:
     """Time the model, and a step of SGD on the mean square of its output."""
     torch_model = case.subjects[0]
     rng = np.random.default_rng(0)
@@ -43,8 +51,7 @@ def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, torch
         model = case.subjects[1]
         nn.load_state_dict(model, weights.load(torch_model))
     else:
-        from parity.porting import port
-
-        model = port(torch_model, (torch.from_numpy(x),)).module
+        ported, model = False, port(torch_model, (torch.from_numpy(x),)).module
     identity = ("own", case.family, case.name)
-    return time_model(identity, torch_model, model, (x,), modes, seconds, torch_compile=torch_compile)
+    others = {"torch_compile": torch_compile, "ported": ported}
+    return time_model(identity, torch_model, model, (x,), modes, seconds, **others)

@@ -44,6 +44,7 @@ def bench(*arguments):
         (["--batch", "0"], "positive"),
         (["--suite", "conv", "--batch", "2"], "have their own"),
         (["--length", "64"], "reads no texts"),
+        (["--port"], "no models to port"),
         (["--suite", "model", "--length", "long"], "positive"),
         (["--device", "tpu"], "tpu"),
         (["--plot", "times.txt"], ".png"),
@@ -117,6 +118,15 @@ def test_a_model_of_the_users_is_timed(tmp_path, names):
     assert done.exit_code == 0, done.output
     assert "forward" in done.stdout
     assert "step" in done.stdout
+
+
+def test_a_port_is_timed_beside_the_model_written_by_hand(tmp_path):
+    path, report = tmp_path / "mine.py", tmp_path / "times.json"
+    path.write_text(MODELS)
+    subjects = [f"{path}:in_torch", f"{path}:InJax"]
+    done = bench(*subjects, "--shape", "3,4", "--no-torch-compile", "--port", "--json", str(report))
+    assert done.exit_code == 0, done.output
+    assert all("port" in row["others"] for row in json.loads(report.read_text())["results"])
 
 
 @pytest.mark.parametrize("suite", ["conv", "model", "optim"])
