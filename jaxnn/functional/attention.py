@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key
 from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, check_same_dtype
 from jaxnn.functional.dropouts import check_probability, dropout
+from jaxnn.functional.softmaxes import softmax_tangent
 
 BLOCKWISE_FROM = 2**16
 """Scores of one head (queries times keys) from which attention runs block by block."""
@@ -161,9 +162,8 @@ def _softmax(scores: Float[Array, "... sources"]) -> Float[Array, "... sources"]
 
 @_softmax.defjvp
 def _softmax_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    weights, (tangent,) = _softmax(*primals), tangents
-    # What a row has in common cancels here exactly; in the derivative of a quotient it would leave rounding behind.
-    return weights, weights * (tangent - jnp.sum(weights * tangent, axis=-1, keepdims=True))
+    weights = _softmax(*primals)
+    return weights, softmax_tangent(weights, *tangents, -1)
 
 
 @jax.custom_jvp

@@ -2,7 +2,6 @@
 
 import math
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
@@ -11,6 +10,7 @@ from jaxnn.functional._argument import ArgumentError, accumulation_dtype, promot
 from jaxnn.functional.attention import scaled_dot_product_attention
 from jaxnn.functional.dropouts import dropout
 from jaxnn.functional.linear_maps import linear
+from jaxnn.functional.softmaxes import softmax
 
 Mask = Bool[ArrayLike, "..."] | Float[ArrayLike, "..."]
 
@@ -298,4 +298,4 @@ def _weights(q: Array, k: Array, mask: Array | None) -> Array:
         if mask.dtype != q.dtype:
             raise ArgumentError(f"multi_head_attention_forward: masks must be boolean or {q.dtype}, got {mask.dtype}")
         scores = scores + mask.astype(dtype)
-    return jax.nn.softmax(scores, axis=-1).astype(q.dtype)
+    return softmax(scores, -1).astype(q.dtype)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ def softmax(
 
     Source: ``torch.nn.functional.softmax``.
     """
-    return _along("softmax", jax.nn.softmax, jnp.asarray(input), dim, _stacklevel, dtype)
+    return _along("softmax", _softmax, jnp.asarray(input), dim, _stacklevel, dtype)
 
 
 def softmin(
@@ -60,7 +61,7 @@ def softmin(
     input = jnp.asarray(input)
     if input.dtype == jnp.bool_:
         raise ArgumentError(f"softmin: input must have a negative, got {input.dtype}")
-    return _along("softmin", jax.nn.softmax, -input, dim, _stacklevel, dtype)
+    return _along("softmin", _softmax, -input, dim, _stacklevel, dtype)
 
 
 def log_softmax(
@@ -121,13 +122,30 @@ def gumbel_softmax(
     # A draw of zero, which has a probability in floating point, would be an infinite logit.
     draws = _random.exponential(_random.required(key, "gumbel_softmax"), logits.shape, x.dtype)
     gumbels = -jnp.log(jnp.maximum(draws, jnp.finfo(x.dtype).tiny)).reshape(x.shape)
-    soft = jax.nn.softmax((x + gumbels) / tau, axis)
+    soft = _softmax((x + gumbels) / tau, axis)
     if hard:
         if x.shape[axis] == 0:
             raise IndexError(f"gumbel_softmax: axis {dim} of logits must not be empty, got shape {logits.shape}")
         largest = jnp.argmax(soft, axis, keepdims=True) == lax.broadcasted_iota(jnp.int32, x.shape, axis)
         soft = largest.astype(x.dtype) + (soft - lax.stop_gradient(soft))
     return soft.reshape(logits.shape).astype(logits.dtype)
+
+
+def softmax_tangent(weights: Float[Array, "..."], tangent: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """How ``weights``, a softmax, change with what they are made of."""
+    # What a slice has in common cancels here exactly; in the derivative of a quotient it would leave rounding behind.
+    return weights * (tangent - jnp.sum(weights * tangent, axis, keepdims=True))
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _softmax(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    return jax.nn.softmax(x, axis)
+
+
+@_softmax.defjvp
+def _softmax_jvp(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    weights = _softmax(*primals, axis)
+    return weights, softmax_tangent(weights, *tangents, axis)
 
 
 def _along(

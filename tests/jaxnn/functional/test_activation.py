@@ -242,6 +242,14 @@ def test_softmax_of_scalars_and_of_nothing(name):
     np.testing.assert_allclose(F.softmax(2.0, 0), 1.0)
 
 
+@pytest.mark.parametrize("name", ["softmax", "softmin"])
+def test_the_gradient_of_softmax_remembers_its_result_and_nothing_else(name):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
+    weights, back = jax.vjp(lambda x: getattr(F, name)(x, 1), x)
+    (remembered,) = jax.tree.leaves(back)
+    np.testing.assert_array_equal(remembered, weights)
+
+
 def test_softmax_of_halves_is_taken_in_float32():
     x = torch.tensor(np.random.default_rng(4).normal(0, 3, (4, 1000))).bfloat16()
     exact = torch.softmax(x.double(), 1).numpy()
