@@ -4,8 +4,9 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
-from parity.porting.exporting import Distinct, kept, noticed, quiet, unchecked
+from parity.porting.exporting import Distinct, as_eager, kept, noticed, quiet, unchecked, unmoved
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
+from parity.porting.known import Known
 from parity.porting.regions import inlined, traced_name
 from parity.porting.selection import kept_whole
 
@@ -68,19 +70,21 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
     own: set[str] = set()
-    try:
-        with noticed(own):
-            program = _exported(module, arguments, shapes, records, calls)
-    except Exception as error:
-        if shapes is None:
-            raise _refused(error) from error
+    fixed = [] if shapes is None else [None]
+    errors: list[Exception] = []
+    for sizes, eager in product([shapes, *fixed], (False, True)):
         records.clear()
-        notes.append(f"sizes are fixed to the example's: {_first_line(error)}")
+        calls.clear()
         try:
-            with noticed(own):
-                program = _exported(module, arguments, None, records, calls)
-        except Exception as second:
-            raise _refused(second) from second
+            with noticed(own), as_eager() if eager else nullcontext():
+                program = _exported(module, arguments, sizes, records, calls)
+            break
+        except Exception as error:
+            errors.append(error)
+    else:
+        raise _refused(errors[-2]) from errors[-2]
+    if len(errors) > 1:
+        notes.append(f"sizes are fixed to the example's: {_first_line(errors[0])}")
     graph_module = program.graph_module
     if shapes is not None and dynamic is None and not notes and not _has_free_sizes(graph_module.graph):
         notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
@@ -167,7 +171,7 @@ def _exported(
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
     recording = _recorded(module, records, calls)
-    with quiet(), unchecked(), kept(module), recording, torch.enable_grad(), Distinct():
+    with quiet(), unchecked(), unmoved(), kept(module), recording, torch.enable_grad(), Distinct(), Known(module):
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
 
 

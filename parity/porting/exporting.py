@@ -42,6 +42,35 @@ def unchecked() -> Iterator[None]:
 
 
 @contextmanager
+def unmoved() -> Iterator[None]:
+    """Lets ``module.to(dtype)`` do nothing where nothing changes: what stands for parameters cannot be replaced."""
+    original = torch.nn.Module._apply
+
+    def apply(self: torch.nn.Module, function: Any, recurse: bool = True) -> torch.nn.Module:
+        held = [x for found in (self.parameters(recurse), self.buffers(recurse)) for x in found]
+        moved = map(function, held)
+        same = all(new.dtype == old.dtype and new.device == old.device for new, old in zip(moved, held, strict=True))
+        return self if same else original(self, function, recurse)
+
+    torch.nn.Module._apply = apply  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.nn.Module._apply = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def as_eager() -> Iterator[None]:
+    """Models that ask are told that nobody compiles: some do another thing then, and some a wrong one."""
+    asked = torch.compiler.is_compiling
+    torch.compiler.is_compiling = lambda: False
+    try:
+        yield
+    finally:
+        torch.compiler.is_compiling = asked
+
+
+@contextmanager
 def noticed(names: set[str]) -> Iterator[None]:
     """Adds to ``names`` every ``autograd.Function`` that is called."""
     function: Any = torch.autograd.Function

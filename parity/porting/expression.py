@@ -27,6 +27,19 @@ class Expression:
         return len(plain(self.text))
 
 
+@dataclass(frozen=True)
+class Several(Expression):
+    """Several results, each an expression of its own."""
+
+    parts: tuple[Expression, ...] = ()
+
+
+def several(*parts: Expression) -> Several:
+    """The results of one operator, in order."""
+    names = frozenset[str]().union(*(part.names for part in parts))
+    return Several(", ".join(part.text for part in parts), LOWEST, names, parts)
+
+
 def constant(value: Any, hint: str = "") -> str:
     """A number as text that remembers its place, so that instances of one class may differ in it."""
     return f"\x01{value!r}\x02{hint}\x03"

@@ -37,6 +37,60 @@ class Tensor(Expression):
         return self.value.dtype
 
 
+class Arguments(dict[str, Any]):
+    """The arguments of one operator, which remember those that were looked at."""
+
+    # What they ask for is in the dtype or the shape of the result, or changes nothing of it.
+    _IDLE = frozenset({
+        "dtype", "start_dim", "end_dim", "output_size", "copy", "sorted", "stable", "out_int32", "generator", "sparse",
+        "assume_unique", "compute_mode", "scale_grad_by_freq", "requires_grad", "cudnn_enable", "cudnn_enabled",
+        "unsafe",
+    })  # fmt: skip
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optional: dict[str, Any] = {}  # with their defaults
+        self.read: set[str] = set()
+
+    def __getitem__(self, name: str) -> Any:
+        self.read.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As of a dict."""
+        self.read.add(name)
+        return super().get(name, default)
+
+    def pop(self, name: str, *default: Any) -> Any:
+        """As of a dict."""
+        self.read.add(name)
+        return super().pop(name, *default)
+
+    def values(self) -> Any:
+        """As of a dict."""
+        self.read |= self.keys()
+        return super().values()
+
+    def items(self) -> Any:
+        """As of a dict."""
+        self.read |= self.keys()
+        return super().items()
+
+    def ignored(self) -> list[str]:
+        """Those that are not the default, and nobody looked at."""
+        given = self.optional.keys() - self.read - self._IDLE
+        return sorted(
+            name for name in given if name in self and differs(super(Arguments, self).get(name), self.optional[name])
+        )
+
+
+def differs(value: Any, default: Any) -> bool:
+    """Whether an argument is not its default."""
+    if isinstance(value, Expression) or default is None:
+        return value is not default
+    return bool(value != default)
+
+
 class Operation:
     """The arguments of one operator by name, and the ways to write it.
 
@@ -46,7 +100,7 @@ class Operation:
     """
 
     def __init__(
-        self, name: str, arguments: dict[str, Any], output: Any, size: Callable[[Any], Expression], host: Any = None
+        self, name: str, arguments: Arguments, output: Any, size: Callable[[Any], Expression], host: Any = None
     ) -> None:
         self.name = name
         self.arguments = arguments
@@ -103,9 +157,7 @@ class Operation:
 
     def promoted(self, expression: Expression, *operands: Any) -> Expression:
         """``expression``, cast where JAX would give another dtype to ``operands`` than torch gives the result."""
-        kinds = [to_jax(x.dtype) if isinstance(x, Tensor) else type(x) for x in operands]
-        kinds = [_python(kind) if isinstance(kind, type) else jnp.dtype(narrowed(str(kind))) for kind in kinds]
-        predicted = jnp.result_type(*kinds)
+        predicted = jnp.result_type(*map(kind_of, operands))
         return self.cast(expression, self.output.dtype, str(predicted))
 
     def cast(self, expression: Expression, dtype: torch.dtype, now: str = "") -> Expression:
@@ -122,10 +174,11 @@ class Operation:
         return Tensor(expression, self.output)
 
 
-def _python(kind: type) -> Any:
-    if kind in (torch.SymInt, torch.SymFloat):
-        return int if kind is torch.SymInt else float
-    return kind
+def kind_of(operand: Any) -> Any:
+    """What JAX promotes ``operand`` by: the dtype of an array, the type of a number."""
+    if isinstance(operand, Tensor):
+        return jnp.dtype(narrowed(str(to_jax(operand.dtype))))
+    return {torch.SymInt: int, torch.SymFloat: float}.get(type(operand), type(operand))
 
 
 def number(value: float, hint: str = "") -> Expression:

@@ -15,6 +15,7 @@ from parity.checking import Report, check
 from parity.checking.evaluation import TorchSide, evaluate_jax
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
+from parity.porting.errors import PortError
 
 
 class _Flat(torch.nn.Module):
@@ -95,9 +96,17 @@ _RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_pa
 
 
 def verified(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> None:
-    """Refuse a port whose outputs differ; its layers are looked at only then."""
+    """Refuse a port whose outputs differ; its layers are looked at only then.
+
+    Raises:
+        PortError: the model itself refuses ``arguments``.
+        DivergenceError: the port differs.
+    """
     original, twin, leaves = _flat(module, port, *arguments)
-    side = TorchSide(original, (leaves, {}), gradients=False)
+    try:
+        side = TorchSide(original, (leaves, {}), gradients=False)
+    except Exception as error:
+        raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
     try:
         passed = all(row.passed for row in judged(side, evaluate_jax(twin, side, _RUN_ONCE)))
     except Exception:  # whatever it is, the report says in which layer

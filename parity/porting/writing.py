@@ -17,12 +17,12 @@ from parity.porting.body import Body, Unsupported
 from parity.porting.branches import conditional, is_conditional
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
-from parity.porting.expression import ATOM, Expression, plain
+from parity.porting.expression import ATOM, Expression, Several, plain
 from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.host import Host
 from parity.porting.loops import Loop, looped, structure, write_loop
 from parity.porting.naming import access, source_line
-from parity.porting.operation import Operation, Tensor
+from parity.porting.operation import Arguments, Operation, Tensor
 from parity.porting.operators.registry import found
 from parity.porting.regions import known_as
 from parity.porting.scope import Scope
@@ -130,7 +130,7 @@ class Writer(Scope):
             write_loop(self, item)
         elif isinstance(item, Call):
             self._write_call(item)
-        elif item in self.names:
+        elif item in self.names or item in self.pending:
             pass  # unpacked already
         elif item.target is not operator.getitem and isinstance(item.meta.get("val"), list | tuple):
             self._write_several(item)
@@ -189,32 +189,29 @@ class Writer(Scope):
         used = [part for part in parts if self.uses[part]]
         if not used and not self.uses[node]:
             return
-        expression = self._built(lambda: self._operator(node))
-        if len(used) == 1 and len(parts) == len(used) and self.uses[node] == len(node.users):
-            self.pending[node] = expression
+        if len(used) == 1 and self.uses[node] == len(parts):
+            expression = self._built(lambda: _part(self._operator(node), used[0]))
+            self._settle(used[0], expression, self.source_name(used[0]))
             return
+        expression = self._built(lambda: self._operator(node))
         if self.uses[node] > len(parts):  # used whole, as a list
             self._bind_statement(node, expression, "parts")
             return
         structure: list[Any] = [None] * len(node.meta["val"])
         for part in used:
             structure[part.args[1]] = part
-        names = []
-        for i, part in enumerate(structure):
-            names.append(self._targets(part) if part is not None else "_")
-            del i
+        names = [self._targets(part) for part in structure]
         self.lines.append(f"{', '.join(names)}{',' if len(names) == 1 else ''} = {expression.text}")
 
     def _settle(self, node: Node, expression: Expression, name: str | None) -> None:
         """Keep the expression for its only reader, or write it down."""
         text = plain(expression.text)
-        simple = re.fullmatch(r"[\w.]+(\[\.\.\.\])?", text) is not None
         once = self.uses[node] == 1 and not self._in_loop(node)
         if not self.uses[node]:
             return
         if once and len(text) <= INLINE and _depth(text) <= DEPTH:
             self.pending[node] = expression
-        elif simple and text in self.bound:
+        elif _is_name(text) and text in self.bound:
             self.names[node] = text  # another name for the same array
             self.last[self.bound[text]] = max(self.last.get(self.bound[text], -1), self.last[node])
         else:
@@ -240,13 +237,15 @@ class Writer(Scope):
         self.before = False
 
     def _built(self, build: Callable[[], Expression]) -> Expression:
-        """The expression; where it gets long, its longest parts are named first."""
+        """The expression; what it would compute twice is named first, and where it gets long, its longest parts."""
         kept = dict(self.pending)
         while True:
             self.taken = []
             expression = build()
-            consumed = [node for node in self.taken if len(kept[node]) > 12] if self.taken else []
-            if len(expression) <= LINE or not consumed:
+            consumed = [node for node in self.taken if not _is_name(kept[node].text) and _twice(kept[node], expression)]
+            if not consumed and len(expression) > LINE:
+                consumed = [node for node in self.taken if len(kept[node]) > 12]
+            if not consumed:
                 return expression
             longest = max(consumed, key=lambda node: len(kept[node]))
             self.pending = dict(kept)
@@ -272,10 +271,7 @@ class Writer(Scope):
         if is_conditional(node):
             return conditional(self, node)
         if node.target is operator.getitem:
-            source = self.value(node.args[0])
-            if is_conditional(node.args[0]) and len(node.args[0].meta["val"]) == 1:
-                return source
-            return Expression(f"{source.within(ATOM)}[{node.args[1]}]", ATOM, source.names)
+            return _part(self.value(node.args[0]), node)
         builder = found(node.target)
         try:
             if builder is None:
@@ -283,7 +279,10 @@ class Writer(Scope):
             arguments, host = self._bound_arguments(node), Host(self, node)
             operation = Operation(str(node.target), arguments, node.meta.get("val"), partial(size, self), host)
             expression = builder(operation)
-            return Expression(expression.text, expression.strength, expression.names)
+            if ignored := arguments.ignored():
+                raise NotImplementedError(f"with {', '.join(ignored)}")
+            several = isinstance(expression, Several)
+            return expression if several else Expression(expression.text, expression.strength, expression.names)
         except NotImplementedError as error:
             self.unsupported.append(Unsupported(str(node.target), self.call.path, source_line(node), str(error)))
             return Expression("None")
@@ -294,10 +293,11 @@ class Writer(Scope):
             self.unsupported.append(Unsupported(str(node.target), self.call.path, source_line(node), reason))
             return Expression("None")
 
-    def _bound_arguments(self, node: Node) -> dict[str, Any]:
+    def _bound_arguments(self, node: Node) -> Arguments:
+        arguments = Arguments()
         if not isinstance(node.target, torch._ops.OpOverload):
-            return {f"arg{i}": self._argument(x) for i, x in enumerate(node.args)}
-        arguments: dict[str, Any] = {}
+            arguments.update((f"arg{i}", self._argument(x)) for i, x in enumerate(node.args))
+            return arguments
         for i, argument in enumerate(node.target._schema.arguments):
             if i < len(node.args):
                 arguments[argument.name] = self._argument(node.args[i])
@@ -305,12 +305,14 @@ class Writer(Scope):
                 arguments[argument.name] = self._argument(node.kwargs[argument.name])
             else:
                 arguments[argument.name] = argument.default_value
+            if argument.has_default_value():
+                arguments.optional[argument.name] = argument.default_value
         for key in ("memory_format", "layout", "device", "pin_memory", "non_blocking", "implicit"):
             arguments.pop(key, None)
         return arguments
 
     def _called(self, call: Call) -> Expression:
-        operation = Operation(call.path, {}, None, partial(size, self))
+        operation = Operation(call.path, Arguments(), None, partial(size, self))
         target = access(self.call.path, call.path, self.modules)
         if not call.leaf:
             name, sizes = self.method(call)
@@ -332,6 +334,23 @@ class Writer(Scope):
         while args and args[-1] is None:
             args.pop()
         return operation.call(target, *args, **{key: rebuilt(x) for key, x in keywords.items()})
+
+
+def _part(source: Expression, node: Node) -> Expression:
+    """The result of ``source`` that ``node`` picks."""
+    if isinstance(source, Several):
+        return source.parts[node.args[1]]
+    if is_conditional(node.args[0]) and len(node.args[0].meta["val"]) == 1:
+        return source
+    return Expression(f"{source.within(ATOM)}[{node.args[1]}]", ATOM, source.names)
+
+
+def _is_name(text: str) -> bool:
+    return re.fullmatch(r"[\w.]+(\[\.\.\.\])?", text) is not None
+
+
+def _twice(part: Expression, whole: Expression) -> bool:
+    return plain(whole.text).count(plain(part.text)) > 1
 
 
 def _depth(text: str) -> int:

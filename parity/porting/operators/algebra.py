@@ -1,7 +1,8 @@
 """Products of matrices and what is solved with them."""
 
-from parity.porting.expression import ATOM, PRODUCT, SUM, Expression
+from parity.porting.expression import ATOM, PRODUCT, SUM, Expression, several
 from parity.porting.operation import Operation, Tensor
+from parity.porting.operators.reduction import vector_norm
 from parity.porting.operators.registry import register_operator
 
 
@@ -60,7 +61,7 @@ def _trace(op: Operation) -> Expression:
 def _cdist(op: Operation) -> Expression:
     left, right = op.x1, op.x2
     difference = op.binary("-", _behind(left, "..., :, None, :"), _behind(right, "..., None, :, :"), SUM)
-    return op.call("jnp.linalg.norm", difference, **({} if op.p == 2 else {"ord": op.p}), axis=-1)
+    return vector_norm(op, difference, op.p, {"axis": -1})
 
 
 def _behind(operand: Tensor, index: str) -> Expression:
@@ -76,9 +77,34 @@ def _linalg(op: Operation) -> Expression:
     name = op.name.split(".")[1].removeprefix("linalg_")
     if name == "matrix_exp":
         return op.call("jax.scipy.linalg.expm", *list(op.arguments.values())[:1])
+    if name == "cholesky":
+        return op.call("jnp.linalg.cholesky", op.arguments["self"], upper=op.upper or None)
     name = {"inverse": "inv"}.get(name, name)
     count = 2 if name in ("solve", "matrix_power") else 1
-    return op.call(f"jnp.linalg.{name}", *list(op.arguments.values())[:count])
+    return op.call(f"jnp.linalg.{name}", *(op.arguments[key] for key in list(op.arguments)[:count]))
+
+
+@register_operator("aten.linalg_svd", "aten.svd")
+def _svd(op: Operation) -> Expression:
+    operand = op.arguments.get("A", op.arguments.get("self"))
+    whole = op.full_matrices if "linalg" in op.name else not op.some
+    if op.arguments.get("compute_uv") is False:
+        raise NotImplementedError("svd without its vectors")
+    found = op.call("jnp.linalg.svd", operand, full_matrices=whole)
+    if "linalg" in op.name:
+        return found
+    left, values, right = (Expression(f"{found.text}[{i}]", ATOM, found.names) for i in range(3))
+    return several(left, values, Expression(f"{right.text}.mT.conj()", ATOM, right.names))
+
+
+@register_operator("aten.linalg_solve_triangular")
+def _solve_triangular(op: Operation) -> Expression:
+    if not op.left:
+        raise NotImplementedError("solve_triangular from the right")
+    return op.call(
+        "jax.scipy.linalg.solve_triangular", op.arguments["self"], op.B, lower=None if op.upper else True,
+        unit_diagonal=op.unitriangular or None,
+    )  # fmt: skip
 
 
 @register_operator("aten.logdet")

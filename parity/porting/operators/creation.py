@@ -2,7 +2,7 @@
 
 import torch
 
-from parity.porting.expression import ATOM, Expression
+from parity.porting.expression import ATOM, PRODUCT, SUM, Expression
 from parity.porting.operation import Operation, Tensor, dtype_name, narrowed
 from parity.porting.operators.registry import register_operator
 
@@ -102,7 +102,10 @@ def _randn(op: Operation) -> Expression:
 
 @register_operator("aten.normal.float_float", "aten.normal_functional")
 def _normal(op: Operation) -> Expression:
-    return _drawn(op, "normal")
+    drawn = _drawn(op, "normal")
+    if op.std != 1:
+        drawn = op.binary("*", op.std, drawn, PRODUCT)
+    return drawn if op.mean == 0 else op.binary("+", op.mean, drawn, SUM)
 
 
 def _drawn(op: Operation, distribution: str) -> Expression:

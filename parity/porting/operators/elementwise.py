@@ -5,7 +5,6 @@ from typing import Any
 import jax.numpy as jnp
 import torch
 
-from parity.arrays import to_jax
 from parity.porting.expression import (
     AND,
     ATOM,
@@ -19,7 +18,7 @@ from parity.porting.expression import (
     XOR,
     Expression,
 )
-from parity.porting.operation import Operation, Tensor, narrowed
+from parity.porting.operation import Operation, Tensor, kind_of
 from parity.porting.operators.registry import Builder, register_operator
 
 
@@ -176,13 +175,21 @@ for _torch, _jax in {
     "exp2": "jnp.exp2", "rsqrt": "jax.lax.rsqrt", "reciprocal": "jnp.reciprocal", "square": "jnp.square",
     "erf": "jax.scipy.special.erf", "erfc": "jax.scipy.special.erfc", "erfinv": "jax.scipy.special.erfinv",
     "special_erf": "jax.scipy.special.erf", "lgamma": "jax.scipy.special.gammaln",
-    "digamma": "jax.scipy.special.digamma", "logit": "jax.scipy.special.logit", "sigmoid": "jax.nn.sigmoid",
+    "digamma": "jax.scipy.special.digamma", "sigmoid": "jax.nn.sigmoid",
     "isnan": "jnp.isnan", "isinf": "jnp.isinf", "isfinite": "jnp.isfinite", "signbit": "jnp.signbit",
     "deg2rad": "jnp.deg2rad", "rad2deg": "jnp.rad2deg", "sinc": "jnp.sinc", "positive": "jnp.positive",
     "special_expit": "jax.nn.sigmoid", "special_log1p": "jnp.log1p", "special_expm1": "jnp.expm1",
-    "nan_to_num": "jnp.nan_to_num", "i0": "jnp.i0", "frac": "jnp.frac",
+    "i0": "jnp.i0",
 }.items():  # fmt: skip
     register_operator(f"aten.{_torch}")(_unary(_jax))
+
+
+@register_operator("aten.logit", "aten.special_logit")
+def _logit(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    if op.eps is not None:
+        operand = op.call("jnp.clip", operand, op.eps, 1 - op.eps)
+    return op.call("jax.scipy.special.logit", operand)
 
 
 @register_operator("aten.frac")
@@ -254,8 +261,7 @@ def _masked_fill(op: Operation) -> Expression:
 
 
 def _predicted(*operands: Any) -> str:
-    kinds = [jnp.dtype(narrowed(str(to_jax(x.dtype)))) if isinstance(x, Tensor) else type(x) for x in operands]
-    return str(jnp.result_type(*kinds))
+    return str(jnp.result_type(*map(kind_of, operands)))
 
 
 @register_operator("aten.lerp")

@@ -197,14 +197,15 @@ def _data_dependent(op: Operation) -> Expression:
 
 @register_operator("aten.bucketize.Tensor", "aten.searchsorted.Tensor")
 def _bucketize(op: Operation) -> Expression:
-    side = "right" if op.right else "left"
+    side = "right" if op.right else op.arguments.get("side") or "left"
     if "bucketize" in op.name:
         return op.call("jnp.searchsorted", op.boundaries, op.arguments["self"], side=side)
     if op.sorted_sequence.ndim > 1:
         raise NotImplementedError("searchsorted in several sequences")
-    return op.call("jnp.searchsorted", op.sorted_sequence, op.arguments["self"], side=side)
+    return op.call("jnp.searchsorted", op.sorted_sequence, op.arguments["self"], side=side, sorter=op.sorter)
 
 
 @register_operator("aten.isin")
 def _isin(op: Operation) -> Expression:
-    return op.call("jnp.isin", op.elements, op.test_elements)
+    elements, tested = list(op.arguments.values())[:2]
+    return op.call("jnp.isin", elements, tested, invert=op.invert or None)

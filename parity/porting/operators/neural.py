@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from jaxnn import functional
-from parity.porting.expression import POWER, PRODUCT, Expression
+from parity.porting.expression import ATOM, POWER, PRODUCT, Expression, Several
 from parity.porting.layers import single
 from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import Builder, register_operator
@@ -56,7 +56,7 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 for _name in (
-    "linear", "relu", "relu6", "elu", "selu", "celu", "gelu", "leaky_relu", "prelu", "hardtanh", "hardswish",
+    "linear", "relu", "relu6", "selu", "celu", "gelu", "leaky_relu", "prelu", "hardtanh", "hardswish",
     "hardsigmoid", "hardshrink", "softshrink", "silu", "mish", "softplus", "glu", "threshold", "conv1d", "conv2d",
     "conv3d",
     "conv_transpose1d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool1d", "max_pool2d", "max_pool3d",
@@ -73,10 +73,29 @@ register_operator("aten.conv_transpose2d.input")(_functional("conv_transpose2d")
 register_operator("aten.conv_transpose3d.input")(_functional("conv_transpose3d"))
 register_operator("aten.im2col")(_functional("unfold"))
 register_operator("aten.col2im")(_functional("fold"))
+
+
+def _pooled(name: str) -> Builder:
+    """Write ``F.name``, or ``F.name_with_indices`` where the indices are used."""
+
+    def write(op: Operation) -> Expression:
+        both = _functional(f"{name}_with_indices")(op)
+        values, indices = _functional(name)(op), Expression(f"{both.text}[1]", ATOM, both.names)
+        return Several(both.text, ATOM, both.names, (values, indices))
+
+    return write
+
+
 for _rank in (1, 2, 3):
-    register_operator(f"aten.max_pool{_rank}d_with_indices")(_functional(f"max_pool{_rank}d_with_indices"))
-for _rank in (1, 2, 3):
-    register_operator(f"aten.adaptive_max_pool{_rank}d")(_functional(f"adaptive_max_pool{_rank}d_with_indices"))
+    register_operator(f"aten.max_pool{_rank}d_with_indices")(_pooled(f"max_pool{_rank}d"))
+    register_operator(f"aten.adaptive_max_pool{_rank}d")(_pooled(f"adaptive_max_pool{_rank}d"))
+
+
+@register_operator("aten.elu")
+def _elu(op: Operation) -> Expression:
+    if op.scale != 1 or op.input_scale != 1:
+        raise NotImplementedError(f"elu with scale={op.scale} and input_scale={op.input_scale}")
+    return op.call("F.elu", op.arguments["self"], alpha=None if op.alpha == 1 else op.alpha)
 
 
 @register_operator("aten.embedding")

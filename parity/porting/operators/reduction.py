@@ -2,14 +2,9 @@
 
 from typing import Any
 
-from parity.porting.expression import ATOM, COMPARISON, Expression
+from parity.porting.expression import ATOM, COMPARISON, POWER, Expression, several
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
-
-
-def pair(first: Expression, second: Expression) -> Expression:
-    """Two results."""
-    return Expression(f"({first.text}, {second.text})", ATOM, first.names | second.names)
 
 
 def axes(op: Operation) -> dict[str, Any]:
@@ -51,7 +46,7 @@ def _with_indices(op: Operation) -> Expression:
     name = op.name.split(".")[1]
     operand, given = op.arguments["self"], axes(op)
     values, indices = op.method(operand, name, **given), op.method(operand, f"arg{name}", **given)
-    return Expression(f"({values.text}, {indices.text})", 20, values.names)
+    return several(values, indices)
 
 
 @register_operator("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
@@ -67,7 +62,7 @@ def _var(op: Operation) -> Expression:
     if "_" not in name:
         return first
     mean = op.method(operand, "mean", **axes(op))
-    return Expression(f"({first.text}, {mean.text})", 20, first.names)
+    return several(first, mean)
 
 
 @register_operator("aten.logsumexp")
@@ -93,7 +88,7 @@ def _cumulative_extreme(op: Operation) -> Expression:
     # The index is that of the last place so far which holds the best value.
     place = op.call("jax.lax.broadcasted_iota", Expression("jnp.int32"), list(operand.shape), dim)
     here = op.call("jnp.where", op.binary("==", operand, best, COMPARISON), place, 0)
-    return pair(best, op.call("jax.lax.cummax", here, axis=dim))
+    return several(best, op.call("jax.lax.cummax", here, axis=dim))
 
 
 @register_operator("aten.logcumsumexp")
@@ -109,25 +104,38 @@ def _logcumsumexp(op: Operation) -> Expression:
     "aten.frobenius_norm",
 )
 def _norm(op: Operation) -> Expression:
-    operand = op.arguments["self"]
     order = op.arguments.get("ord", op.arguments.get("p", 2))
-    order = 2 if order is None else order
-    given = axes(op)
-    if "axis" not in given:
-        if given:
-            raise NotImplementedError("a norm of all axes that keeps them")
+    operand = op.arguments["self"]
+    if not operand.dtype.is_complex:
+        operand = op.cast(operand, op.output.dtype)
+    return vector_norm(op, operand, 2 if order is None else order, axes(op))
+
+
+def vector_norm(op: Operation, operand: Expression, order: Any, given: dict[str, Any]) -> Expression:
+    """A norm whose gradient is torch's where it is zero: zero, which ``jnp.linalg.norm`` gives as NaN."""
+    if not given:
         operand = op.method(operand, "reshape", -1)
-    elif isinstance(given["axis"], list):
-        if order != 2:
-            raise NotImplementedError("a vector norm over several axes, of another order than 2")
-        return op.call("jnp.linalg.norm", operand, **{"ord": None} | given)
-    return op.call("jnp.linalg.norm", operand, **({} if order == 2 else {"ord": order}), **given)
+    elif not isinstance(given.get("axis"), int):
+        powers = op.binary("**", op.call("jnp.abs", operand), order, POWER)
+        if order in (0, 1) or order in (float("inf"), float("-inf")):
+            raise NotImplementedError(f"a vector norm of order {order} over several axes")
+        pair = order == 2 and len(given.get("axis", ())) == 2
+        return (
+            op.call("optax.safe_norm", operand, 0.0, **given)
+            if pair
+            else op.binary("**", op.method(powers, "sum", **given), 1 / order, POWER)
+        )
+    if order in (0, 1):
+        return op.call("jnp.linalg.norm", operand, ord=order, **given)
+    return op.call("optax.safe_norm", operand, 0.0, **({} if order == 2 else {"ord": order}), **given)
 
 
 @register_operator("aten.linalg_norm", "aten.linalg_matrix_norm")
 def _linalg_norm(op: Operation) -> Expression:
-    order = op.arguments.get("ord")
-    return op.call("jnp.linalg.norm", op.arguments["self"], ord=order, **axes(op))
+    order, given = op.arguments.get("ord"), axes(op)
+    if "matrix" not in op.name and (order is None or isinstance(given.get("axis"), int)):
+        return vector_norm(op, op.arguments["self"], 2 if order is None else order, given)
+    return op.call("jnp.linalg.norm", op.arguments["self"], ord=order, **given)
 
 
 @register_operator("aten.topk")
@@ -138,7 +146,7 @@ def _topk(op: Operation) -> Expression:
         return op.call("jax.lax.top_k", operand, op.k, **({} if last else {"axis": op.dim}))
     order = op.call("jnp.argsort", operand, axis=op.dim)
     cut = op.call("jax.lax.slice_in_dim", order, 0, op.k, axis=op.dim)
-    return pair(op.call("jnp.take_along_axis", operand, cut, axis=op.dim), cut)
+    return several(op.call("jnp.take_along_axis", operand, cut, axis=op.dim), cut)
 
 
 @register_operator("aten.sort")
@@ -146,7 +154,7 @@ def _sort(op: Operation) -> Expression:
     operand = op.arguments["self"]
     kwargs = {"axis": op.dim} | ({"descending": True} if op.descending else {})
     values, indices = op.call("jnp.sort", operand, **kwargs), op.call("jnp.argsort", operand, **kwargs)
-    return Expression(f"({values.text}, {indices.text})", 20, values.names)
+    return several(values, indices)
 
 
 @register_operator("aten.argsort")
@@ -164,8 +172,8 @@ def _order(op: Operation) -> Expression:
     index = op.call("jax.lax.slice_in_dim", order, rank, rank + 1, axis=axis)
     value = op.call("jnp.take_along_axis", operand, index, axis=axis)
     if op.keepdim:
-        return pair(value, index)
-    return pair(op.method(value, "squeeze", axis), op.method(index, "squeeze", axis))
+        return several(value, index)
+    return several(op.method(value, "squeeze", axis), op.method(index, "squeeze", axis))
 
 
 @register_operator("aten.median.default")
@@ -177,7 +185,8 @@ def _median(op: Operation) -> Expression:
 
 @register_operator("aten.diff")
 def _diff(op: Operation) -> Expression:
-    return op.call("jnp.diff", op.arguments["self"], n=op.n, axis=op.dim)
+    n = None if op.n == 1 else op.n
+    return op.call("jnp.diff", op.arguments["self"], n=n, axis=op.dim, prepend=op.prepend, append=op.append)
 
 
 @register_operator("aten.numel")

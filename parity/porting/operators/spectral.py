@@ -39,6 +39,9 @@ def _view_as_complex(op: Operation) -> Expression:
 
 @register_operator("aten.complex")
 def _complex(op: Operation) -> Expression:
+    if list(op.real.shape) != list(op.imag.shape):
+        both = op.call("jnp.broadcast_arrays", op.real, op.imag)
+        return Expression(f"jax.lax.complex(*{both.text})", ATOM, both.names)
     return op.call("jax.lax.complex", op.real, op.imag)
 
 

@@ -1,0 +1,95 @@
+"""Numbers that a model reads out of arrays which no input decides."""
+
+import operator
+from typing import Any
+
+import torch
+from torch.fx import Node
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import _disable_current_modes
+
+_READS = frozenset(
+    getattr(torch.Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__")
+)
+
+
+class Known(TorchFunctionMode):
+    """Answers ``int(x)``, ``x.item()``, ``if x`` where ``x`` is made of buffers and constants that nothing changes.
+
+    Export has no values: it would refuse the number of steps, the padding or the flag that a model keeps in a buffer.
+    """
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.values = dict(module.named_buffers())
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _READS and not torch.compiler.is_dynamo_compiling():
+            try:
+                value = self._value(args[0])
+            except LookupError:
+                pass
+            else:
+                with torch._C.DisableTorchFunction(), _disable_current_modes():
+                    return func(value, *args[1:])
+        return func(*args, **(kwargs or {}))
+
+    def _value(self, x: torch.Tensor) -> torch.Tensor:
+        node = _node(x)
+        known = {_node(fake): self.values[name] for name, fake in self.module.named_buffers() if name in self.values}
+        sources: dict[Node, None] = {}
+        _collect(node, known, sources)
+        if any(shared in sources for writer in node.graph.nodes if _writes(writer) for shared in _memory(writer)):
+            raise LookupError
+        values: dict[Node, Any] = {}
+        with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+            for source in sources:  # what a node is made of comes before it
+                if source in known:
+                    values[source] = known[source]
+                elif source.op == "get_attr":
+                    values[source] = operator.attrgetter(str(source.target))(node.graph.owning_module)
+                else:
+                    args, kwargs = torch.fx.map_arg((source.args, source.kwargs), lambda x: values[x])
+                    values[source] = source.target(*args, **kwargs)
+        return values[node]
+
+
+def _node(x: Any) -> Node:
+    mode = get_proxy_mode()
+    proxy = mode.tracer.unwrap_proxy(x) if mode is not None else None
+    if not isinstance(proxy, torch.fx.Proxy):
+        raise LookupError
+    return proxy.node
+
+
+def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, None]) -> None:
+    """Everything that ``node`` is made of, in order.
+
+    Raises:
+        LookupError: an input, a parameter or chance is among it.
+    """
+    if node in sources:
+        return
+    if node not in known and node.op != "get_attr":
+        pure = node.target is operator.getitem or (
+            isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in node.target.tags
+        )
+        if node.op != "call_function" or not pure:
+            raise LookupError
+        for source in node.all_input_nodes:
+            _collect(source, known, sources)
+    sources[node] = None
+
+
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _memory(writer: Node) -> list[Node]:
+    """What may share the memory that ``writer`` writes into."""
+    chain = [writer]
+    while chain[-1].args and isinstance(chain[-1].args[0], Node):
+        chain.append(chain[-1].args[0])
+    return chain
