@@ -15,9 +15,10 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax, to_numpy
 from parity.checking.alignment import distance, layout_of
-from parity.checking.evaluation import TorchSide, doubled, named_outputs
+from parity.checking.evaluation import TorchSide, named_outputs
 from parity.checking.interception import intercepted
 from parity.checking.leaves import flattened
+from parity.checking.perturbation import doubled
 from parity.checking.tree import aligned_paths, tagged
 from parity.replay import Draws, replayed
 

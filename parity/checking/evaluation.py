@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.checking.leaves import by_name, flattened, plain
+from parity.checking.perturbation import DoubleWherePossible, doubled, is_smooth, nudged, perturbed
 from parity.comparison import FAR
 from parity.replay import Draws, replayed
 
@@ -63,7 +63,7 @@ class TorchSide:
         with seeded(seed):
             self._generator = torch.Generator().manual_seed(seed)
             with Draws() as draws:
-                self.single = self._evaluate(subject, self.call)
+                self.single = self._evaluate(_copied(subject), self.call)
             self.draws = draws.recorded
 
     def varied_inputs(self) -> list[str]:
@@ -75,7 +75,7 @@ class TorchSide:
         """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""
         kept = _state(subject)
         args, kwargs = torch_tree.tree_map(as_tensor, self.call)
-        with torch.no_grad(), Draws(self.draws):
+        with torch.no_grad(), self._drawing():
             output = subject(*args, **kwargs)
         if isinstance(subject, torch.nn.Module):
             subject.load_state_dict(kept)
@@ -84,6 +84,14 @@ class TorchSide:
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""
         return self._in_double(doubled(self.subject), torch_tree.tree_map(doubled, self.call))
+
+    def witness(self) -> Evaluation:
+        """The same pass in its own dtype, from inputs and weights a unit in the last place away."""
+        generator = torch.Generator().manual_seed(0)
+        subject = nudged(self.subject, generator) if isinstance(self.subject, torch.nn.Module) else self.subject
+        call = torch_tree.tree_map(lambda x: nudged(x, generator), self.call)
+        with self._drawing():
+            return self._evaluate(subject, call)
 
     def neighbours(self) -> tuple[Evaluation, Evaluation]:
         """The truth with inputs and weights moved by half a unit in the last place, and ``FAR`` times as far."""
@@ -104,20 +112,23 @@ class TorchSide:
 
     def _in_double(self, subject: Subject, call: Call) -> Evaluation:
         try:
-            with Draws(self.draws):
+            with self._drawing():
                 return self._evaluate(subject, call)
         except RuntimeError:
             usual = torch.get_default_dtype()
             torch.set_default_dtype(torch.float64)
             try:
-                with Draws(self.draws), DoubleWherePossible():
+                with self._drawing(), DoubleWherePossible():
                     return self._evaluate(subject, call)
             finally:
                 torch.set_default_dtype(usual)
 
+    def _drawing(self) -> AbstractContextManager[Any]:
+        # Watching every operator for a draw takes as long as a small one does.
+        return Draws(self.draws) if self.draws else nullcontext()
+
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
-        if isinstance(subject, torch.nn.Module):
-            subject = copy.deepcopy(subject)
+        """One pass of ``subject``, which is the caller's to spoil."""
         parameters = dict(subject.named_parameters()) if isinstance(subject, torch.nn.Module) else {}
         leaves, spec = torch_tree.tree_flatten(call)
         leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
@@ -204,40 +215,8 @@ def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | No
     )
 
 
-class DoubleWherePossible(TorchFunctionMode):
-    """Lets a model made for float32 run in float64.
-
-    An operator that torch does not have in float64 is computed in float32; one that is given both, because the model
-    makes a float32 tensor of its own, in float64.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        try:
-            return func(*args, **kwargs)
-        except RuntimeError:
-            dtypes = {x.dtype for x in torch_tree.tree_leaves((args, kwargs)) if is_smooth(x)}
-            if dtypes and dtypes <= set(_SINGLE):
-                args, kwargs = torch_tree.tree_map(_as_single, (args, kwargs))
-                return torch_tree.tree_map(_as_double, func(*args, **kwargs))
-            if not dtypes & set(_SINGLE):
-                raise
-            kept = 1 if func.__name__.endswith("_") else 0  # what is written into remains the tensor that it is
-            narrow = kept and isinstance(args[0], torch.Tensor) and args[0].dtype in _SINGLE.values()
-            changed, kwargs = torch_tree.tree_map(_as_single if narrow else _as_double, (args[kept:], kwargs))
-            return func(*args[:kept], *changed, **kwargs)
-
-
-_SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}
-_DOUBLE = {single: double for double, single in _SINGLE.items()}
-
-
-def _as_single(x: Any) -> Any:
-    return x.to(_SINGLE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in _SINGLE else x
-
-
-def _as_double(x: Any) -> Any:
-    return x.to(_DOUBLE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in _DOUBLE else x
+def _copied(subject: Subject) -> Subject:
+    return copy.deepcopy(subject) if isinstance(subject, torch.nn.Module) else subject
 
 
 def _state(subject: Subject) -> dict[str, Any]:
@@ -254,37 +233,6 @@ def as_tensor(x: Any) -> Any:
 def is_key(x: jax.Array) -> bool:
     """Whether ``x`` is a random key, which has no numbers to compare."""
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def is_smooth(x: Any) -> bool:
-    """Whether ``x`` is a tensor that has gradients."""
-    return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
-
-
-def doubled(x: Any) -> Any:
-    """A copy in float64 (complex128); what is neither smooth tensor nor module is returned as it is."""
-    if isinstance(x, torch.nn.Module):
-        return copy.deepcopy(x).double()
-    if is_smooth(x):
-        return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
-    return x
-
-
-def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bool = False) -> Any:
-    """A copy in float64, every smooth number moved by ``distance`` half units in the last place of its dtype.
-
-    Up or down, by the generator (one seed gives one direction, whatever the distance); toward zero if ``inward``.
-    """
-    if isinstance(x, torch.nn.Module):
-        moved = doubled(x)
-        with torch.no_grad():
-            for original, target in zip(x.parameters(), moved.parameters(), strict=True):
-                target.copy_(perturbed(original, distance, generator, inward=inward))
-        return moved
-    if not is_smooth(x):
-        return x
-    signs = -1 if inward else torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
-    return doubled(x) * (1.0 + distance * 0.5 * torch.finfo(x.dtype).eps * signs)
 
 
 def named_inputs(call: Call) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Verdicts on a whole pass, and on one layer of it."""
 
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -25,13 +27,45 @@ class Verdict:
     row: Comparison | None = None
 
 
+class _Surroundings:
+    """The truth of one pass, and what rounding makes of its inputs and weights; the costlier is computed when the
+    cheaper does not clear a result."""
+
+    def __init__(self, side: TorchSide, truth: Evaluation) -> None:
+        self.side = side
+        self.truth = truth
+        self.witness = cache(self._witness)
+        self.neighbours = cache(side.neighbours)
+
+    def _witness(self) -> Evaluation | None:
+        try:
+            return self.side.witness()
+        except (RuntimeError, ValueError):  # a probability of 1 must not be moved up
+            return None
+
+    def judged(self, part: str, name: str, found: np.ndarray, **options: Any) -> Comparison:
+        """The verdict on one tensor, ``name`` of the pass's ``part``."""
+
+        def of(evaluation: Evaluation) -> np.ndarray:
+            return getattr(evaluation, part)[name]
+
+        theirs, exact = of(self.side.single), of(self.truth)
+        row = compare(name, found, theirs, exact, **options)
+        # What torch's own error does not explain, the inputs' rounding may.
+        if not row.passed and np.isfinite(row.jax_error) and (witness := self.witness()) is not None:
+            row = compare(name, found, theirs, exact, witnesses=[of(witness)], **options)
+        if not row.passed and np.isfinite(row.jax_error):
+            near, far = map(of, self.neighbours())
+            row = compare(name, found, theirs, exact, neighbours=(near, far), **options)
+        return row
+
+
 def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor: float = 4.0) -> list[Comparison]:
     """A row for every output, gradient and buffer of the torch side that JAX has too.
 
     An output that JAX lacks fails.
     """
-    truth = side.exact()
-    around: tuple[Evaluation, Evaluation] | None = None
+    surroundings = _Surroundings(side, side.exact())
     rows = []
     for kind, part in (
         ("output", "outputs"),
@@ -46,16 +80,7 @@ def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor:
                 if kind == "output":
                     rows.append(missing(kind, name, value.shape))
                 continue
-            exact = getattr(truth, part)[name]
-            row = compare(name, found[name], value, exact, kind=kind, factor=factor, floor=floor)
-            if not row.passed and np.isfinite(row.jax_error):
-                # What torch's own error does not explain, the inputs' rounding may.
-                around = around or side.neighbours()
-                near, far = (getattr(evaluation, part)[name] for evaluation in around)
-                row = compare(
-                    name, found[name], value, exact, kind=kind, neighbours=(near, far), factor=factor, floor=floor
-                )
-            rows.append(row)
+            rows.append(surroundings.judged(part, name, found[name], kind=kind, factor=factor, floor=floor))
     extra = len(jax_side.outputs) - len(side.single.outputs)
     if extra > 0:
         reason = f"JAX returns {extra} more arrays than torch"
@@ -115,18 +140,13 @@ def verdict_on(
         truth = side.exact()
     except Exception:  # a layer that torch has in its own dtype only
         return Verdict()
-    around: tuple[Evaluation, Evaluation] | None = None
+    surroundings = _Surroundings(side, truth)
     verdict = Verdict()
     for kind, part, found in (("output", "outputs", outputs), ("buffer", "buffers", buffers)):
-        for name, value in getattr(side.single, part).items():
+        for name in getattr(side.single, part):
             if name not in found:
                 continue
-            exact = getattr(truth, part)[name]
-            row = compare(name, found[name], value, exact, kind=kind, factor=factor, in_ulps=False)
-            if not row.passed and np.isfinite(row.jax_error):
-                around = around or side.neighbours()
-                neighbours = (getattr(around[0], part)[name], getattr(around[1], part)[name])
-                row = compare(name, found[name], value, exact, kind=kind, neighbours=neighbours, factor=factor)
+            row = surroundings.judged(part, name, found[name], kind=kind, factor=factor, in_ulps=False)
             verdict.allowed = max(verdict.allowed or 0.0, row.allowed)
             if not row.passed:
                 return Verdict(False, f"its {kind} is off: {row.reason}", row.allowed, row)

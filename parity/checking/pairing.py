@@ -138,6 +138,25 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
     return found
 
 
+def tied_otherwise(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> dict[str, str]:
+    """By torch's name: parameters that are one on one side and two on the other, and that in words."""
+    theirs = torch_module.state_dict(keep_vars=True)
+    slots = {pair.name: pair.slot for pair in twins.values() if pair.name in theirs}
+    in_torch = {name: id(theirs[name]) for name in slots}
+    in_port = {name: id(getattr(slot.owner, slot.name)) for name, slot in slots.items()}
+    found: dict[str, str] = {}
+    for one, other, said in (
+        (in_torch, in_port, "are one parameter in torch, two in the port"),
+        (in_port, in_torch, "are one parameter in the port, two in torch"),
+    ):
+        first: dict[int, str] = {}
+        for name, key in one.items():
+            twin = first.setdefault(key, name)
+            if other[twin] != other[name]:
+                found[twin] = found[name] = f"{twin} and {name} {said}"
+    return found
+
+
 def _in_containers(module: Any) -> Iterator[tuple[str, Slot]]:
     """The arrays in lists and dicts of parameters, which are no layers, by dotted path."""
     seen: set[int] = set()

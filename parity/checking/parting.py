@@ -90,7 +90,8 @@ def _shown(parting: Parting) -> tuple[str | None, str]:
         still = [name for name in still if not np.array_equal(other_before.state[name], other_after.state[name])]
         if still and len(still) == len(tensors):
             rest = f" and {len(still) - 1} more" if len(still) > 1 else ""
-            return "frozen", f"{still[0]}{rest} does not move in {who} (frozen, or left out of the update)"
+            maybe = "frozen, left out of the update, or updated only after several steps"
+            return "frozen", f"{still[0]}{rest} does not move in {who} ({maybe})"
     return None, ""
 
 

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from parity.arrays import to_numpy
-from parity.checking.evaluation import TorchSide, doubled
+from parity.checking.evaluation import TorchSide
+from parity.checking.perturbation import doubled
 from parity.comparison import largest, sum_of_squares
 
 ROWS = 32

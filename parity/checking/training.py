@@ -10,10 +10,11 @@ import optax
 import torch
 from flax import nnx
 
-from parity.checking.evaluation import as_tensor, doubled, perturbed, seeded
+from parity.checking.evaluation import as_tensor, seeded
 from parity.checking.fault import Fault
 from parity.checking.pairing import aliases, under_torchs
 from parity.checking.parting import explained, rerunning
+from parity.checking.perturbation import doubled, nudged, perturbed
 from parity.checking.report import Report
 from parity.checking.runs import WINDOW, Batch, Parting, Step, TorchOptimizer, jax_steps, torch_steps
 from parity.checking.tree import aligned_paths
@@ -126,7 +127,7 @@ def compare_runs(
         for far in (1.0, FAR):
             moved = perturbed(torch_model, far, _generator(seed))
             others.append(torch_steps(moved, torch_optimizer, torch_loss, exact, draws, _in_single))
-        others += [torch_run(_nudged(torch_model, seed + 1 + i), order) for i in range(witnesses)]
+        others += [torch_run(nudged(torch_model, _generator(seed + 1 + i)), order) for i in range(witnesses)]
         port = jax_steps(jax_model, optax_transform, jax_loss, order, draws, twins)
         judge = _Judge(factor, before, len(order))
         with seeded(seed):
@@ -244,17 +245,6 @@ def _exploded(torch_step: Step, *others: Step) -> bool:
         return True
     infinite = any(not np.isfinite(x).all() for step in others for x in step.arrays().values() if x.dtype.kind == "f")
     return infinite and largest > HUGE**0.5
-
-
-def _nudged(model: torch.nn.Module, seed: int) -> torch.nn.Module:
-    """A copy whose parameters are moved by a unit in the last place, up or down."""
-    generator, model = _generator(seed), copy.deepcopy(model)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.is_floating_point():
-                away = torch.randint(0, 2, parameter.shape, generator=generator).to(parameter.dtype) * 2 - 1
-                parameter.copy_(torch.nextafter(parameter, away * torch.inf))
-    return model
 
 
 def _generator(seed: int) -> torch.Generator:

@@ -1,6 +1,25 @@
 """Why a layer is wrong: the mistake that explains what the port puts out."""
 
-from parity.checking.diagnosis import attention, convolution, elementwise, normalization, pooling, recurrence
+from parity.checking.diagnosis import (
+    attention,
+    convolution,
+    elementwise,
+    losses,
+    normalization,
+    pooling,
+    rearrangement,
+    recurrence,
+)
 from parity.checking.diagnosis.explain import explain as explain
 
-__all__ = ["attention", "convolution", "elementwise", "explain", "normalization", "pooling", "recurrence"]
+__all__ = [
+    "attention",
+    "convolution",
+    "elementwise",
+    "explain",
+    "losses",
+    "normalization",
+    "pooling",
+    "rearrangement",
+    "recurrence",
+]

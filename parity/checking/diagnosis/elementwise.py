@@ -1,15 +1,14 @@
-"""What people get wrong in activations and in the code between layers."""
+"""What people get wrong in activations, arithmetic and masks."""
 
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutated, Mutation
-from parity.checking.diagnosis.mutations import other, suspects_of
+from parity.checking.diagnosis.mutations import input_of, operands_of, other, suspects_of
 
 PLAIN = (
     "relu", "relu6", "gelu", "silu", "elu", "selu", "celu", "leaky_relu", "tanh", "sigmoid", "hardswish", "hardsigmoid",
@@ -23,9 +22,9 @@ def _activation(call: Call) -> Iterator[Mutation]:
     if call.name == "gelu":
         twin = "tanh" if (call["approximate"] or "none") == "none" else "none"
         said = f"gelu is computed with approximate={twin!r}, torch's with approximate={call['approximate'] or 'none'!r}"
-        yield "gelu approximate", said, lambda c: F.gelu(_input(c), approximate=twin)
+        yield "gelu approximate", said, lambda c: F.gelu(input_of(c), approximate=twin)
         said = "gelu is computed as x * sigmoid(1.702 x)"
-        yield "gelu approximate", said, lambda c: _input(c) * torch.sigmoid(1.702 * _input(c))
+        yield "gelu approximate", said, lambda c: input_of(c) * torch.sigmoid(1.702 * input_of(c))
     yield from other(
         call, "negative_slope", "negative slope", *_grid(call, "negative_slope", 0.01, 0.2, 0.1, 0.3, 0.05)
     )
@@ -36,39 +35,39 @@ def _activation(call: Call) -> Iterator[Mutation]:
     yield from other(call, "min_val", "bounds", *_grid(call, "min_val", -1.0, 0.0, -2.0))
     if call.name == "hardsigmoid":
         said = "its slope is 1/5, torch's is 1/6"
-        yield "activation", said, lambda c: (_input(c) * 0.2 + 0.5).clamp(0, 1)
+        yield "activation", said, lambda c: (input_of(c) * 0.2 + 0.5).clamp(0, 1)
     for slope in (0.25, 0.01, 0.1, 0.2, 0.3) if call.name == "prelu" else ():
         said = f"its slope is {slope} everywhere, torch's is the weight"
-        yield "negative slope", said, lambda c, s=slope: F.leaky_relu(_input(c), s)
-    yield "activation", f"{call.name} is missing", _input
+        yield "negative slope", said, lambda c, s=slope: F.leaky_relu(input_of(c), s)
+    yield "activation", f"{call.name} is missing", input_of
     for name, function in FUNCTIONS.items():
         if name != call.name:
-            yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(_input(c))
+            yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
 
 
 @suspects_of("add", "sub")
 def _sum(call: Call) -> Iterator[Mutation]:
-    a, b = _operands(call)
+    a, b = operands_of(call)
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and b.ndim and a.shape == b.shape:
         for kept, left_out in ((0, "second"), (1, "first")):
             said = f"the sum's {left_out} term is missing (a residual connection left out)"
-            yield "missing residual", said, lambda c, k=kept: _operands(c)[k]
+            yield "missing residual", said, lambda c, k=kept: operands_of(c)[k]
         twin, word = (torch.sub, "subtracted") if call.name == "add" else (torch.add, "added")
-        yield "sign", f"the second term is {word}", lambda c: twin(*_operands(c))
+        yield "sign", f"the second term is {word}", lambda c: twin(*operands_of(c))
         if call.name == "add":
             for scale in (0.5, math.sqrt(0.5)):
                 said = f"the sum is multiplied by {scale:.3g}"
                 yield "scale", said, lambda c, s=scale: c.run() * s
-            yield "scale", "the first term is added twice", lambda c: c.run() + _operands(c)[0]
-            yield "scale", "the second term is added twice", lambda c: c.run() + _operands(c)[1]
-            yield "combination", "the terms are multiplied", lambda c: torch.mul(*_operands(c))
+            yield "scale", "the first term is added twice", lambda c: c.run() + operands_of(c)[0]
+            yield "scale", "the second term is added twice", lambda c: c.run() + operands_of(c)[1]
+            yield "combination", "the terms are multiplied", lambda c: torch.mul(*operands_of(c))
     else:
         at = 0 if isinstance(a, torch.Tensor) else 1
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.numel() < b.numel():
             at = 1
         said = "a term is not added (such as positions or a bias)"
-        yield "missing bias", said, lambda c: _operands(c)[at]
-        yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), _operands(c)[1 - at])
+        yield "missing bias", said, lambda c: operands_of(c)[at]
+        yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), operands_of(c)[1 - at])
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and max(a.ndim, b.ndim) > 1:
             small = b if at == 0 else a
             for axis in range(small.ndim):
@@ -77,34 +76,34 @@ def _sum(call: Call) -> Iterator[Mutation]:
                     yield (
                         "index",
                         said,
-                        lambda c, d=axis: torch.add(_operands(c)[at], torch.roll(_operands(c)[1 - at], 1, d)),
+                        lambda c, d=axis: torch.add(operands_of(c)[at], torch.roll(operands_of(c)[1 - at], 1, d)),
                     )
 
 
 @suspects_of("mul", "div")
 def _product(call: Call) -> Iterator[Mutation]:
-    a, b = _operands(call)
+    a, b = operands_of(call)
     scalar = next((x for x in (a, b) if not isinstance(x, torch.Tensor) or x.ndim == 0), None)
     tensors = [i for i, x in enumerate((a, b)) if isinstance(x, torch.Tensor)]
     shown = f" by {float(scalar):.4g}" if isinstance(scalar, int | float | torch.Tensor) else ""
     for at in tensors:
         verb = "multiplied" if call.name == "mul" else "divided"
         said = f"what torch has {verb}{shown} is not" if scalar is not None else "one factor of a product is missing"
-        yield "scale", said, lambda c, i=at: _operands(c)[i]
+        yield "scale", said, lambda c, i=at: operands_of(c)[i]
     twin = torch.div if call.name == "mul" else torch.mul
     verb = "divided" if call.name == "mul" else "multiplied"
-    yield "scale", f"it is {verb}{shown}, the other way round", lambda c: twin(*_operands(c))
+    yield "scale", f"it is {verb}{shown}, the other way round", lambda c: twin(*operands_of(c))
     if scalar is not None and float(scalar) > 0:
         for power, word in ((2.0, "the square of"), (0.5, "the square root of")):
             said = f"it takes {word} the factor{shown}"
-            yield "scale", said, lambda c, p=power: c.function(_operands(c)[tensors[0]], float(scalar) ** p)
+            yield "scale", said, lambda c, p=power: c.function(operands_of(c)[tensors[0]], float(scalar) ** p)
     if len(tensors) == 2 and scalar is None:
-        yield "combination", "the factors are added", lambda c: torch.add(*_operands(c))
+        yield "combination", "the factors are added", lambda c: torch.add(*operands_of(c))
 
 
 @suspects_of("matmul", "bmm")
 def _matrices(call: Call) -> Iterator[Mutation]:
-    a, b = _operands(call)
+    a, b = operands_of(call)
     for i, x in enumerate((a, b)):
         if x.ndim > 1 and x.shape[-1] == x.shape[-2]:
             said = f"the {('first', 'second')[i]} matrix of a product is transposed"
@@ -112,97 +111,45 @@ def _matrices(call: Call) -> Iterator[Mutation]:
                 "transposed weight",
                 said,
                 lambda c, i=i: torch.matmul(
-                    *(y.transpose(-1, -2) if i == j else y for j, y in enumerate(_operands(c)))
+                    *(y.transpose(-1, -2) if i == j else y for j, y in enumerate(operands_of(c)))
                 ),
             )
     if a.ndim > 1 and b.ndim > 1 and a.shape[-2] == b.shape[-1]:
         said = "a product is transposed (its factors are exchanged, such as query and key)"
         yield "order", said, lambda c: c.run().transpose(-1, -2)
     if a.shape == b.shape and a.ndim > 1 and a.shape[-1] == a.shape[-2]:
-        yield "order", "the factors of a matrix product are swapped", lambda c: torch.matmul(*_operands(c)[::-1])
-
-
-@suspects_of("cat", "stack")
-def _joined(call: Call) -> Iterator[Mutation]:
-    tensors = list(call["tensors"])
-    said = "the parts are joined in the other order"
-    yield "order", said, lambda c: c.run(tensors=list(c["tensors"])[::-1])
-    for dim in range(tensors[0].ndim):
-        if all(t.shape == tensors[0].shape for t in tensors):
-            yield from other(call, "dim", "axis", dim)
-    if len(tensors) == 2 and tensors[0].shape == tensors[1].shape:
-        yield "combination", "the parts are added, not joined", lambda c: sum(c["tensors"])
-        yield "order", "the first part is joined to itself", lambda c: c.run(tensors=[c["tensors"][0]] * 2)
-        yield "order", "the second part is joined to itself", lambda c: c.run(tensors=[c["tensors"][1]] * 2)
+        yield "order", "the factors of a matrix product are swapped", lambda c: torch.matmul(*operands_of(c)[::-1])
 
 
 def exchanged(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
     """Two activations in each other's place, such as those of a gate."""
-    found = [call for call in calls if call.name in FUNCTIONS and isinstance(_input(call), torch.Tensor)]
+    found = [call for call in calls if call.name in FUNCTIONS and isinstance(input_of(call), torch.Tensor)]
     for one, two in itertools.combinations(found[:12], 2):
-        if one.name != two.name and _input(one).shape == _input(two).shape:
+        if one.name != two.name and input_of(one).shape == input_of(two).shape:
             mistakes = {
-                here.index: lambda c, f=FUNCTIONS[there.name]: f(_input(c)) for here, there in ((one, two), (two, one))
+                here.index: lambda c, f=FUNCTIONS[there.name]: f(input_of(c))
+                for here, there in ((one, two), (two, one))
             }
             yield "activation", f"{one.name} and {two.name} are in each other's place", mistakes
 
 
-@suspects_of("flatten", "reshape", "unflatten")
-def _flattened(call: Call) -> Iterator[Mutation]:
-    x = _input(call)
-    if not isinstance(x, torch.Tensor):
-        return
-    shape = call.run().shape
-    for axis in range(x.ndim if len(shape) == x.ndim + 1 else 0):
-        if (
-            shape[:axis] == x.shape[:axis]
-            and shape[axis + 2 :] == x.shape[axis + 1 :]
-            and min(shape[axis : axis + 2]) > 1
-        ):
-            said = f"axis {axis} is split the other way round: what torch has for the inner part is the outer one"
-            other_way = (*shape[:axis], shape[axis + 1], shape[axis], *shape[axis + 2 :])
-            yield "order", said, lambda c, a=axis, s=other_way: _input(c).reshape(s).transpose(a, a + 1)
-    if len(shape) > x.ndim and len(shape) > 2 and shape[0] == x.shape[0]:
-        behind = (shape[0], *shape[2:], shape[1])
-        said = "it is unflattened channels last (NHWC), torch's channels first (NCHW)"
-        yield "NCHW/NHWC", said, lambda c: _input(c).reshape(behind).movedim(-1, 1)
-    if x.ndim < 3:
-        return
-    last = (0, *range(2, x.ndim), 1)
-    said = "it is flattened channels last (NHWC), torch's channels first (NCHW)"
-    yield "NCHW/NHWC", said, lambda c: _input(c).permute(last).reshape(c.run().shape)
-    for i in range(x.ndim):
-        for j in range(i + 1, x.ndim):
-            said = f"axes {i} and {j} are swapped before the reshape"
-            yield "swapped axes", said, lambda c, i=i, j=j: _input(c).transpose(i, j).reshape(c.run().shape)
-
-
-@suspects_of("transpose", "permute", "movedim")
-def _permuted(call: Call) -> Iterator[Mutation]:
-    yield (
-        "swapped axes",
-        "axes are not swapped but reshaped",
-        lambda c: _input(c).reshape(c.run().shape),
-    )
-
-
 @suspects_of("mean", "sum", "amax", "max", "logsumexp")
 def _reduced(call: Call) -> Iterator[Mutation]:
-    x = _input(call)
+    x = input_of(call)
     if not isinstance(x, torch.Tensor):
         return
     shape = call.run().shape if isinstance(call.run(), torch.Tensor) else None
     for name, function in (("mean", torch.mean), ("sum", torch.sum), ("amax", torch.amax)):
         if name != call.name and call["dim"] is not None:
             said = f"it takes the {name}, torch the {call.name}"
-            yield "reduction", said, lambda c, f=function: f(_input(c), *c.positional[1:], **c.keywords)
+            yield "reduction", said, lambda c, f=function: f(input_of(c), *c.positional[1:], **c.keywords)
     for dim in range(x.ndim):
         if call["dim"] is not None and shape is not None and torch.mean(x.double(), dim).shape == shape:
             yield from other(call, "dim", "axis", dim)
     for index, word in ((0, "first"), (-1, "last")):
         if isinstance(call["dim"], int):
             said = f"it takes the {word} element along axis {call['dim']}, torch the {call.name}"
-            yield "reduction", said, lambda c, i=index: _input(c).select(c["dim"], i).reshape(c.run().shape)
+            yield "reduction", said, lambda c, i=index: input_of(c).select(c["dim"], i).reshape(c.run().shape)
 
 
 @suspects_of("masked_fill")
@@ -210,7 +157,7 @@ def _masked(call: Call) -> Iterator[Mutation]:
     lowest = float(torch.finfo(torch.float32).min)
     values = (-math.inf, -1e9, -1e4, -1e3, -1e2, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 1e-9, lowest)
     yield from other(call, "value", "masked value", *values)
-    yield "mask", "the mask is not applied", _input
+    yield "mask", "the mask is not applied", input_of
     yield "mask", "the mask is inverted", lambda c: c.run(mask=~c["mask"])
 
 
@@ -238,88 +185,8 @@ def _triangle(call: Call) -> Iterator[Mutation]:
     now = call["diagonal"] or 0
     yield from other(call, "diagonal", "mask", now - 1, now + 1)
     twin = torch.triu if call.name == "tril" else torch.tril
-    yield "mask", "the triangle is the other one", lambda c: twin(_input(c), now)
-    yield "mask", "the mask is not applied", _input
-
-
-@suspects_of("__getitem__", "select", "narrow")
-def _selected(call: Call) -> Iterator[Mutation]:
-    x = _input(call)
-    if isinstance(x, torch.Tensor) and x.ndim > 1:
-        for axis in range(x.ndim):
-            for shift in (1, -1):
-                said = f"the selection along axis {axis} is shifted by one"
-                yield (
-                    "index",
-                    said,
-                    lambda c, a=axis, s=shift: c.function(torch.roll(_input(c), s, a), *c.positional[1:], **c.keywords),
-                )
-        for axis in range(x.ndim):
-            said = f"the selection along axis {axis} counts from the other end"
-            yield "index", said, lambda c, a=axis: c.function(_input(c).flip(a), *c.positional[1:], **c.keywords)
-        taken = call.run()
-        if isinstance(taken, torch.Tensor) and taken.ndim == x.ndim - 1 and x.is_floating_point():
-            for axis in range(x.ndim):
-                for word, function in (("mean", torch.mean), ("sum", torch.sum), ("maximum", torch.amax)):
-                    said = f"it takes the {word} over axis {axis}, torch one index of it"
-                    yield "reduction", said, lambda c, f=function, a=axis: f(_input(c), a).reshape(taken.shape)
-
-
-@suspects_of("chunk", "split", "unbind")
-def _parts(call: Call) -> Iterator[Mutation]:
-    parts = call.run()
-    if 1 < len(parts) <= 4:
-        import itertools
-
-        for order in list(itertools.permutations(range(len(parts))))[1:]:
-            if all(parts[i].shape == parts[j].shape for j, i in enumerate(order)):
-                said = f"the parts are taken in the order {order}"
-                yield "order", said, lambda c, o=order: [c.run()[i] for i in o]
-
-
-@suspects_of("flip")
-def _unflipped(call: Call) -> Iterator[Mutation]:
-    yield "order", "it is not flipped", _input
-
-
-@suspects_of("roll")
-def _unrolled(call: Call) -> Iterator[Mutation]:
-    yield "order", "it is not rolled", _input
-    x = _input(call)
-    for axis in range(x.ndim):
-        yield (
-            "order",
-            f"it is rolled along axis {axis} the other way",
-            lambda c: torch.roll(_input(c), *[_negated(a) for a in c.positional[1:2]], *c.positional[2:], **c.keywords),
-        )
-
-
-@suspects_of("pixel_shuffle", "pixel_unshuffle")
-def _shuffled(call: Call) -> Iterator[Mutation]:
-    r = call["upscale_factor"] or call["downscale_factor"]
-
-    def channels_last(c: Call) -> torch.Tensor:
-        x = _input(c)
-        n, channels, h, w = x.shape
-        if call.name == "pixel_shuffle":
-            return x.reshape(n, r, r, channels // r**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, -1, h * r, w * r)
-        return x.reshape(n, channels, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, h // r, w // r)
-
-    yield "NCHW/NHWC", "depth and space are dealt in the other order", channels_last
-
-
-def _input(call: Call) -> Any:
-    return call["input"] if call["input"] is not None else call.positional[0]
-
-
-def _operands(call: Call) -> tuple[Any, Any]:
-    if call["input"] is not None and call["other"] is not None:
-        return call["input"], call["other"]
-    return call.positional[0], call.positional[1]
-
-
-def _negated(x: Any) -> Any:
-    return tuple(-v for v in x) if isinstance(x, tuple | list) else -x
+    yield "mask", "the triangle is the other one", lambda c: twin(input_of(c), now)
+    yield "mask", "the mask is not applied", input_of
 
 
 def _grid(call: Call, name: str, *values: float) -> Iterator[float]:

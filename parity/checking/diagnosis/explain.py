@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EXPLAINED = 0.15
 """A mistake explains an output if with it no more than this part of the difference is left."""
 
+OF_ONE = 1e-3
+"""The same where the output is one number, which one mistake in seven gives to within ``EXPLAINED``."""
+
 NOISE = 3e-6
 """A difference this small, relative to the output, may be rounding."""
 
@@ -87,7 +90,8 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
             best = candidate
         if best.left <= max(4e-7, 1e-3 * before):
             break
-    if best is not None and best.left <= EXPLAINED * before:
+    allowed = EXPLAINED if _many(ours) else OF_ONE
+    if best is not None and best.left <= allowed * before:
         where = f"; torch's layer with this mistake gives the port's output (to {best.left:.0e})"
         return best.suspect, best.sentence + where
     if coarse is not None:
@@ -196,7 +200,8 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
                 yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
             if time.thread_time() > ends:
                 return
-        yield from _scalars(call, experiment, measured, before)
+        if _many(ours):  # along a line any single number is met
+            yield from _scalars(call, experiment, measured, before)
     for suspect, sentence, mutated in chain(
         _possible(masked_late(calls)), _possible(exchanged(calls)), _possible(_alike(calls))
     ):
@@ -213,6 +218,10 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
             return
         if left < before:
             yield Explanation(suspect, sentence, left)
+
+
+def _many(outputs: Outputs) -> bool:
+    return any(x.size > 1 for x in outputs.values())
 
 
 def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:

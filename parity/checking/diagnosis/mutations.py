@@ -34,6 +34,18 @@ def other(call: Call, name: str, suspect: str, *values: Any) -> Iterator[Mutatio
             yield suspect, said, lambda c, v=value: c.run(**{name: v})
 
 
+def input_of(call: Call) -> Any:
+    """What the call works on."""
+    return call["input"] if call["input"] is not None else call.positional[0]
+
+
+def operands_of(call: Call) -> tuple[Any, Any]:
+    """The two that the call joins."""
+    if call["input"] is not None and call["other"] is not None:
+        return call["input"], call["other"]
+    return call.positional[0], call.positional[1]
+
+
 def _same(a: Any, b: Any) -> bool:
     a, b = (tuple(x) if isinstance(x, list) else x for x in (a, b))
     return type(a) is type(b) and a == b

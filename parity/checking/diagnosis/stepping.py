@@ -1,6 +1,6 @@
 """What people get wrong in an optimizer: torch's steps with one thing changed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ USUAL: dict[str, tuple[str, tuple[float, ...]]] = {
     "eps": ("epsilon", tuple(10.0**-i for i in range(1, 17))),
 }
 BETAS = ((0.5, 0.8, 0.85, 0.9, 0.95, 0.99), (0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999))
+BOUNDS = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 RELATIVES = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "RMSprop", "Adagrad")
 
 
@@ -57,6 +58,21 @@ def suggestions(notes: Notes) -> Iterator[Suggestion]:
     for key, suspect in FLAGS.items():
         if isinstance(group.get(key), bool):
             yield suspect, _said(key, not group[key], group[key]), _with(**{key: not group[key]})
+    if group.get("weight_decay"):
+        said = "weight decay is as if left out for biases and other vectors; torch's is for all parameters"
+        yield "weight decay", said, _undecayed
+        yield "weight decay", "weight decay is as if taken off the parameters, not added to gradients", _decoupled
+    if "betas" in group:
+        for which, said in (
+            ((0, 1), "both averages"),
+            ((0,), "the first average"),
+            ((1,), "the second average"),
+        ):
+            how = f"{said} as if not corrected for starting at zero, in torch corrected"
+            yield "bias correction", how, _uncorrected(which)
+    if around(optimizer):
+        said = "what torch does around the optimizer's step (such as clipping or a schedule) is as if left out"
+        yield "clipping", said, bare
     yield from _of_betas(group)
     for key, (suspect, values) in USUAL.items():
         if not isinstance(group.get(key), float | int):
@@ -64,17 +80,44 @@ def suggestions(notes: Notes) -> Iterator[Suggestion]:
         for value in values:
             if value != group[key]:
                 yield suspect, _said(key, value, group[key]), _with(**{key: value})
-    if group.get("weight_decay"):
-        said = "weight decay is as if left out for biases and other vectors; torch's is for all parameters"
-        yield "weight decay", said, _undecayed
-    if "betas" in group:
-        yield "bias correction", "the averages are as if not corrected for starting at zero, torch's are", _uncorrected
-    if around(optimizer):
-        said = "what torch does around the optimizer's step (such as clipping or a schedule) is as if left out"
-        yield "clipping", said, bare
     for name in RELATIVES:
         if name != type(optimizer).__name__:
             yield "optimizer", f"the optimizer is as if {name}, torch's is {type(optimizer).__name__}", _other(name)
+    if "betas" in group:
+        alpha = group["betas"][1]
+        said = f"the optimizer is as if RMSprop with alpha={alpha:g}, torch's is {type(optimizer).__name__}"
+        yield "optimizer", said, _other("RMSprop", alpha=alpha, eps=group["eps"])
+    for bound in BOUNDS:
+        yield "clipping", f"gradients are as if cut to a norm of {bound:g} tensor by tensor", _cut(_each, bound)
+        yield "clipping", f"gradients are as if each number were cut to {bound:g}", _cut(_numbers, bound)
+
+
+def lines(notes: Notes) -> Iterator[tuple[str, str, float, Callable[[float], Stepping]]]:
+    """Numbers of the optimizer that may be any: suspect, sentence, about how large it is, and how to step with it."""
+    optimizer = notes.optimizer
+    assert optimizer is not None
+    group = optimizer.param_groups[0]
+    for key, (suspect, _) in USUAL.items():
+        value = group.get(key)
+        if isinstance(value, float | int) and not isinstance(value, bool):
+            usual = 1e-2 if key == "weight_decay" else 0.5
+            yield (
+                suspect,
+                f"{key} is as if {{:.3g}}, torch's is {value!r}",
+                value or usual,
+                lambda v, k=key: _with(**{k: v}),
+            )
+    betas = tuple(group.get("betas", ()))
+    for i, beta in enumerate(betas):
+
+        def kept(rest: float, i: int = i) -> Stepping:
+            return _with(betas=tuple(1 - rest if j == i else x for j, x in enumerate(betas)))
+
+        yield "betas", f"1 - betas[{i}] is as if {{:.3g}}, torch's is {1 - beta:.3g}", 1 - beta, kept
+    middle = max(notes.norms)
+    if middle > 0:
+        theirs = "torch's otherwise" if around(optimizer) else "torch's are not"
+        yield "clipping", f"gradients are as if cut to a norm of {{:.3g}}, {theirs}", middle / 10, clipped
 
 
 def _of_schedule(notes: Notes) -> Iterator[Suggestion]:
@@ -122,16 +165,29 @@ def _rated(rates: list[float]) -> Stepping:
     return step
 
 
-def _uncorrected(optimizer: torch.optim.Optimizer, index: int) -> None:
-    """Adam's step with the averages as they are."""
-    saved = [(group["lr"], group["eps"]) for group in optimizer.param_groups]
+def _uncorrected(which: tuple[int, ...]) -> Stepping:
+    """Adam's step with these of its two averages as they are."""
+
+    def step(optimizer: torch.optim.Optimizer, index: int) -> None:
+        saved = [(group["lr"], group["eps"]) for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            first, second = (
+                1 - beta ** (index + 1) if i in which else 1.0 for i, beta in enumerate(group["betas"][:2])
+            )
+            group["lr"] *= first / second**0.5
+            group["eps"] /= second**0.5
+        optimizer.step()
+        for group, (rate, eps) in zip(optimizer.param_groups, saved, strict=True):
+            group["lr"], group["eps"] = rate, eps
+
+    return step
+
+
+def _decoupled(optimizer: torch.optim.Optimizer, index: int) -> None:
+    """A step with weight decay as in AdamW."""
     for group in optimizer.param_groups:
-        first, second = (1 - beta ** (index + 1) for beta in group["betas"][:2])
-        group["lr"] *= first / second**0.5
-        group["eps"] /= second**0.5
-    optimizer.step()
-    for group, (rate, eps) in zip(optimizer.param_groups, saved, strict=True):
-        group["lr"], group["eps"] = rate, eps
+        torch._foreach_mul_([p.data for p in group["params"]], 1 - group["lr"] * group["weight_decay"])
+    _with(weight_decay=0.0)(optimizer, index)
 
 
 def _undecayed(optimizer: torch.optim.Optimizer, _: int) -> None:
@@ -159,12 +215,24 @@ def bare(optimizer: torch.optim.Optimizer, _: int) -> None:
 
 def clipped(bound: float) -> Stepping:
     """A bare step with gradients cut to a norm."""
+    return _cut(torch.nn.utils.clip_grad_norm_, bound)
 
+
+def _cut(cut: Callable[[list[torch.Tensor], float], Any], bound: float) -> Stepping:
     def step(optimizer: torch.optim.Optimizer, index: int) -> None:
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], bound)
+        cut([p for group in optimizer.param_groups for p in group["params"] if p.grad is not None], bound)
         bare(optimizer, index)
 
     return step
+
+
+def _each(parameters: list[torch.Tensor], bound: float) -> None:
+    for parameter in parameters:
+        torch.nn.utils.clip_grad_norm_(parameter, bound)
+
+
+def _numbers(parameters: list[torch.Tensor], bound: float) -> None:
+    torch.nn.utils.clip_grad_value_(parameters, bound)
 
 
 def scaled(factor: float) -> Stepping:
@@ -176,8 +244,8 @@ def scaled(factor: float) -> Stepping:
     return step
 
 
-def _other(name: str) -> Stepping:
-    """Steps of another optimizer with the same groups, as far as it knows what they say."""
+def _other(name: str, **options: float) -> Stepping:
+    """Steps of another optimizer with the same groups, as far as it knows what they say, and ``options``."""
     made: list[torch.optim.Optimizer] = []
 
     def step(optimizer: torch.optim.Optimizer, index: int) -> None:
@@ -188,7 +256,7 @@ def _other(name: str) -> Stepping:
                 {"params": group["params"], **{key: group[key] for key in known if key in group}}
                 for group in optimizer.param_groups
             ]
-            made[:] = [kind(groups)]
+            made[:] = [kind(groups, **options)]
         made[0].step()
 
     return step

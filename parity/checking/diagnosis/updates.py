@@ -10,7 +10,7 @@ from itertools import chain, takewhile
 
 import numpy as np
 
-from parity.checking.diagnosis.stepping import Notes, Suggestion, around, bare, clipped, scaled, suggestions
+from parity.checking.diagnosis.stepping import Notes, Suggestion, around, bare, clipped, lines, scaled, suggestions
 from parity.checking.runs import Parting, Step, Stepping
 
 Rerun = Callable[[Stepping, int], list[Step]]
@@ -32,30 +32,29 @@ SECONDS = 10.0
 def explain(parting: Parting, rerun: Rerun) -> tuple[str | None, str]:
     """The suspect and the sentence; None and an empty sentence where no change of the optimizer explains the port."""
     theirs, ours = parting.theirs[1:], parting.ours[1:]
-    names = [
-        name
-        for name, x in theirs[0].state.items()
-        if name in ours[0].state and _off(ours, theirs, name) > VISIBLE * np.linalg.norm(x)
-    ]
+    rounding = {name: VISIBLE * float(np.linalg.norm(x)) for name, x in theirs[0].state.items()}
+    names = [name for name, size in rounding.items() if name in ours[0].state and _off(ours, theirs, name) > size]
     if not names:
         return None, ""
     steps = parting.step + len(theirs)
 
     def left(stepping: Stepping) -> float:
+        if time.thread_time() > ends:
+            return np.inf
         try:
             tried = rerun(stepping, steps)[-len(theirs) :]
         except NameError:
             raise  # ours, not torch's
         except Exception:
             return np.inf  # what torch's optimizer refuses
-        parts = [_off(ours, tried, name) / _off(ours, theirs, name) for name in names]
+        parts = [max(_off(ours, tried, name) - rounding[name] / 2, 0.0) / _off(ours, theirs, name) for name in names]
         # Some are noise whatever the mistake: the gradient of a bias ahead of a normalization is rounding alone.
         return float(np.quantile(parts, MOST))
 
     ends = time.thread_time() + SECONDS
     notes = Notes()
     rerun(notes, steps)
-    thought_of = chain(_sizes(parting, rerun, notes), suggestions(notes))
+    thought_of = chain(_sizes(parting, rerun, notes), suggestions(notes), _searched(notes, left))
     best: tuple[float, str, str] = (EXPLAINED, "", "")
     for suspect, sentence, stepping in takewhile(lambda _: time.thread_time() < ends, thought_of):
         found = left(stepping)
@@ -65,6 +64,25 @@ def explain(parting: Parting, rerun: Rerun) -> tuple[str | None, str]:
             break
     _, suspect, sentence = best
     return (suspect, f"{sentence}; with it torch's run is the port's") if suspect else (None, "")
+
+
+def _searched(notes: Notes, left: Callable[[Stepping], float]) -> Iterator[Suggestion]:
+    """Unusual values, each found by a search along the line of its number."""
+    for suspect, sentence, value, stepping in lines(notes):
+        exponents = list(np.log10(value) + np.linspace(-3, 3, 13))
+        scores = [left(stepping(10.0**e)) for e in exponents]
+        best = int(np.argmin(scores))
+        if not np.isfinite(scores[best]):
+            continue
+        low, high = exponents[max(best - 1, 0)], exponents[min(best + 1, len(scores) - 1)]
+        for _ in range(28):
+            third = (high - low) / 3
+            if left(stepping(10 ** (low + third))) < left(stepping(10 ** (high - third))):
+                high -= third
+            else:
+                low += third
+        found = float(10 ** ((low + high) / 2))
+        yield suspect, sentence.format(found), stepping(found)
 
 
 def _off(a: list[Step], b: list[Step], name: str) -> float:
@@ -78,17 +96,13 @@ def _sizes(parting: Parting, rerun: Rerun, notes: Notes) -> Iterator[Suggestion]
     ratio = _ratio(parting, parting.theirs[1])
     if ratio is None:
         return
-    yield (
-        "learning rate",
-        f"the port's update is torch's times {ratio:.4g} (a learning rate or its like)",
-        scaled(ratio),
-    )
-    plain = rerun(bare, parting.step + 1)[-1]
-    ratio = _ratio(parting, plain)
-    if ratio is not None and 0 < ratio < 1:
-        bound = ratio * notes.norms[parting.step]
-        theirs = "torch's otherwise" if around(notes.optimizer) else "torch's are not"
+    times = f"the port's update is torch's times {ratio:.4g}"
+    plain = _ratio(parting, rerun(bare, parting.step + 1)[-1])
+    if plain is not None and 0 < plain < 1:
+        bound = plain * notes.norms[parting.step]
+        theirs = f"torch's otherwise ({times})" if around(notes.optimizer) else "torch's are not"
         yield "clipping", f"gradients are as if cut to a norm of {bound:.4g}, {theirs}", clipped(bound)
+    yield "learning rate", f"{times} (a learning rate or its like)", scaled(ratio)
 
 
 def _ratio(parting: Parting, step: Step) -> float | None:

@@ -1,9 +1,12 @@
 """A gradient that goes wrong on its way back, with every output right."""
 
 import jax
+import torch
+from flax import nnx
 
 import parity
 from jaxnn import functional as F
+from jaxnn import nn
 from tests.parity.checking.networks import pair
 from tests.parity.checking.test_planted_faults import replaced
 
@@ -53,3 +56,47 @@ def test_a_gradient_twice_as_large_is_said_to_be():
     report = parity.check(theirs, ours, tokens)
     assert report.faults[0].path == "norm"
     assert not any(fault.path == "head" for fault in report.faults)
+
+
+def test_an_untied_head_is_named():
+    theirs = torch.nn.Sequential(torch.nn.Embedding(5, 3), torch.nn.Tanh(), torch.nn.Linear(3, 5, bias=False))
+    theirs[2].weight = theirs[0].weight
+    ours = nn.Sequential(nn.Embedding(5, 3, rngs=nnx.Rngs(0)), nn.Tanh(), nn.Linear(3, 5, bias=False, rngs=nnx.Rngs(0)))
+    nn.load_state_dict(ours, parity.weights.load(theirs))
+    report = parity.check(theirs, ours, torch.tensor([0, 3, 1]))
+    assert report.faults[0].suspect == "tied weights"
+    assert "0.weight and 2.weight are one parameter in torch, two in the port" in report.faults[0].reason
+
+
+def test_a_detach_that_the_port_lacks_is_named():
+    class Torch(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.b(x) * x.detach()
+
+    class Port(nnx.Module):
+        def __init__(self):
+            self.a, self.b = nn.Linear(3, 3, rngs=nnx.Rngs(0)), nn.Linear(3, 3, rngs=nnx.Rngs(1))
+
+        def __call__(self, x):
+            x = self.a(x)
+            return self.b(x) * x
+
+    theirs, ours = Torch(), Port()
+    nn.load_state_dict(ours, parity.weights.load(theirs))
+    report = parity.check(theirs, ours, torch.randn(4, 3))
+    assert "torch stops it with detach" in report.faults[0].reason
+
+
+def test_a_gradient_below_what_xla_keeps_is_not_accused():
+    theirs = torch.nn.Sequential(*[torch.nn.Linear(4, 4, bias=False) for _ in range(3)])
+    with torch.no_grad():
+        for layer in theirs:
+            layer.weight.mul_(1e-13)
+    ours = parity.mirror(theirs)
+    report = parity.check(theirs, ours, torch.randn(2, 4))
+    assert report.passed, report

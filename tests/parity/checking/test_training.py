@@ -7,8 +7,9 @@ import pytest
 import torch
 from flax import nnx
 
+import jaxnn.functional as F
 import parity
-from jaxnn import optim
+from jaxnn import nn, optim
 from parity import weights
 from tests.parity.checking.networks import pair
 
@@ -21,13 +22,21 @@ def run(network, torch_optimizer, transform, steps):
     return parity.check_training(theirs, ours, torch_optimizer, transform, LOSS, [batch], steps)
 
 
+def clipped(parameters):
+    parameters = list(parameters)
+    optimizer = torch.optim.SGD(parameters, 0.1)
+    optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_value_(parameters, 1e-3))
+    return optimizer
+
+
 @pytest.mark.parametrize(
     ("torch_optimizer", "transform", "step", "said"),
     [
         (lambda p: torch.optim.SGD(p, 0.1), optim.SGD(0.11), 1, "torch's times 1.1"),
         (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optim.SGD(0.1, momentum=0.8), 2, "momentum is as if 0.8"),
         (lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3, eps=1e-5), 1, "eps is as if 1e-05"),
-        (lambda p: torch.optim.AdamW(p, 1e-2), optim.AdamW(1e-2, weight_decay=0.02), 1, "step 1"),
+        (lambda p: torch.optim.AdamW(p, 1e-2), optim.AdamW(1e-2, weight_decay=0.02), 1, "weight_decay is as if 0.02"),
+        (clipped, optax.chain(optax.clip_by_global_norm(0.02), optim.SGD(0.1)), 1, "cut to a norm of 0.02"),
     ],
 )
 def test_the_step_and_the_tensor_are_named(torch_optimizer, transform, step, said):
@@ -35,6 +44,25 @@ def test_the_step_and_the_tensor_are_named(torch_optimizer, transform, step, sai
     assert not report.passed
     assert report.first_divergence == f"down1.weight, step {step}"
     assert said in str(report.faults[0])
+
+
+def test_weight_decay_left_off_vectors_is_named():
+    transform = optax.adamw(1e-2, weight_decay=0.1, mask=lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree))
+    with jax.numpy_dtype_promotion("standard"):
+        report = run("unet", lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1), transform, 4)
+    assert "left out for biases and other vectors" in str(report.faults[0])
+
+
+def test_label_smoothing_is_named():
+    theirs, ours = torch.nn.Linear(4, 3), nn.Linear(4, 3, rngs=nnx.Rngs(0))
+    nn.load_state_dict(ours, weights.load(theirs))
+    loss = (
+        lambda m, x, y: torch.nn.functional.cross_entropy(m(x), y),
+        lambda m, x, y: F.cross_entropy(m(x), y, label_smoothing=0.1),
+    )
+    batch = torch.randn(5, 4), torch.tensor([0, 2, 1, 0, 2])
+    report = parity.check_training(theirs, ours, lambda p: torch.optim.SGD(p, 0.1), optim.SGD(0.1), loss, [batch], 2)
+    assert (report.faults[0].path, report.faults[0].suspect) == ("loss", "label smoothing")
 
 
 def test_what_is_wrong_in_a_layer_is_not_laid_to_the_optimizer():

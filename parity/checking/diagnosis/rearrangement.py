@@ -1,0 +1,135 @@
+"""What people get wrong in how arrays are taken apart, turned and joined."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+
+from parity.checking.diagnosis.calls import Call, Mutation
+from parity.checking.diagnosis.mutations import input_of, other, suspects_of
+
+
+@suspects_of("cat", "stack")
+def _joined(call: Call) -> Iterator[Mutation]:
+    tensors = list(call["tensors"])
+    said = "the parts are joined in the other order"
+    yield "order", said, lambda c: c.run(tensors=list(c["tensors"])[::-1])
+    for dim in range(tensors[0].ndim):
+        if all(t.shape == tensors[0].shape for t in tensors):
+            yield from other(call, "dim", "axis", dim)
+    if len(tensors) == 2 and tensors[0].shape == tensors[1].shape:
+        yield "combination", "the parts are added, not joined", lambda c: sum(c["tensors"])
+        yield "order", "the first part is joined to itself", lambda c: c.run(tensors=[c["tensors"][0]] * 2)
+        yield "order", "the second part is joined to itself", lambda c: c.run(tensors=[c["tensors"][1]] * 2)
+
+
+@suspects_of("flatten", "reshape", "unflatten")
+def _flattened(call: Call) -> Iterator[Mutation]:
+    x = input_of(call)
+    if not isinstance(x, torch.Tensor):
+        return
+    shape = call.run().shape
+    for axis in range(x.ndim if len(shape) == x.ndim + 1 else 0):
+        if (
+            shape[:axis] == x.shape[:axis]
+            and shape[axis + 2 :] == x.shape[axis + 1 :]
+            and min(shape[axis : axis + 2]) > 1
+        ):
+            said = f"axis {axis} is split the other way round: what torch has for the inner part is the outer one"
+            other_way = (*shape[:axis], shape[axis + 1], shape[axis], *shape[axis + 2 :])
+            yield "order", said, lambda c, a=axis, s=other_way: input_of(c).reshape(s).transpose(a, a + 1)
+    if len(shape) > x.ndim and len(shape) > 2 and shape[0] == x.shape[0]:
+        behind = (shape[0], *shape[2:], shape[1])
+        said = "it is unflattened channels last (NHWC), torch's channels first (NCHW)"
+        yield "NCHW/NHWC", said, lambda c: input_of(c).reshape(behind).movedim(-1, 1)
+    if x.ndim < 3:
+        return
+    last = (0, *range(2, x.ndim), 1)
+    said = "it is flattened channels last (NHWC), torch's channels first (NCHW)"
+    yield "NCHW/NHWC", said, lambda c: input_of(c).permute(last).reshape(c.run().shape)
+    for i in range(x.ndim):
+        for j in range(i + 1, x.ndim):
+            said = f"axes {i} and {j} are swapped before the reshape"
+            yield "swapped axes", said, lambda c, i=i, j=j: input_of(c).transpose(i, j).reshape(c.run().shape)
+
+
+@suspects_of("transpose", "permute", "movedim")
+def _permuted(call: Call) -> Iterator[Mutation]:
+    yield (
+        "swapped axes",
+        "axes are not swapped but reshaped",
+        lambda c: input_of(c).reshape(c.run().shape),
+    )
+
+
+@suspects_of("__getitem__", "select", "narrow")
+def _selected(call: Call) -> Iterator[Mutation]:
+    x = input_of(call)
+    if isinstance(x, torch.Tensor) and x.ndim > 1:
+        for axis in range(x.ndim):
+            for shift in (1, -1):
+                said = f"the selection along axis {axis} is shifted by one"
+                yield (
+                    "index",
+                    said,
+                    lambda c, a=axis, s=shift: c.function(
+                        torch.roll(input_of(c), s, a), *c.positional[1:], **c.keywords
+                    ),
+                )
+        for axis in range(x.ndim):
+            said = f"the selection along axis {axis} counts from the other end"
+            yield "index", said, _of(lambda x, a=axis: x.flip(a))
+        taken = call.run()
+        if isinstance(taken, torch.Tensor) and taken.ndim == x.ndim - 1 and x.is_floating_point():
+            for axis in range(x.ndim):
+                for word, function in (("mean", torch.mean), ("sum", torch.sum), ("maximum", torch.amax)):
+                    said = f"it takes the {word} over axis {axis}, torch one index of it"
+                    yield "reduction", said, lambda c, f=function, a=axis: f(input_of(c), a).reshape(taken.shape)
+
+
+@suspects_of("chunk", "split", "unbind")
+def _parts(call: Call) -> Iterator[Mutation]:
+    parts = call.run()
+    if 1 < len(parts) <= 4:
+        for order in list(itertools.permutations(range(len(parts))))[1:]:
+            if all(parts[i].shape == parts[j].shape for j, i in enumerate(order)):
+                said = f"the parts are taken in the order {order}"
+                yield "order", said, lambda c, o=order: [c.run()[i] for i in o]
+
+
+@suspects_of("flip")
+def _unflipped(call: Call) -> Iterator[Mutation]:
+    yield "order", "it is not flipped", input_of
+
+
+@suspects_of("roll")
+def _unrolled(call: Call) -> Iterator[Mutation]:
+    yield "order", "it is not rolled", input_of
+    for axis in range(x.ndim):
+        yield (
+            "order",
+            f"it is rolled along axis {axis} the other way",
+            lambda c: torch.roll(
+                input_of(c), *[_negated(a) for a in c.positional[1:2]], *c.positional[2:], **c.keywords
+            ),
+        )
+
+
+@suspects_of("pixel_shuffle", "pixel_unshuffle")
+def _shuffled(call: Call) -> Iterator[Mutation]:
+    r = call["upscale_factor"] or call["downscale_factor"]
+
+    def channels_last(c: Call) -> torch.Tensor:
+        x = input_of(c)
+        n, channels, h, w = x.shape
+        if call.name == "pixel_shuffle":
+            return x.reshape(n, r, r, channels // r**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, -1, h * r, w * r)
+        return x.reshape(n, channels, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(n, -1, h // r, w // r)
+
+    yield "NCHW/NHWC", "depth and space are dealt in the other order", channels_last
+
+
+def _of(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Call], Any]:
+    """The call on what ``change`` makes of its first argument."""
+    return lambda c: c.function(change(input_of(c)), *c.positional[1:], **c.keywords)

@@ -1,0 +1,89 @@
+"""A model and its arguments elsewhere than they stand: in float64, and as far away as rounding may move them."""
+
+import copy
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as torch_tree
+
+
+def is_smooth(x: Any) -> bool:
+    """Whether ``x`` is a tensor that has gradients."""
+    return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
+
+
+def doubled(x: Any) -> Any:
+    """A copy in float64 (complex128); what is neither smooth tensor nor module is returned as it is."""
+    if isinstance(x, torch.nn.Module):
+        return copy.deepcopy(x).double()
+    if is_smooth(x):
+        return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
+    return x
+
+
+def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bool = False) -> Any:
+    """A copy in float64, every smooth number moved by ``distance`` half units in the last place of its dtype.
+
+    Up or down, by the generator (one seed gives one direction, whatever the distance); toward zero if ``inward``.
+    """
+    if isinstance(x, torch.nn.Module):
+        moved = doubled(x)
+        with torch.no_grad():
+            for original, target in zip(x.parameters(), moved.parameters(), strict=True):
+                target.copy_(perturbed(original, distance, generator, inward=inward))
+        return moved
+    if not is_smooth(x):
+        return x
+    signs = -1 if inward else torch.randint(0, 2, x.shape, generator=generator) * 2 - 1
+    return doubled(x) * (1.0 + distance * 0.5 * torch.finfo(x.dtype).eps * signs)
+
+
+def nudged(x: Any, generator: torch.Generator) -> Any:
+    """A copy in its own dtype, every smooth number moved by a unit in the last place, up or down by the generator."""
+    if isinstance(x, torch.nn.Module):
+        moved = copy.deepcopy(x)
+        with torch.no_grad():
+            for parameter in moved.parameters():
+                parameter.copy_(nudged(parameter, generator))
+        return moved
+    if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
+        return x
+    away = torch.randint(0, 2, x.shape, generator=generator).to(x.dtype) * 2 - 1
+    return torch.nextafter(x.detach(), away * torch.inf)
+
+
+class DoubleWherePossible(TorchFunctionMode):
+    """Lets a model made for float32 run in float64.
+
+    An operator that torch does not have in float64 is computed in float32; one that is given both, because the model
+    makes a float32 tensor of its own, in float64.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            dtypes = {x.dtype for x in torch_tree.tree_leaves((args, kwargs)) if is_smooth(x)}
+            if dtypes and dtypes <= set(_SINGLE):
+                args, kwargs = torch_tree.tree_map(_as_single, (args, kwargs))
+                return torch_tree.tree_map(_as_double, func(*args, **kwargs))
+            if not dtypes & set(_SINGLE):
+                raise
+            kept = 1 if func.__name__.endswith("_") else 0  # what is written into remains the tensor that it is
+            narrow = kept and isinstance(args[0], torch.Tensor) and args[0].dtype in _SINGLE.values()
+            changed, kwargs = torch_tree.tree_map(_as_single if narrow else _as_double, (args[kept:], kwargs))
+            return func(*args[:kept], *changed, **kwargs)
+
+
+_SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}
+_DOUBLE = {single: double for double, single in _SINGLE.items()}
+
+
+def _as_single(x: Any) -> Any:
+    return x.to(_SINGLE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in _SINGLE else x
+
+
+def _as_double(x: Any) -> Any:
+    return x.to(_DOUBLE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in _DOUBLE else x
