@@ -1,4 +1,4 @@
-"""``torch.nn.functional`` as pure JAX functions."""
+"""``torch.nn.functional`` as pure JAX functions, and a few of ``torch`` whose gradient is not that of JAX's own."""
 
 from jaxnn.functional._argument import ArgumentError as ArgumentError
 from jaxnn.functional.activation import celu as celu
@@ -134,6 +134,10 @@ from jaxnn.functional.softmaxes import softmin as softmin
 from jaxnn.functional.sparse import embedding as embedding
 from jaxnn.functional.sparse import embedding_with_renorm as embedding_with_renorm
 from jaxnn.functional.sparse import one_hot as one_hot
+from jaxnn.functional.tensors import abs as abs
+from jaxnn.functional.tensors import clamp as clamp
+from jaxnn.functional.tensors import std as std
+from jaxnn.functional.tensors import vector_norm as vector_norm
 from jaxnn.functional.transposed_convolution import conv_transpose1d as conv_transpose1d
 from jaxnn.functional.transposed_convolution import conv_transpose2d as conv_transpose2d
 from jaxnn.functional.transposed_convolution import conv_transpose3d as conv_transpose3d

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Int, Shaped
 from jaxnn.functional._argument import ArgumentError, concrete
 from jaxnn.functional._input import widened
 from jaxnn.functional._tangents import with_tangent
-from jaxnn.functional.distance import vector_norm
+from jaxnn.functional.tensors import vector_norm
 
 
 def index_array(name: str, argument: str, array: Shaped[ArrayLike, "..."]) -> Int[Array, "..."]:
@@ -34,7 +34,7 @@ def looked_up(
         return rows
     if not jnp.issubdtype(table.dtype, jnp.inexact):
         raise ArgumentError(f"{name}: max_norm needs a weight of floating point, got {table.dtype}")
-    norms = widened(vector_norm(rows, norm_type, keepdim=True))
+    norms = widened(vector_norm(rows, norm_type, -1, keepdim=True))
     scale = (max_norm / (norms + 1e-7)).astype(widened(rows).dtype)
     short = jnp.where(norms > max_norm, (widened(rows) * scale).astype(rows.dtype), rows)
     return with_tangent(lax.stop_gradient(short), rows)

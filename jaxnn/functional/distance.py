@@ -6,12 +6,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Inexact, Num
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from jaxnn.functional._argument import ArgumentError, promoted
 from jaxnn.functional._elementwise_loss import broadcast_shape
 from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
 from jaxnn.functional._tangents import with_tangent
+from jaxnn.functional.tensors import safe_sqrt, vector_norm
 
 
 def pairwise_distance(
@@ -39,7 +40,8 @@ def pairwise_distance(
     """
     broadcast_shape("pairwise_distance", x1=x1, x2=x2)
     first, second = promoted(x1, x2)
-    return vector_norm(default_float(first - second) + eps, p, keepdim)
+    differences = default_float(first - second) + eps
+    return vector_norm(differences, p, -1 if differences.ndim else None, keepdim)
 
 
 def cosine_similarity(
@@ -80,7 +82,7 @@ def _directions(axis: int, eps: int | float, vectors: Array) -> Array:
 def _directions_jvp(axis: int, eps: int | float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # Of the tangent what lies along the vector cancels exactly; a quotient's derivative would leave rounding behind.
     (vectors,), (tangent,) = primals, tangents
-    norm = _safe_sqrt(jnp.sum(lax.square(vectors), axis, keepdims=True))
+    norm = safe_sqrt(jnp.sum(lax.square(vectors), axis, keepdims=True))
     length = jnp.maximum(norm, eps)
     along = vectors / jnp.where(norm == 0, 1, norm)
     directions = vectors / length
@@ -112,7 +114,7 @@ def pdist(input: Float[ArrayLike, "n d"], p: int | float = 2.0) -> Float[Array, 
     if not p >= 0:
         raise ArgumentError(f"pdist: p cannot be negative, got {p}")
     differences = x[:, None] - x[None]
-    distances = vector_norm(differences, p)
+    distances = vector_norm(differences, p, -1)
     if math.isinf(p):
         size = magnitude(differences)
         largest = jnp.sum(jnp.where(size == distances[..., None], size, 0), -1)
@@ -123,32 +125,3 @@ def pdist(input: Float[ArrayLike, "n d"], p: int | float = 2.0) -> Float[Array, 
     first = jnp.repeat(jnp.arange(rows), later, total_repeat_length=pairs)
     second = rows - (jnp.cumsum(later)[first] - jnp.arange(pairs))
     return distances.at[first, second].get(mode="promise_in_bounds", unique_indices=True)
-
-
-def vector_norm(x: Inexact[Array, "..."], p: int | float, keepdim: bool = False) -> Float[Array, "..."]:
-    """The norm of the last axis, with torch's gradient: zero at the origin, shared among equal largest entries."""
-    size = widened(magnitude(x))
-    axis = -1 if x.ndim else None
-    if p == 0:
-        norm = jnp.sum((size != 0).astype(size.dtype), axis, keepdims=keepdim)
-    elif p == 1:
-        norm = jnp.sum(size, axis, keepdims=keepdim)
-    elif p == 2:
-        norm = _safe_sqrt(jnp.sum(lax.square(size), axis, keepdims=keepdim))
-    elif p == math.inf:
-        norm = jnp.max(size, axis, keepdims=keepdim, initial=0)
-    elif p == -math.inf:
-        norm = jnp.min(size, axis, keepdims=keepdim)
-    else:
-        zero = size == 0
-        powers = jnp.where(zero, 0 if p > 0 else math.inf, jnp.where(zero, 1, size) ** p)
-        total = jnp.sum(powers, axis, keepdims=keepdim)
-        zero = total == 0
-        norm = jnp.where(zero, 0, jnp.where(zero, 1, total) ** (1 / p))
-    return norm.astype(jnp.finfo(x.dtype).dtype)
-
-
-def _safe_sqrt(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The square root, of gradient zero at zero."""
-    zero = x == 0
-    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))

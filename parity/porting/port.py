@@ -163,7 +163,6 @@ _HEADER = '''"""{model}, ported from PyTorch."""
 
 def _imports(text: str) -> str:
     first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
-    third = ["import optax"] if "optax." in text else []
     python = [
         line
         for used, line in (
@@ -175,7 +174,7 @@ def _imports(text: str) -> str:
     ]
     if "from typing import Any" in python and "from typing import NamedTuple" in python:
         python = [*python[:-2], "from typing import Any, NamedTuple"]
-    lines = [*python, *([""] if python else []), *first, *third, "from flax import nnx"]
+    lines = [*python, *([""] if python else []), *first, "from flax import nnx"]
     ours = []
     if "F." in text:
         ours.append("from jaxnn import functional as F")

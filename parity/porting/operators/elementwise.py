@@ -167,7 +167,7 @@ def _unary(function: str) -> Builder:
 
 
 for _torch, _jax in {
-    "abs": "jnp.abs", "exp": "jnp.exp", "log": "jnp.log", "sqrt": "jnp.sqrt", "sin": "jnp.sin", "cos": "jnp.cos",
+    "abs": "F.abs", "exp": "jnp.exp", "log": "jnp.log", "sqrt": "jnp.sqrt", "sin": "jnp.sin", "cos": "jnp.cos",
     "tan": "jnp.tan", "asin": "jnp.arcsin", "acos": "jnp.arccos", "atan": "jnp.arctan", "sinh": "jnp.sinh",
     "cosh": "jnp.cosh", "asinh": "jnp.arcsinh", "acosh": "jnp.arccosh", "atanh": "jnp.arctanh", "tanh": "jnp.tanh",
     "floor": "jnp.floor", "ceil": "jnp.ceil", "round": "jnp.round", "trunc": "jnp.trunc", "sign": "jnp.sign",
@@ -235,12 +235,8 @@ def _two(op: Operation) -> Expression:
 def _clamp(op: Operation) -> Expression:
     low, high = op.arguments.get("min"), op.arguments.get("max")
     operand = op.arguments["self"]
-    if high is None:
-        result = op.call("jnp.maximum", operand, low)
-    elif low is None:
-        result = op.call("jnp.minimum", operand, high)
-    else:
-        result = op.call("jnp.clip", operand, low, high)
+    bounds = [low] if high is None else [low, high]
+    result = op.call("F.clamp", operand, *bounds) if low is not None else op.call("F.clamp", operand, max=high)
     return op.promoted(result, *(x for x in (operand, low, high) if x is not None))
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parity.porting.expression import ATOM, COMPARISON, POWER, Expression, several
+from parity.porting.expression import ATOM, COMPARISON, Expression, several
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
 
@@ -58,7 +58,11 @@ def _var(op: Operation) -> Expression:
     correction = 1 if correction is None else correction
     ddof = {"ddof": int(correction) if correction == int(correction) else correction} if correction else {}
     operand = op.arguments["self"]
-    first = op.method(operand, name.split("_")[0], **axes(op), **ddof)
+    if name.startswith("std"):
+        other = {"correction": correction} if correction != 1 else {}
+        first = op.call("F.std", operand, **in_torchs_words(axes(op)), **other)
+    else:
+        first = op.method(operand, "var", **axes(op), **ddof)
     if "_" not in name:
         return first
     mean = op.method(operand, "mean", **axes(op))
@@ -112,22 +116,14 @@ def _norm(op: Operation) -> Expression:
 
 
 def vector_norm(op: Operation, operand: Expression, order: Any, given: dict[str, Any]) -> Expression:
-    """A norm whose gradient is torch's where it is zero: zero, which ``jnp.linalg.norm`` gives as NaN."""
-    if not given:
-        operand = op.method(operand, "reshape", -1)
-    elif not isinstance(given.get("axis"), int):
-        powers = op.binary("**", op.call("jnp.abs", operand), order, POWER)
-        if order in (0, 1) or order in (float("inf"), float("-inf")):
-            raise NotImplementedError(f"a vector norm of order {order} over several axes")
-        pair = order == 2 and len(given.get("axis", ())) == 2
-        return (
-            op.call("optax.safe_norm", operand, 0.0, **given)
-            if pair
-            else op.binary("**", op.method(powers, "sum", **given), 1 / order, POWER)
-        )
-    if order in (0, 1):
-        return op.call("jnp.linalg.norm", operand, ord=order, **given)
-    return op.call("optax.safe_norm", operand, 0.0, **({} if order == 2 else {"ord": order}), **given)
+    """A norm over the axes of :func:`axes`."""
+    return op.call("F.vector_norm", operand, *([] if order == 2 else [order]), **in_torchs_words(given))
+
+
+def in_torchs_words(given: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`axes` gives, for a function of jaxnn's."""
+    names = {"axis": "dim", "keepdims": "keepdim"}
+    return {names[key]: value for key, value in given.items()}
 
 
 @register_operator("aten.linalg_norm", "aten.linalg_matrix_norm")

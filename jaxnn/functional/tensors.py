@@ -1,0 +1,114 @@
+"""Functions of PyTorch's tensors where JAX's namesakes have another gradient.
+
+They are not in ``torch.nn.functional``; a port of a model that calls them needs them.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Inexact, Num, Real
+
+from jaxnn.functional._input import magnitude, widened
+from jaxnn.functional._tangents import with_tangent
+
+
+def abs(input: Num[ArrayLike, "*shape"]) -> Real[Array, "*shape"]:
+    """Absolute value; its gradient at zero is zero, where ``jax.numpy.abs`` has one.
+
+    Source: ``torch.abs``.
+    """
+    x = jnp.asarray(input)
+    return magnitude(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.abs(x)
+
+
+def clamp(
+    input: Real[ArrayLike, "..."],
+    min: Real[ArrayLike, "..."] | None = None,
+    max: Real[ArrayLike, "..."] | None = None,
+) -> Real[Array, "..."]:
+    """Values between two bounds; at a bound the gradient is whole, where ``jax.numpy.clip`` has half of it.
+
+    Args:
+        input: any shape.
+        min: lower bound, which broadcasts against ``input``; None for none.
+        max: upper bound, likewise; it wins where it lies below ``min``.
+
+    Source: ``torch.clamp``.
+    """
+    clamped = carrier = jnp.asarray(input)
+    if min is not None:
+        clamped = jnp.maximum(clamped, min)
+        carrier = jnp.where(carrier < min, min, carrier)
+    if max is not None:
+        clamped = jnp.minimum(clamped, max)
+        carrier = jnp.where((carrier > max) if min is None else (carrier > max) | jnp.less(max, min), max, carrier)
+    return with_tangent(clamped, carrier) if jnp.issubdtype(clamped.dtype, jnp.floating) else clamped
+
+
+def std(
+    input: Inexact[ArrayLike, "..."],
+    dim: int | Sequence[int] | None = None,
+    correction: float = 1,
+    keepdim: bool = False,
+) -> Real[Array, "..."]:
+    """Standard deviation; its gradient where all values are equal is zero, where that of ``jax.numpy.std`` is NaN.
+
+    Args:
+        input: any shape.
+        dim: over which axes; None for all.
+        correction: taken from the count of values that the squares are divided by.
+        keepdim: keep those axes, of size one.
+
+    Source: ``torch.std``.
+    """
+    axes = dim if dim is None or isinstance(dim, int) else tuple(dim)
+    return safe_sqrt(jnp.var(jnp.asarray(input), axes, ddof=correction, keepdims=keepdim))  # type: ignore[arg-type]
+
+
+def vector_norm(
+    input: Inexact[ArrayLike, "..."],
+    ord: float = 2,
+    dim: int | Sequence[int] | None = None,
+    keepdim: bool = False,
+) -> Real[Array, "..."]:
+    """Norm over axes; its gradient at zero is zero, where that of ``jax.numpy.linalg.norm`` is NaN.
+
+    Args:
+        input: any shape, complex too.
+        ord: the norm; infinities and zero (the count of what is not zero) among them. Equal largest entries share the
+            gradient.
+        dim: over which axes; None for all.
+        keepdim: keep those axes, of size one.
+
+    Returns:
+        Real, of the precision of ``input``.
+
+    Source: ``torch.linalg.vector_norm``.
+    """
+    x = jnp.asarray(input)
+    size = widened(magnitude(x))
+    axes = dim if dim is None or isinstance(dim, int) else tuple(dim)
+    if ord == 0:
+        norm = jnp.sum((size != 0).astype(size.dtype), axes, keepdims=keepdim)
+    elif ord == 1:
+        norm = jnp.sum(size, axes, keepdims=keepdim)
+    elif ord == 2:
+        norm = safe_sqrt(jnp.sum(size * size, axes, keepdims=keepdim))
+    elif ord == math.inf:
+        norm = jnp.max(size, axes, keepdims=keepdim, initial=0)
+    elif ord == -math.inf:
+        norm = jnp.min(size, axes, keepdims=keepdim)
+    else:
+        zero = size == 0
+        powers = jnp.where(zero, 0 if ord > 0 else math.inf, jnp.where(zero, 1, size) ** ord)
+        total = jnp.sum(powers, axes, keepdims=keepdim)
+        zero = total == 0
+        norm = jnp.where(zero, 0, jnp.where(zero, 1, total) ** (1 / ord))
+    return norm.astype(jnp.finfo(x.dtype).dtype)
+
+
+def safe_sqrt(x: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    """The square root, of gradient zero at zero."""
+    zero = x == 0
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, x)))

@@ -1,0 +1,63 @@
+"""Functions of torch's tensors, at the places where JAX's own have another gradient."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxnn import functional as F
+
+NAN, INF = math.nan, math.inf
+ROWS = [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [-2.0, 0.0, 2.0], [0.5, -0.0, 3.0]]
+
+
+def agree(ours, theirs, *arrays):
+    """Values, and the gradients of their weighted sum."""
+    inputs = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
+    expected = theirs(*inputs)
+    weights = np.random.default_rng(0).normal(size=expected.shape)
+    gradients = torch.autograd.grad(expected, inputs, torch.tensor(weights), allow_unused=True, materialize_grads=True)
+    with jax.enable_x64():
+        found, back = jax.vjp(ours, *(jnp.asarray(a, jnp.float64) for a in arrays))
+        np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-12)
+        for gradient, expected_gradient in zip(back(jnp.asarray(weights)), gradients, strict=True):
+            np.testing.assert_allclose(gradient, expected_gradient.numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, None), (None, 0.5), (2.0, 1.0), (-INF, 0.0)])
+def test_clamp_passes_the_whole_gradient_at_a_bound(bounds):
+    agree(lambda x: F.clamp(x, *bounds), lambda x: torch.clamp(x, *bounds), ROWS)
+
+
+def test_clamp_between_arrays_shares_the_gradient_out_as_torch_does():
+    low, high = [[0.25], [1.5], [-3.0], [4.0]], [1.0, 0.5, 2.5]
+    agree(F.clamp, torch.clamp, ROWS, low, high)
+
+
+def test_clamp_lets_nan_through_and_takes_integers():
+    assert np.isnan(F.clamp(NAN, 0.0, 1.0))
+    np.testing.assert_array_equal(F.clamp(jnp.arange(5), 1, 3), [1, 1, 2, 3, 3])
+
+
+def test_abs_has_no_gradient_at_zero():
+    agree(F.abs, torch.abs, ROWS)
+    assert F.abs(jnp.int32(-3)) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"dim": 1}, {"dim": (0, 1), "keepdim": True}, {"dim": -1, "correction": 0}])
+def test_std_of_equal_values_has_no_gradient(options):
+    agree(lambda x: F.std(x, **options), lambda x: torch.std(x, **options), ROWS)
+    agree(lambda x: F.std(x, **options), lambda x: torch.std(x, **options), [[3.0, 3.0]])
+
+
+@pytest.mark.parametrize("order", [2, 1, 0, 3, 0.5, INF, -INF])
+@pytest.mark.parametrize("dim", [None, 1, (0, 1)])
+def test_a_norm_of_zero_has_no_gradient(order, dim):
+    norms = lambda x: F.vector_norm(x, order, dim), lambda x: torch.linalg.vector_norm(x, order, dim)
+    if order in (0.5, -INF):  # of zeros torch's own gradient is NaN or undefined
+        agree(*norms, [[1.0, -2.0, 3.0]])
+    else:
+        agree(*norms, ROWS)
