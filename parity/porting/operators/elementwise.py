@@ -188,7 +188,7 @@ for _torch, _jax in {
 def _logit(op: Operation) -> Expression:
     operand = op.arguments["self"]
     if op.eps is not None:
-        operand = op.call("jnp.clip", operand, op.eps, 1 - op.eps)
+        operand = op.call("F.clamp", operand, op.eps, 1 - op.eps)
     return op.call("jax.scipy.special.logit", operand)
 
 
