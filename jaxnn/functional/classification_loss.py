@@ -22,7 +22,7 @@ Loss = Inexact[Array, "..."]
 def nll_loss(
     input: Input,
     target: Target,
-    weight: Float[ArrayLike, "classes"] | None = None,
+    weight: Float[ArrayLike, " classes"] | None = None,
     size_average: bool | None = None,
     ignore_index: int = -100,
     reduce: bool | None = None,
@@ -58,7 +58,7 @@ def nll_loss(
 def cross_entropy(
     input: Input,
     target: Target,
-    weight: Float[ArrayLike, "classes"] | None = None,
+    weight: Float[ArrayLike, " classes"] | None = None,
     size_average: bool | None = None,
     ignore_index: int = -100,
     reduce: bool | None = None,
@@ -130,7 +130,7 @@ def _class_indices(name: str, x: Array, target: Target) -> Array:
     return y
 
 
-def _class_weights(name: str, x: Array, weight: Float[ArrayLike, "classes"] | None) -> Array | None:
+def _class_weights(name: str, x: Array, weight: Float[ArrayLike, " classes"] | None) -> Array | None:
     if weight is None:
         return None
     classes = x.shape[0 if x.ndim == 1 else 1]

@@ -22,7 +22,7 @@ Tap = tuple[Float[Array, "batch points"], Float[Array, "batch points"] | float]
 
 def grid_sample(
     input: Float[ArrayLike, "batch channels *spatial"],
-    grid: Float[ArrayLike, "batch *output_and_axes"],
+    grid: Float[ArrayLike, " batch *output_and_axes"],
     mode: str = "bilinear",
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
@@ -88,7 +88,7 @@ def affine_grid(
     theta: Float[ArrayLike, "batch axes axes_and_shift"],
     size: Sequence[int],
     align_corners: bool | None = None,
-) -> Float[Array, "batch *output_and_axes"]:
+) -> Float[Array, " batch *output_and_axes"]:
     r"""The points that an affine map sends the pixels of an image to, for :func:`grid_sample`.
 
     .. math:: g_{n, p} = A_n u_p + t_n, \quad \theta_n = (A_n \mid t_n), \quad u_{p, a} = \tfrac{2 p_a + 1}{s_a} - 1

@@ -99,7 +99,7 @@ def multi_margin_loss(
     target: Int[ArrayLike, "..."],
     p: int = 1,
     margin: float = 1.0,
-    weight: Float[ArrayLike, "classes"] | None = None,
+    weight: Float[ArrayLike, " classes"] | None = None,
     size_average: bool | None = None,
     reduce: bool | None = None,
     reduction: str = "mean",

@@ -77,7 +77,7 @@ def ctc_loss(
     return reduced(loss if batched else loss[0], reduction, "ctc_loss")
 
 
-def _lengths(name: str, lengths: Any, count: int, most: int) -> Int[Array, "batch"]:
+def _lengths(name: str, lengths: Any, count: int, most: int) -> Int[Array, " batch"]:
     array = jnp.asarray(lengths)
     if not jnp.issubdtype(array.dtype, jnp.integer):
         raise ArgumentError(f"ctc_loss: {name} must hold integers, got {array.dtype}")
@@ -121,9 +121,9 @@ def _negative_log_likelihood(
     zero_infinity: bool,
     log_probs: Float[Array, "time batch classes"],
     labels: Int[Array, "batch length"],
-    inputs: Int[Array, "batch"],
-    lengths: Int[Array, "batch"],
-) -> Float[Array, "batch"]:
+    inputs: Int[Array, " batch"],
+    lengths: Int[Array, " batch"],
+) -> Float[Array, " batch"]:
     loss = _forward(log_probs, labels, inputs, lengths, blank)
     return jnp.where(jnp.isposinf(loss), 0, loss) if zero_infinity else loss
 
@@ -144,7 +144,7 @@ def _negative_log_likelihood_jvp(
     return loss, jnp.sum(slope * tangents[0], (0, 2))
 
 
-def _forward(log_probs: Array, labels: Array, inputs: Array, lengths: Array, blank: int) -> Float[Array, "batch"]:
+def _forward(log_probs: Array, labels: Array, inputs: Array, lengths: Array, blank: int) -> Float[Array, " batch"]:
     """The forward recursion over time, for all sequences and all places of their targets at once."""
     count, length = labels.shape
     places = 2 * length + 1

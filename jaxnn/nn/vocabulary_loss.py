@@ -35,7 +35,7 @@ class LinearCrossEntropyLoss(Module):
         device: jax.Device | None = None,
         dtype: DTypeLike | None = None,
         reduction: str = "mean",
-        weight: Float[ArrayLike, "classes"] | None = None,
+        weight: Float[ArrayLike, " classes"] | None = None,
         ignore_index: int | None = None,
         label_smoothing: float = 0.0,
         options: LinearCrossEntropyOptions | None = None,

@@ -106,14 +106,9 @@ def _unflipped(call: Call) -> Iterator[Mutation]:
 @suspects_of("roll")
 def _unrolled(call: Call) -> Iterator[Mutation]:
     yield "order", "it is not rolled", input_of
-    for axis in range(x.ndim):
-        yield (
-            "order",
-            f"it is rolled along axis {axis} the other way",
-            lambda c: torch.roll(
-                input_of(c), *[_negated(a) for a in c.positional[1:2]], *c.positional[2:], **c.keywords
-            ),
-        )
+    shifts = call["shifts"] if isinstance(call["shifts"], tuple | list) else (call["shifts"],)
+    back = tuple(-shift for shift in shifts)
+    yield "order", "it is rolled the other way", lambda c: torch.roll(input_of(c), back, c["dims"] or ())
 
 
 @suspects_of("pixel_shuffle", "pixel_unshuffle")

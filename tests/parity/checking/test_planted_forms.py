@@ -27,7 +27,7 @@ class TorchWave(torch.nn.Module):
         padded = torch.nn.functional.pad(x, (4, 0))
         y = self.slope(self.up(torch.tanh(self.filter(padded)) * torch.sigmoid(self.gate(padded))))
         z = self.pair(y[:, :, 0], y[:, :, 1])
-        return z, self.grid(y.reshape(y.shape[0], 2, 4, 6))
+        return torch.roll(z, 1, 1), self.grid(y.reshape(y.shape[0], 2, 4, 6))
 
 
 class Wave(nn.Module):
@@ -52,7 +52,7 @@ class Wave(nn.Module):
         left, right = (1, 0) if fault == "bilinear" else (0, 1)
         z = self.pair(y[:, :, left], y[:, :, right])
         seen = y.reshape(y.shape[0], 4, 6, 2).transpose(0, 3, 1, 2) if fault == "view" else y.reshape(-1, 2, 4, 6)
-        return z, self.grid(seen)
+        return jnp.roll(z, -1 if fault == "rolled" else 1, 1), self.grid(seen)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,7 @@ class Wave(nn.Module):
         ("centred", "", "padding"),
         ("bilinear", "", "swapped"),
         ("view", "", "NHWC"),
+        ("rolled", "", "rolled the other way"),
         (None, None, None),
     ],
 )
