@@ -118,12 +118,9 @@ class ForcedRun:
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
             self._call(type(self.module).__call__, self.module, stream.root, args, kwargs)
-        twins = set(self.pairs.values())
-        self.found.only_torch = [path for path in stream.calls if path not in twins]
+        seen = set(self.pairs.values()) if self.traced else self.called
+        self.found.only_torch = [path for path in stream.calls if path not in seen]
         self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs]
-        for path in twins:
-            if path in stream.calls and path not in self.called and not self.traced:
-                self.found.only_torch.append(path)
         return self.found
 
     def _seen(self, original: Callable[..., Any], layer: Any, path: str, args: Any, kwargs: Any) -> Any:

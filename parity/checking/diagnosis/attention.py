@@ -24,6 +24,10 @@ def _attention(call: Call) -> Iterator[Mutation]:
         yield "mask", "it is causal, torch's is not", lambda c: c.run(is_causal=True)
     elif call["is_causal"]:
         yield "mask", "it is not causal, torch's is", lambda c: c.run(is_causal=False)
+        for off, who in ((1, "one position ahead too"), (-1, "only those before it")):
+            seen = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril(off)
+            said = f"the causal mask is off by one: a position sees {who}"
+            yield "mask", said, lambda c, m=seen: c.run(is_causal=False, attn_mask=m)
 
     def over_queries(c: Call) -> torch.Tensor:
         scores = c["query"] @ c["key"].transpose(-1, -2) * (c["scale"] or 1 / math.sqrt(width))

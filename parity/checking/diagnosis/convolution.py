@@ -67,6 +67,9 @@ def _convolution(call: Call) -> Iterator[Mutation]:
         ("padding is causal: all in front", [(r, 0) for r in reach]),
         ("padding is the kernel's whole reach", [(r, r) for r in reach]),
     ]
+    for shift in range(1 - max(padding), max(padding)):
+        sides_of = [(max(p - shift, 0), max(p + shift, 0)) for p in padding]
+        amounts.append((f"padding is as if {sides_of}, in front of each axis and behind it", sides_of))
     amounts += [(f"padding is as if {p}, torch's is {padding}", [(p, p)] * rank) for p in range(1, 5)]
     for said, pads in amounts:
         if pads != [(p, p) for p in padding]:

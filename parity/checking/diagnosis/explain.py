@@ -17,6 +17,8 @@ from parity.checking.diagnosis.attention import masked_late
 from parity.checking.diagnosis.calls import Call, Experiment, Mutated
 from parity.checking.diagnosis.elementwise import exchanged
 from parity.checking.diagnosis.mutations import mutations
+from parity.checking.diagnosis.rotary import regrouped, unturned
+from parity.checking.diagnosis.threads import as_many_as_help
 from parity.checking.pairing import pairs
 
 if TYPE_CHECKING:
@@ -85,11 +87,12 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
     )
     coarse = relations.coarseness(ours, suspicion.torch_outputs)
     best: Explanation | None = None
-    for candidate in _candidates(experiment, ours, before):
-        if best is None or candidate.left < 0.5 * best.left:
-            best = candidate
-        if best.left <= max(4e-7, 1e-3 * before):
-            break
+    with as_many_as_help(experiment.outputs):
+        for candidate in _candidates(experiment, ours, before):
+            if best is None or candidate.left < 0.5 * best.left:
+                best = candidate
+            if best.left <= max(4e-7, 1e-3 * before):
+                break
     allowed = EXPLAINED if _many(ours) else OF_ONE
     if best is not None and best.left <= allowed * before:
         where = f"; torch's layer with this mistake gives the port's output (to {best.left:.0e})"
@@ -202,9 +205,8 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
                 return
         if _many(ours):  # along a line any single number is met
             yield from _scalars(call, experiment, measured, before)
-    for suspect, sentence, mutated in chain(
-        _possible(masked_late(calls)), _possible(exchanged(calls)), _possible(_alike(calls))
-    ):
+    of_many = (masked_late, regrouped, unturned, exchanged, _alike)
+    for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
             yield Explanation(suspect, sentence, left)

@@ -30,15 +30,17 @@ def _flattened(call: Call) -> Iterator[Mutation]:
     if not isinstance(x, torch.Tensor):
         return
     shape = call.run().shape
-    for axis in range(x.ndim if len(shape) == x.ndim + 1 else 0):
-        if (
-            shape[:axis] == x.shape[:axis]
-            and shape[axis + 2 :] == x.shape[axis + 1 :]
-            and min(shape[axis : axis + 2]) > 1
-        ):
-            said = f"axis {axis} is split the other way round: what torch has for the inner part is the outer one"
-            other_way = (*shape[:axis], shape[axis + 1], shape[axis], *shape[axis + 2 :])
-            yield "order", said, lambda c, a=axis, s=other_way: input_of(c).reshape(s).transpose(a, a + 1)
+    count = len(shape) - x.ndim + 1
+    for axis in range(x.ndim if count in (2, 3) else 0):
+        before, parts, behind = shape[:axis], tuple(shape[axis : axis + count]), shape[axis + count :]
+        if before != x.shape[:axis] or behind != x.shape[axis + 1 :] or min(parts) == 1:
+            continue
+        for order in list(itertools.permutations(range(count)))[1:]:
+            split = tuple(parts[i] for i in order)
+            back = (*range(axis), *(axis + order.index(i) for i in range(count)), *range(axis + count, len(shape)))
+            said = f"axis {axis} is split in another order: torch's parts {parts} stand as {order}"
+            new = (*before, *split, *behind)
+            yield "order", said, lambda c, s=new, b=back: input_of(c).reshape(s).permute(b)
     if len(shape) > x.ndim and len(shape) > 2 and shape[0] == x.shape[0]:
         behind = (shape[0], *shape[2:], shape[1])
         said = "it is unflattened channels last (NHWC), torch's channels first (NCHW)"

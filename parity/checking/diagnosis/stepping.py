@@ -1,6 +1,7 @@
 """What people get wrong in an optimizer: torch's steps with one thing changed."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -92,8 +93,25 @@ def suggestions(notes: Notes) -> Iterator[Suggestion]:
         yield "clipping", f"gradients are as if each number were cut to {bound:g}", _cut(_numbers, bound)
 
 
-def lines(notes: Notes) -> Iterator[tuple[str, str, float, Callable[[float], Stepping]]]:
-    """Numbers of the optimizer that may be any: suspect, sentence, about how large it is, and how to step with it."""
+@dataclass
+class Line:
+    """A number of the optimizer that may be any.
+
+    Attributes:
+        suspect: the kind of mistake.
+        sentence: the mistake in words, with a place for the number.
+        value: torch's, or one of the usual size.
+        stepping: how to step with another.
+    """
+
+    suspect: str
+    sentence: str
+    value: float
+    stepping: Callable[[float], Stepping]
+
+
+def lines(notes: Notes) -> Iterator[Line]:
+    """The numbers of torch's optimizer, and a norm that gradients may be cut to."""
     optimizer = notes.optimizer
     assert optimizer is not None
     group = optimizer.param_groups[0]
@@ -101,23 +119,19 @@ def lines(notes: Notes) -> Iterator[tuple[str, str, float, Callable[[float], Ste
         value = group.get(key)
         if isinstance(value, float | int) and not isinstance(value, bool):
             usual = 1e-2 if key == "weight_decay" else 0.5
-            yield (
-                suspect,
-                f"{key} is as if {{:.3g}}, torch's is {value!r}",
-                value or usual,
-                lambda v, k=key: _with(**{k: v}),
-            )
+            said = f"{key} is as if {{:.3g}}, torch's is {value!r}"
+            yield Line(suspect, said, value or usual, lambda v, k=key: _with(**{k: v}))
     betas = tuple(group.get("betas", ()))
     for i, beta in enumerate(betas):
 
         def kept(rest: float, i: int = i) -> Stepping:
             return _with(betas=tuple(1 - rest if j == i else x for j, x in enumerate(betas)))
 
-        yield "betas", f"1 - betas[{i}] is as if {{:.3g}}, torch's is {1 - beta:.3g}", 1 - beta, kept
+        yield Line("betas", f"1 - betas[{i}] is as if {{:.3g}}, torch's is {1 - beta:.3g}", 1 - beta, kept)
     middle = max(notes.norms)
     if middle > 0:
         theirs = "torch's otherwise" if around(optimizer) else "torch's are not"
-        yield "clipping", f"gradients are as if cut to a norm of {{:.3g}}, {theirs}", middle / 10, clipped
+        yield Line("clipping", f"gradients are as if cut to a norm of {{:.3g}}, {theirs}", middle / 10, clipped)
 
 
 def _of_schedule(notes: Notes) -> Iterator[Suggestion]:
@@ -204,6 +218,11 @@ def around(optimizer: torch.optim.Optimizer | None) -> bool:
     """Whether a step does more than the optimizer's class: hooks, or a method put in its place."""
     assert optimizer is not None
     return bool(optimizer._optimizer_step_pre_hooks) or "step" in vars(optimizer)
+
+
+def as_it_is(optimizer: torch.optim.Optimizer, _: int) -> None:
+    """Torch's own step."""
+    optimizer.step()
 
 
 def bare(optimizer: torch.optim.Optimizer, _: int) -> None:

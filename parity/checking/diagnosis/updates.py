@@ -10,7 +10,19 @@ from itertools import chain, takewhile
 
 import numpy as np
 
-from parity.checking.diagnosis.stepping import Notes, Suggestion, around, bare, clipped, lines, scaled, suggestions
+from parity.checking.diagnosis.stepping import (
+    Line,
+    Notes,
+    Suggestion,
+    around,
+    as_it_is,
+    bare,
+    clipped,
+    lines,
+    scaled,
+    suggestions,
+)
+from parity.checking.diagnosis.threads import as_many_as_help
 from parity.checking.runs import Parting, Step, Stepping
 
 Rerun = Callable[[Stepping, int], list[Step]]
@@ -29,60 +41,107 @@ SECONDS = 10.0
 """The longest search, in processor time."""
 
 
-def explain(parting: Parting, rerun: Rerun) -> tuple[str | None, str]:
-    """The suspect and the sentence; None and an empty sentence where no change of the optimizer explains the port."""
-    theirs, ours = parting.theirs[1:], parting.ours[1:]
-    rounding = {name: VISIBLE * float(np.linalg.norm(x)) for name, x in theirs[0].state.items()}
-    names = [name for name, size in rounding.items() if name in ours[0].state and _off(ours, theirs, name) > size]
-    if not names:
-        return None, ""
-    steps = parting.step + len(theirs)
+class _Trial:
+    """Torch's run with something changed, and how far from the port that leads."""
 
-    def left(stepping: Stepping) -> float:
-        if time.thread_time() > ends:
-            return np.inf
+    def __init__(self, parting: Parting, rerun: Rerun) -> None:
+        self.rerun = rerun
+        self.theirs, self.ours = parting.theirs[1:], parting.ours[1:]
+        self.steps = parting.step + len(self.theirs)
+        self.ends = time.thread_time() + SECONDS
+        rounding = {name: VISIBLE * float(np.linalg.norm(x)) for name, x in self.theirs[0].state.items()}
+        apart = {name: _off(self.ours, self.theirs, name) for name in rounding if name in self.ours[0].state}
+        self.apart = {name: off for name, off in apart.items() if off > rounding[name]}
+        self.rounding = rounding
+
+    @property
+    def late(self) -> bool:
+        """Whether the time is up."""
+        return time.thread_time() > self.ends
+
+    def run(self, stepping: Stepping) -> list[Step] | None:
+        """The steps from where the runs part; None where torch's optimizer refuses, or the time is up."""
+        if self.late:
+            return None
         try:
-            tried = rerun(stepping, steps)[-len(theirs) :]
+            return self.rerun(stepping, self.steps)[-len(self.theirs) :]
         except NameError:
             raise  # ours, not torch's
         except Exception:
-            return np.inf  # what torch's optimizer refuses
-        parts = [max(_off(ours, tried, name) - rounding[name] / 2, 0.0) / _off(ours, theirs, name) for name in names]
+            return None
+
+    def left(self, tried: list[Step] | None) -> float:
+        """The part of the difference that is left."""
+        if tried is None:
+            return np.inf
+        parts = [
+            max(_off(self.ours, tried, name) - self.rounding[name] / 2, 0.0) / off for name, off in self.apart.items()
+        ]
         # Some are noise whatever the mistake: the gradient of a bias ahead of a normalization is rounding alone.
         return float(np.quantile(parts, MOST))
 
-    ends = time.thread_time() + SECONDS
+    def away(self, tried: list[Step]) -> np.ndarray:
+        """The way from a run to the port's, each tensor's in parts of the difference there was."""
+        pieces = [
+            (ours.state[name].astype(np.float64) - step.state[name]).ravel() / off
+            for name, off in self.apart.items()
+            for ours, step in zip(self.ours, tried, strict=True)
+        ]
+        return np.concatenate(pieces)
+
+
+def explain(parting: Parting, rerun: Rerun) -> tuple[str | None, str]:
+    """The suspect and the sentence; None and an empty sentence where no change of the optimizer explains the port."""
+    trial = _Trial(parting, rerun)
+    if not trial.apart:
+        return None, ""
     notes = Notes()
-    rerun(notes, steps)
-    thought_of = chain(_sizes(parting, rerun, notes), suggestions(notes), _searched(notes, left))
+    rerun(notes, trial.steps)
     best: tuple[float, str, str] = (EXPLAINED, "", "")
-    for suspect, sentence, stepping in takewhile(lambda _: time.thread_time() < ends, thought_of):
-        found = left(stepping)
-        if found < 0.5 * best[0]:
-            best = found, suspect, sentence
-        if best[0] < 1e-4:
-            break
+    with as_many_as_help(lambda: trial.run(as_it_is)):
+        thought_of = chain(_sizes(parting, rerun, notes), suggestions(notes), _near(notes, trial), _far(notes, trial))
+        for suspect, sentence, stepping in takewhile(lambda _: not trial.late, thought_of):
+            found = trial.left(trial.run(stepping))
+            if found < 0.5 * best[0]:
+                best = found, suspect, sentence
+            if best[0] < 1e-4:
+                break
     _, suspect, sentence = best
     return (suspect, f"{sentence}; with it torch's run is the port's") if suspect else (None, "")
 
 
-def _searched(notes: Notes, left: Callable[[Stepping], float]) -> Iterator[Suggestion]:
-    """Unusual values, each found by a search along the line of its number."""
-    for suspect, sentence, value, stepping in lines(notes):
-        exponents = list(np.log10(value) + np.linspace(-3, 3, 13))
-        scores = [left(stepping(10.0**e)) for e in exponents]
-        best = int(np.argmin(scores))
-        if not np.isfinite(scores[best]):
-            continue
-        low, high = exponents[max(best - 1, 0)], exponents[min(best + 1, len(scores) - 1)]
-        for _ in range(28):
-            third = (high - low) / 3
-            if left(stepping(10 ** (low + third))) < left(stepping(10 ** (high - third))):
-                high -= third
-            else:
-                low += third
-        found = float(10 ** ((low + high) / 2))
-        yield suspect, sentence.format(found), stepping(found)
+def _near(notes: Notes, trial: _Trial) -> Iterator[Suggestion]:
+    """Unusual values not far from torch's own."""
+    for line in lines(notes):
+        yield from _along(line, trial, float(np.log10(line.value)))
+
+
+def _far(notes: Notes, trial: _Trial) -> Iterator[Suggestion]:
+    """Unusual values of any size."""
+    for line in lines(notes):
+        exponents = np.log10(line.value) + np.linspace(-3, 3, 13)
+        scores = [trial.left(trial.run(line.stepping(10.0**e))) for e in exponents]
+        yield from _along(line, trial, float(exponents[int(np.argmin(scores))]))
+
+
+def _along(line: Line, trial: _Trial, exponent: float) -> Iterator[Suggestion]:
+    """The value at which the port is nearest, by Newton's method for least squares from a power of ten."""
+    other = exponent + 0.02
+    here, there = (trial.run(line.stepping(10.0**e)) for e in (exponent, other))
+    for _ in range(8):
+        if here is None or there is None or exponent == other:
+            return
+        slope = (trial.away(here) - trial.away(there)) / (other - exponent)
+        way = trial.away(there)
+        step = float(np.vdot(slope, way)) / max(float(np.vdot(slope, slope)), 1e-300)
+        if np.linalg.norm(way - step * slope) > 0.9 * np.linalg.norm(way) and trial.left(there) > 0.1:
+            return  # another mistake: no value on this line leads there
+        exponent, here, other = other, there, other + float(np.clip(step, -0.5, 0.5))
+        there = trial.run(line.stepping(10.0**other))
+        if trial.left(there) < 1e-5:
+            break
+    found = 10.0**other
+    yield line.suspect, line.sentence.format(found), line.stepping(found)
 
 
 def _off(a: list[Step], b: list[Step], name: str) -> float:

@@ -75,7 +75,7 @@ NAMED = {
     "no act": ("activation", "relu is missing"),
     "tanh too": ("activation", "is passed through tanh"),
     "normed residual": ("wrong input", "is what norm gives"),
-    "split": ("order", "in 3 calls of reshape: axis 2 is split the other way round"),
+    "split": ("order", "in 3 calls of reshape: axis 2 is split in another order"),
 }
 
 

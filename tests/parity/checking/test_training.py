@@ -34,7 +34,9 @@ def clipped(parameters):
     [
         (lambda p: torch.optim.SGD(p, 0.1), optim.SGD(0.11), 1, "torch's times 1.1"),
         (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optim.SGD(0.1, momentum=0.8), 2, "momentum is as if 0.8"),
+        (lambda p: torch.optim.SGD(p, 0.1, momentum=0.9), optim.SGD(0.1, momentum=0.87), 2, "momentum is as if 0.87"),
         (lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3, eps=1e-5), 1, "eps is as if 1e-05"),
+        (lambda p: torch.optim.Adam(p, 1e-3), optim.Adam(1e-3, eps=3e-4), 1, "eps is as if 0.0003"),
         (lambda p: torch.optim.AdamW(p, 1e-2), optim.AdamW(1e-2, weight_decay=0.02), 1, "weight_decay is as if 0.02"),
         (clipped, optax.chain(optax.clip_by_global_norm(0.02), optim.SGD(0.1)), 1, "cut to a norm of 0.02"),
     ],
