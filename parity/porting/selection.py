@@ -1,4 +1,4 @@
-"""Values picked by a boolean mask, and put back by it.
+"""Values picked by a boolean mask, and put back by it or summed up.
 
 ``y[mask] = f(x[mask])`` has a shape in its middle that depends on the data. Where ``f`` treats every picked entry
 alike, it is ``where(mask, f(x), y)``, whose shapes are known; so are those of ``x[mask].mean()``, which is a sum
