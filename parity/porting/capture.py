@@ -277,7 +277,8 @@ def _refused(error: Exception) -> PortError:
         trace = trace.tb_next
     said = str(error).partition("The error above occurred when")[0][:2000]
     said = "\n".join(line for line in said.splitlines() if line.strip() and not line.startswith(_HINTS))
-    return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}")
+    advice = "\nEntries picked by a mask: compute the mask once and pick by it twice." if "Eq(u" in said else ""
+    return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
 
 
 _HINTS = (

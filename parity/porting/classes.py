@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import keyword
 from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from parity.porting.body import Body, Extras, Unsupported
+from parity.porting.body import Body, Unsupported
+from parity.porting.drafts import Draft, class_of
 from parity.porting.errors import PortError
-from parity.porting.expression import constant, constants, filled, plain, skeleton
-from parity.porting.formatting import wrapped
+from parity.porting.expression import constant, plain, skeleton
 from parity.porting.layers import CONTAINERS, assignment, has_twin, layer, zeros
 from parity.porting.naming import access
 from parity.porting.tree import Call, is_chain
 from parity.porting.writing import Writer
-
-
-@dataclass(eq=False)
-class Draft:
-    """One module as text: its constructor and its methods, numbers marked."""
-
-    path: str
-    module: torch.nn.Module
-    calls: list[Call]
-    bases: str = "nnx.Module"
-    constructor: list[str] = field(default_factory=list)
-    methods: dict[str, Body] = field(default_factory=dict)
-    extras: Extras = field(default_factory=Extras)
-    method_of: dict[int, str] = field(default_factory=dict)
-    class_name: str = ""
-    arguments: str = ""
-
-    def text(self) -> str:
-        """Everything, to be compared with other instances."""
-        lines = [self.bases, *self.constructor]
-        for name, body in self.methods.items():
-            lines += [f"{name}({', '.join(body.parameters)})", *body.lines]
-        return "\n".join(lines)
-
-    def needs_rngs(self) -> bool:
-        """Whether the constructor passes random streams on."""
-        return any("rngs" in line for line in self.constructor)
 
 
 class Author:
@@ -131,16 +102,9 @@ class Author:
             if parameter is not None and full not in tied:
                 kind = "nnx.Param" if parameter.requires_grad or parameter.is_floating_point() else "nn.Buffer"
                 yield assignment(name, f"{kind}({zeros(parameter)})")
-            elif parameter is None:
-                continue
         for name, buffer in module._buffers.items():
-            if buffer is None:
-                continue
-            if name in module._non_persistent_buffers_set:
-                if name in draft.extras.arrays:
-                    continue
-                continue
-            yield assignment(name, f"nn.Buffer({zeros(buffer)})")
+            if buffer is not None and name not in module._non_persistent_buffers_set:
+                yield assignment(name, f"nn.Buffer({zeros(buffer)})")
         for name, array in draft.extras.arrays.items():
             self.arrays[f"{path}.{name}".lstrip(".")] = array
             yield assignment(name, f"nn.Buffer({zeros(array)})")
@@ -270,8 +234,7 @@ class Author:
         for draft in drafts:
             groups[type(draft.module), skeleton(draft.text())].append(draft)
         for (kind, _), members in groups.items():
-            name = self._class_name(kind)
-            self.sources.append(self._class(name, kind, members))
+            self.sources.append(class_of(members, self._class_name(kind)))
 
     def _class_name(self, kind: type) -> str:
         wanted = kind.__name__ if kind.__name__.isidentifier() and kind not in CONTAINERS else "Block"
@@ -282,78 +245,6 @@ class Author:
             name = f"{wanted}{count}"
         self.used_names.add(name)
         return name
-
-    def _class(self, name: str, kind: type, members: list[Draft]) -> str:
-        first = members[0]
-        hints = [hint for _, hint in constants(first.text())]
-        columns = list(zip(*([value for value, _ in constants(draft.text())] for draft in members), strict=True))
-        split = len(constants("\n".join([first.bases, *first.constructor])))
-        parameters: dict[tuple[str, ...], str] = {}
-        for column, hint in zip(columns, hints, strict=True):
-            if len(set(column)) > 1 and column not in parameters:
-                parameters[column] = _fresh(
-                    self._attribute_named(column, members) or hint or "size", set(parameters.values())
-                )
-        for i, draft in enumerate(members):
-            draft.class_name = name
-            draft.arguments = ", ".join(constant_text(column[i], parameter) for column, parameter in parameters.items())
-        stored = {parameters[column] for column in columns[split:] if column in parameters}
-        values = [
-            (parameters[column] if i < split else f"self.{parameters[column]}") if column in parameters else column[0]
-            for i, column in enumerate(columns)
-        ]
-        return render(name, kind, first, list(parameters.values()), sorted(stored), values)
-
-    def _attribute_named(self, column: tuple[str, ...], members: list[Draft]) -> str | None:
-        """The attribute of the torch modules that holds the numbers."""
-        for attribute, value in vars(members[0].module).items():
-            if attribute.startswith("_") or repr(value) != column[0]:
-                continue
-            if all(repr(vars(d.module).get(attribute)) == entry for d, entry in zip(members, column, strict=True)):
-                return attribute
-        return None
-
-
-def constant_text(value: str, hint: str) -> str:
-    """A number that is text already, marked again."""
-    return f"\x01{value}\x02{hint}\x03"
-
-
-def _fresh(wanted: str, used: set[str]) -> str:
-    wanted = wanted if wanted.isidentifier() and not keyword.iskeyword(wanted) else "size"
-    name, count = wanted, 1
-    while name in used:
-        count += 1
-        name = f"{wanted}_{count}"
-    return name
-
-
-def render(name: str, kind: type, draft: Draft, parameters: list[str], stored: list[str], values: list[str]) -> str:
-    """The text of one class."""
-    remaining = iter(values)
-
-    def fill(text: str) -> str:
-        return filled(text, [next(remaining) for _ in constants(text)])
-
-    lines = [f"class {name}({fill(draft.bases)}):"]
-    constructor = [fill(line) for line in draft.constructor]
-    if constructor or stored:
-        signature = ["self", *parameters, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])]
-        typed = ", ".join(signature)
-        lines.append(f"    def __init__({typed}):")
-        lines += [
-            f"        self.{parameter} = {parameter}"
-            for parameter in stored
-            if f"self.{parameter} =" not in constructor
-        ]
-        lines += [wrapped(line, 8) for line in constructor]
-    for method, body in draft.methods.items():
-        head = fill(f"{method}({', '.join(['self', *body.parameters])})")
-        lines += ["", f"    def {head}:"] if len(lines) > 1 else [f"    def {head}:"]
-        lines += [wrapped(fill(line), 8) for line in body.lines]
-    if len(lines) == 1:
-        lines.append("    pass")
-    return "\n".join(lines)
 
 
 def _same(a: Body, b: Body) -> bool:

@@ -1,7 +1,8 @@
-"""Values picked by a boolean mask, and put back by it.
+"""Values picked by a boolean mask, and put back by it or summed up.
 
 ``y[mask] = f(x[mask])`` has a shape in its middle that depends on the data. Where ``f`` treats every picked entry
-alike, it is ``where(mask, f(x), y)``, whose shapes are known.
+alike, it is ``where(mask, f(x), y)``, whose shapes are known; so are those of ``x[mask].mean()``, which is a sum
+over all entries, zero where the mask is false, by the number of the picked ones.
 """
 
 from typing import Any, cast
@@ -10,13 +11,14 @@ import torch
 from torch.fx import Graph, Node
 from torch.utils import _pytree as torch_tree
 
-from parity.porting.functionalization import is_symbolic, packet
+from parity.porting.functionalization import in_place, is_symbolic, packet
 
 aten = torch.ops.aten
 
 # Of one entry each, whatever its place.
 _ELEMENTWISE = {
-    "abs", "add", "alias", "atan", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "celu",
+    "abs", "add", "alias", "atan", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "celu", "full_like", "isfinite",
+    "isnan", "log_sigmoid", "logaddexp", "ones_like", "zeros_like",
     "clamp", "clamp_max", "clamp_min", "clip", "clone", "contiguous", "cos", "cosh", "detach", "div", "dropout", "elu",
     "eq", "erf", "exp", "expm1", "float_power", "floor", "ge", "gelu", "gt", "hardsigmoid", "hardswish", "hardtanh",
     "le", "leaky_relu", "lerp", "log", "log10", "log1p", "log2", "logical_and", "logical_not", "logical_or", "lt",
@@ -27,48 +29,73 @@ _ELEMENTWISE = {
 
 # Infinite, or of infinite slope, at some entry; the first argument that makes it so.
 _SINGULAR_FROM = {
+    "binary_cross_entropy": 0,
     "cosh": 0, "div": 1, "exp": 0, "expm1": 0, "float_power": 0, "log": 0, "log10": 0, "log1p": 0, "log2": 0, "pow": 0,
     "reciprocal": 0, "rsqrt": 0, "sinh": 0, "sqrt": 0, "tan": 0,
 }  # fmt: skip
 
+# Of one entry each, then summed or averaged as ``reduction`` says.
+_LOSSES = {
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "huber_loss", "l1_loss", "mse_loss", "smooth_l1_loss",
+}  # fmt: skip
+_CLASS_LOSSES = {"cross_entropy_loss", "nll_loss", "nll_loss_nd"}
+_ENDS = {"index_put", "sum", "mean"} | _LOSSES | _CLASS_LOSSES
+
 
 def kept_whole(graph: Graph) -> None:
-    """Compute for every entry what is picked by a mask, changed entry by entry, and put back by the same mask."""
+    """Compute for every entry what is picked by a mask, changed entry by entry, and put back or summed up."""
     for node in list(graph.nodes):
         mask = _mask(node)
-        for member in _followed(graph, mask) if mask is not None else ():
-            _rewritten(graph, member, mask)
+        members = _followed(graph, mask) if mask is not None else []
+        picked = {member for member in members if _kind(member) not in _ENDS}
+        for member in members:
+            _rewritten(graph, member, mask, picked)
 
 
 def _mask(node: Node) -> Node | None:
     """The mask, where ``node`` is ``x[mask]``."""
+    if packet(node) == "masked_select":
+        x, chosen = cast(Any, node.args)
+        return chosen if x.meta["val"].shape == chosen.meta["val"].shape else None
     if packet(node) != "index" or len(node.args[1]) != 1:
         return None
     mask: Any = cast(Any, node.args[1])[0]
     return mask if mask.meta["val"].dtype == torch.bool else None
 
 
-def _puts(node: Node) -> bool:
-    return packet(node).removesuffix("_") == "index_put"
+def _kind(node: Node) -> str:
+    return packet(node).removesuffix("_")
 
 
 def _followed(graph: Graph, mask: Node) -> list[Node]:
     """All that is made of values picked by ``mask``, in order; nothing if a step is not of single entries."""
     members: dict[Node, None] = {}
     for node in graph.nodes:
-        given = [x for x in node.all_input_nodes if x in members and not _puts(x)]
+        given = [x for x in node.all_input_nodes if x in members and _kind(x) not in _ENDS]
         if _equal(_mask(node), mask):
             members[node] = None
-        elif given and not is_symbolic(node) and "_assert" not in str(node.target):
+        elif given and is_symbolic(node):
+            if not all(_only_checked(user) for user in node.users):
+                return []  # the number of the picked ones
+        elif given and not _is_check(node):
             if not _is_alike(node, given, mask):
                 return []
             members[node] = None
     return list(members)
 
 
+def _is_check(node: Node) -> bool:
+    return any(name in str(node.target) for name in ("_assert", "sym_constrain"))
+
+
+def _only_checked(node: Node) -> bool:
+    """Whether a size, or what is computed of it, is in no array."""
+    return _is_check(node) or (is_symbolic(node) and all(map(_only_checked, node.users)))
+
+
 def _is_alike(node: Node, given: list[Node], mask: Node) -> bool:
     """Whether ``node`` does the same to every picked entry, in whatever shape they stand."""
-    kind = packet(node).removesuffix("_")
+    kind = _kind(node)
     behind = given[0].meta["val"].ndim - 1
     others = [x for x in node.all_input_nodes if x not in given and not is_symbolic(x)]
     if kind == "index_put":
@@ -79,8 +106,15 @@ def _is_alike(node: Node, given: list[Node], mask: Node) -> bool:
         return given == [node.args[0]] and behind > 0
     if kind == "layer_norm":
         return given == [node.args[0]] and len(node.args[1]) <= behind
+    if kind in ("sum", "mean"):
+        return _argument(node, "dim") in (None, [], [0]) and not _argument(node, "keepdim")
+    if kind in _CLASS_LOSSES:
+        classes = len(given) > 1 and given[1].meta["val"].ndim == 1 and behind == 1
+        return classes and given == list(node.args[:2]) and bool(_argument(node, "reduction"))
+    if kind in _LOSSES and (given != list(node.args[:2]) or not _argument(node, "reduction")):
+        return False
     alike = {x.meta["val"].ndim - 1 for x in given} == {behind}
-    return kind in _ELEMENTWISE and alike and all(x.meta["val"].ndim <= behind for x in others)
+    return kind in _ELEMENTWISE | _LOSSES and alike and all(x.meta["val"].ndim <= behind for x in others)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -91,30 +125,82 @@ def _equal(a: Any, b: Any) -> bool:
     return pure and a.target == b.target and len(a.args) == len(b.args) and all(map(_equal, a.args, b.args))
 
 
-def _rewritten(graph: Graph, node: Node, mask: Node) -> None:
+def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
     """``node`` for every entry; where the mask is false it computes with ones, so that no gradient is infinite."""
-    args: list[Any] = list(node.args)
-    if _puts(node):
-        chosen = _chosen(graph, node, aten.where.self, mask, args[2], args[0])
-        node.target, node.args = aten.copy_.default, (args[0], chosen)
-        return
-    if _mask(node) is not None:
-        shown = _expanded(graph, node, mask, args[0])
-        node.target, node.args = aten.where.ScalarOther, (shown, args[0], 1)
-    first = _SINGULAR_FROM.get(packet(node).removesuffix("_"))
+    kind = _kind(node)
+    first = _SINGULAR_FROM.get(kind)
     if first is not None:
-        safe = [
-            _chosen(graph, node, aten.where.ScalarOther, mask, x, 1)
-            if isinstance(x, Node) and not is_symbolic(x)
-            else x
-            for x in args[first:]
-        ]
-        node.args = (*args[:first], *safe)
-    node.meta["val"] = _value(node)
+        safe = [_chosen(graph, node, mask, x, 1) if x in picked else x for x in node.args[first:]]
+        node.args = (*node.args[:first], *safe)
+    args: Any = node.args
+    if kind == "index_put":
+        node.target, node.args = aten.copy_.default, (args[0], _chosen(graph, node, mask, args[2], args[0]))
+    elif kind in ("sum", "mean"):
+        _summed(graph, node, mask, args[0], kind == "mean")
+    elif kind in _LOSSES:
+        each = _inserted(graph, node, node.target, *_without_reduction(node))
+        _summed(graph, node, mask, each, _argument(node, "reduction") == 1)
+    elif kind in _CLASS_LOSSES:
+        # Classes that are not picked are ones that the loss ignores.
+        ignored = _chosen(graph, node, mask, args[1], _argument(node, "ignore_index"))
+        last = mask.meta["val"].ndim - 1
+        flat = [_inserted(graph, node, aten.flatten.using_ints, (x, 0, last)) for x in (args[0], ignored)]
+        node.args = (*flat, *args[2:])
+    elif _mask(node) is not None:
+        filled = _chosen(graph, node, mask, args[0], 1)
+        node.target, node.args, node.meta["val"] = filled.target, filled.args, filled.meta["val"]
+        node.meta["picked by"] = mask
+        graph.erase_node(filled)
+    else:
+        node.meta["val"] = _value(node)
 
 
-def _chosen(graph: Graph, before: Node, where: Any, mask: Node, value: Node, other: Any) -> Node:
-    return _inserted(graph, before, where, (_expanded(graph, before, mask, value), value, other))
+def _argument(node: Node, name: str) -> Any:
+    """An argument by its name in the operator's schema, its default if not given; None if there is no such."""
+    for i, argument in enumerate(cast(Any, node.target)._schema.arguments):
+        if argument.name == name:
+            return node.args[i] if i < len(node.args) else node.kwargs.get(name, argument.default_value)
+    return None
+
+
+def _without_reduction(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a loss that gives one number for every entry."""
+    names = [argument.name for argument in cast(Any, node.target)._schema.arguments]
+    position = names.index("reduction")
+    given = [_argument(node, name) for name in names[:position]] + [0]
+    return (*given, *node.args[position + 1 :]), {k: v for k, v in node.kwargs.items() if k in names[position + 1 :]}
+
+
+def _summed(graph: Graph, node: Node, mask: Node, x: Node, mean: bool) -> None:
+    """Make ``node`` the sum or mean over the picked entries of ``x``; the mean of half precision is taken in single."""
+    value, picked = x.meta["val"], mask.meta["val"].ndim
+    result, rows = node.meta["val"].dtype, bool(_argument(node, "dim"))
+    half = mean and result in (torch.float16, torch.bfloat16)
+    wanted = {"dtype": torch.float32 if half else result}
+    chosen = _chosen(graph, node, mask, x, 0)
+    if rows:
+        total = _inserted(graph, node, aten.sum.dim_IntList, (chosen, list(range(picked))), wanted)
+    else:
+        total = _inserted(graph, node, aten.sum.default, (chosen,), wanted)
+    if mean:
+        count = _inserted(graph, node, aten.sum.default, (mask,))
+        for size in () if rows else value.shape[picked:]:
+            count = _inserted(graph, node, aten.mul.Tensor, (count, size))
+        count = _inserted(graph, node, aten.to.dtype, (count, total.meta["val"].dtype))
+        total = _inserted(graph, node, aten.div.Tensor, (total, count))
+    node.target, node.args, node.kwargs = aten.to.dtype, (total, result), {}
+
+
+def _chosen(graph: Graph, before: Node, mask: Node, value: Node, other: Any) -> Node:
+    """``value`` where the mask is true, else ``other``."""
+    source: Any = value.args[1] if value.meta.get("picked by") is mask else None
+    if source is not None and not any(map(in_place, source.users)):  # where it is read later, it is the same
+        value = source
+    where = aten.where.self if isinstance(other, Node) else aten.where.ScalarOther
+    filling = bool(other) if value.meta["val"].dtype == torch.bool and not isinstance(other, Node) else other
+    node = _inserted(graph, before, where, (_expanded(graph, before, mask, value), value, filling))
+    node.meta["picked by"] = mask
+    return node
 
 
 def _expanded(graph: Graph, before: Node, mask: Node, like: Node) -> Node:
@@ -124,9 +210,11 @@ def _expanded(graph: Graph, before: Node, mask: Node, like: Node) -> Node:
     return mask
 
 
-def _inserted(graph: Graph, before: Node, target: Any, args: tuple[Any, ...]) -> Node:
+def _inserted(
+    graph: Graph, before: Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
+) -> Node:
     with graph.inserting_before(before):
-        node = graph.call_function(target, args)
+        node = graph.call_function(target, args, kwargs)
     node.meta = dict(before.meta)
     node.meta.pop("traced", None)
     node.meta["val"] = _value(node)

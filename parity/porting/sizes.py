@@ -72,7 +72,8 @@ def _outer(writer: Writer, symbol: Any) -> Expression:
         if size == symbol:
             return Expression(name, ATOM, frozenset([name]))
     if not writer.call.path:
-        raise PortError(f"port: the size {symbol} depends on the data, or on no argument at hand")
+        hint = "what a mask picks is mask.sum() entries"
+        raise PortError(f"port: the size {symbol} depends on the data, or on no argument at hand ({hint})")
     name = "batch" if not writer.sizes else f"size_{len(writer.sizes)}"
     writer.sizes.append((symbol, name))
     return Expression(name, ATOM, frozenset([name]))

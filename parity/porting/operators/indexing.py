@@ -81,11 +81,17 @@ def _index(op: Operation, operand: Tensor, indices: list[Any]) -> Expression:
     return Expression(", ".join(parts), ATOM, names)
 
 
+_MASKED = (
+    "a boolean mask as index: the shape would depend on the data; what picks entries, changes each alike and sums, "
+    "averages or puts them back by the same mask can be written, else use torch.where(mask, x, 0)"
+)
+
+
 @register_operator("aten.index.Tensor", "aten._unsafe_index.Tensor")
 def _index_tensor(op: Operation) -> Expression:
     operand = op.arguments["self"]
     if any(x is not None and x.dtype == torch.bool for x in op.indices):
-        raise NotImplementedError("a boolean mask as index: the shape would depend on the data")
+        raise NotImplementedError(_MASKED)
     index = _index(op, operand, list(op.indices))
     return Expression(f"{operand.within(ATOM)}[{index.text}]", ATOM, operand.names | index.names)
 

@@ -63,3 +63,50 @@ def test_gradients_are_torchs_where_jaxs_own_functions_have_another(function):
 def test_an_argument_that_the_writer_would_drop_stops_the_port():
     with pytest.raises(PortError, match="input_scale"):
         port(Does(lambda self, x: torch.ops.aten.elu(x, 1.0, 1.0, 2.0)), (X,))
+
+
+def test_what_an_in_place_write_decides_is_not_taken_for_known():
+    def filled(self, x):
+        made = torch.zeros(3)
+        made[0] = x.sum()
+        return x * 2 if made.sum() > 1 else x
+
+    with pytest.raises(PortError, match="refuses the model"):
+        port(Does(filled), (X,))
+
+
+def test_a_model_that_fails_only_where_it_is_told_of_compilation_is_told_of_none():
+    def asking(self, x):
+        scale = None if torch.compiler.is_compiling() else 2.0
+        return x * torch.tensor([scale, 1.0, 1.0])
+
+    module = port(Does(asking), (X,)).module
+    np.testing.assert_allclose(module(jnp.asarray(X.numpy())), X * torch.tensor([2.0, 1.0, 1.0]))
+
+
+def test_a_drawn_batch_that_the_model_refuses_is_noted():
+    class Bags(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bags = torch.nn.EmbeddingBag(5, 3)
+
+        def forward(self, entries, offsets):
+            return self.bags(entries, offsets)
+
+    written = port(Bags(), (torch.arange(5), torch.tensor([0, 2, 4, 5])))
+    assert any("not compared on another batch" in note for note in written.notes)
+
+
+@pytest.mark.parametrize(
+    ("part", "written"),
+    [
+        (lambda x: x.max(-1)[0], ".max(axis=-1)"),
+        (lambda x: x.max(-1).indices.float(), ".argmax(axis=-1)"),
+        (lambda x: x.sort(-1, descending=True)[0], "jnp.sort("),
+        (lambda x: x.sort(-1).indices.float(), "jnp.argsort("),
+    ],
+)
+def test_of_several_results_only_the_ones_that_are_read_are_computed(part, written):
+    source = port(Does(lambda self, x: part(x)), (X,)).source
+    assert written in source
+    assert sum(source.count(name) for name in ("max(axis", "sort(")) == 1

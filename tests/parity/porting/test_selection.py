@@ -1,0 +1,102 @@
+"""Entries picked by a mask and then summed up: of fixed shapes in the port, and the same to all who differentiate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from parity.porting import PortError, port
+
+X, Y = torch.randn(2, 4, 5, 3, generator=torch.Generator().manual_seed(1))
+
+
+class Does(torch.nn.Module):
+    """Gives ``does(x, y, mask of entries, mask of rows)``."""
+
+    def __init__(self, does):
+        super().__init__()
+        self.does = does
+
+    def forward(self, x, y):
+        return self.does(x, y, y > 0, y[..., 0] > 0)
+
+
+SUMS = {
+    "mean": lambda x, y, entries, rows: x[entries].mean(),
+    "mean by rows": lambda x, y, entries, rows: x[rows].mean(),
+    "mean of rows": lambda x, y, entries, rows: x[rows].mean(0),
+    "sum": lambda x, y, entries, rows: (x[entries] * y[entries]).pow(2).sum(),
+    "masked_select": lambda x, y, entries, rows: torch.masked_select(x, entries).abs().mean(),
+    "mse_loss": lambda x, y, entries, rows: F.mse_loss(x[entries], y[entries]),
+    "mse_loss with zeros": lambda x, y, entries, rows: F.mse_loss(x[rows], torch.zeros_like(x[rows])),
+    "smooth_l1_loss": lambda x, y, entries, rows: F.smooth_l1_loss(x[rows], y[rows], reduction="sum", beta=0.3),
+    "logits": lambda x, y, entries, rows: F.binary_cross_entropy_with_logits(x[rows], y[rows].sigmoid()),
+    "cross_entropy": lambda x, y, entries, rows: F.cross_entropy(x[rows], y.argmax(-1)[rows], label_smoothing=0.1),
+    "nll_loss": lambda x, y, entries, rows: F.nll_loss(x.log_softmax(-1)[rows], y.argmax(-1)[rows], reduction="sum"),
+    "accuracy": lambda x, y, entries, rows: (x.argmax(-1) == y.argmax(-1))[rows].float().mean() + x[rows].sum(),
+    "counted": lambda x, y, entries, rows: (~(x > 0)[rows]).sum().float() + x.sum(),
+    "standardized": lambda x, y, entries, rows: ((x[rows] - y[rows].mean(0)) / y[rows].exp().sum(0)).pow(2).sum(),
+}
+
+
+@pytest.mark.parametrize("does", SUMS.values(), ids=SUMS)
+def test_entries_picked_by_a_mask_are_summed_up_in_their_places(does):
+    module = port(Does(does), (X, Y)).module
+    x = X.clone().requires_grad_()
+    expected = does(x, Y, Y > 0, Y[..., 0] > 0)
+    expected.sum().backward()
+    given, y = jnp.asarray(X.numpy()), jnp.asarray(Y.numpy())
+    # Sums cancel: their rounding is relative to the entries, which are of order one, and not to the result.
+    np.testing.assert_allclose(jax.jit(module)(given, y), expected.detach(), 2e-6, 2e-6)
+    np.testing.assert_allclose(jax.grad(lambda x: module(x, y).sum())(given), x.grad, 2e-6, 1e-6)
+
+
+def test_the_mean_of_nothing_is_not_a_number_and_the_sum_is_zero():
+    module = port(Does(lambda x, y, entries, rows: (x[rows].mean(), x[rows].sum())), (X, Y)).module
+    mean, total = module(jnp.asarray(X.numpy()), -jnp.ones(Y.shape))
+    assert jnp.isnan(mean)
+    assert total == 0
+
+
+def test_entries_that_no_mask_picks_are_in_no_sum_and_no_gradient():
+    module = port(Does(lambda x, y, entries, rows: (x * y)[entries].log().mean()), (X.abs(), Y)).module
+    x = jnp.where(jnp.asarray(Y.numpy()) > 0, jnp.abs(jnp.asarray(X.numpy())), jnp.nan)
+    value, gradient = jax.value_and_grad(module)(x, jnp.asarray(Y.numpy()))
+    assert jnp.isfinite(value)
+    assert jnp.isfinite(gradient[Y.numpy() > 0]).all()
+    assert (jnp.nan_to_num(gradient[Y.numpy() <= 0]) == 0).all()
+
+
+def test_the_mean_of_picked_half_precision_counts_beyond_what_half_can():
+    module = port(Does(lambda x, y, entries, rows: x[entries].mean()), (X.half(), Y)).module
+    many = jnp.full((4, 5000, 3), 30.0, jnp.float16)
+    assert module(many, jnp.ones((4, 5000, 3))) == 30
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda x, y, entries, rows: x[entries].sum() / x[entries].shape[0],
+        lambda x, y, entries, rows: x[entries].sort()[0].sum(),
+        lambda x, y, entries, rows: x[rows].cumsum(0).sum(),
+    ],
+)
+def test_what_depends_on_how_many_are_picked_is_refused_with_what_to_write(does):
+    with pytest.raises(PortError, match=r"mask\.sum\(\)|torch\.where\(mask"):
+        port(Does(does), (X, Y))
+
+
+def test_entries_picked_of_a_buffer_are_the_ones_before_it_changes():
+    class Counts(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("state", torch.ones(4, 5, 3))
+
+        def forward(self, x):
+            picked = self.state[x > 0]
+            self.state.add_(1)
+            return picked.sum() + x.sum()
+
+    port(Counts(), X)
