@@ -36,19 +36,26 @@ def report_table(report: "Report") -> Table:
     if report.first_divergence is not None:
         lines.insert(0, f"first divergence: {report.first_divergence}")
     table = Table(
-        title=title, caption=escape("\n".join(lines + report.notes)), box=box.SIMPLE_HEAD, caption_justify="left"
+        title=title,
+        caption=escape("\n".join(lines + report.notes)),
+        box=box.SIMPLE_HEAD,
+        caption_justify="left",
+        collapse_padding=True,
+        pad_edge=False,
     )
-    for header in ("", "tensor", "shape"):
-        table.add_column(header)
+    table.add_column("", no_wrap=True)
+    # Where the terminal is narrow a name goes on in the next line; cut off, it would say nothing.
+    table.add_column("tensor", overflow="fold", min_width=10)
+    table.add_column("shape")
     for header in ("ULP", "torch error", "JAX error", "allowed"):
-        table.add_column(header, justify="right")
-    table.add_column("verdict")
+        table.add_column(header, justify="right", min_width=7)
+    table.add_column("verdict", min_width=7)
     for row in report.rows:
         table.add_row(
             row.kind,
             escape(row.name),
             escape(str(row.shape)),
-            f"{row.ulps:.1f}",
+            f"{row.ulps:.1f}" if row.ulps < 1e5 else f"{row.ulps:.1e}",
             *(f"{error:.1e}" for error in (row.torch_error, row.jax_error, row.allowed)),
             verdict(row.passed),
         )

@@ -10,6 +10,7 @@ import pytest
 import parity
 from parity.checking import progress as progress_module
 from parity.checking.progress import progress
+from parity.reports.terminal import rendered, report_table
 from tests.parity.checking.networks import pair
 
 
@@ -28,6 +29,12 @@ def test_it_prints_as_a_tree_with_the_reason_at_the_layer(report):
     assert "the sum's first term is missing" in " ".join(lines[block : block + 3])
     assert any("norm1 LayerNorm" in line and "pass" in line for line in lines)
     assert "at fault, in the order of the layers:" in lines
+
+
+def test_in_eighty_columns_no_name_is_cut_off(report):
+    text = rendered(report_table(report), 80)
+    assert "…" not in text
+    assert sum(line.rstrip().endswith(("pass", "FAIL")) for line in text.splitlines()) == len(report.rows)
 
 
 def test_its_json_holds_layers_and_faults(report):
