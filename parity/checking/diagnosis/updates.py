@@ -37,7 +37,7 @@ MOST = 0.7
 VISIBLE = 3e-6
 """Tensors that differ by less, relative to their size, say little of why."""
 
-SECONDS = 10.0
+SECONDS = 20.0
 """The longest search, in processor time."""
 
 
