@@ -5,6 +5,7 @@ from jaxnn import init as init
 from jaxnn import models as models
 from jaxnn import nn as nn
 from jaxnn import optim as optim
+from jaxnn.runtime import tune_cpu as tune_cpu
 from jaxnn.training import TrainState as TrainState
 from jaxnn.training import train_step as train_step
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from parity.benchmark.command import bench
 from parity.checking.command import check
-from parity.options import Device, Json, check_writable, pattern_of, progress_bar, select_device, write_json
+from parity.options import Device, Json, check_writable, pattern_of, progress_bar, start_jax, write_json
 from parity.porting.command import port
 
 app = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
@@ -43,7 +43,7 @@ def demo(
     check_writable(plot, json_file)
     if plot is not None and plot.suffix not in (".png", ".svg", ".pdf"):
         raise typer.BadParameter(f"{plot} must end in .png, .svg or .pdf", param_hint="--plot")
-    select_device(device)
+    start_jax(device)
     import torch
 
     from parity import demo as tutorial_demo

@@ -19,19 +19,26 @@ Device = Annotated[
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write everything measured to FILE")]
 
 
-def select_device(device: str | None) -> None:
-    """Make ``device`` JAX's default, or stop with the devices there are."""
-    if device is None:
-        return
+def start_jax(device: str | None, *, tuned: bool = True) -> bool:
+    """Make ``device`` JAX's default, or stop with the devices there are; whether ``jaxnn.tune_cpu`` is in force."""
     import jax
 
-    try:
-        jax.config.update("jax_default_device", jax.devices(device)[0])
-    except RuntimeError:
-        there = sorted({d.platform for d in jax.devices()})
-        raise typer.BadParameter(
-            f"JAX finds no {device!r} here, only {', '.join(there)}", param_hint="--device"
-        ) from None
+    import jaxnn
+
+    if tuned:
+        try:
+            jaxnn.tune_cpu()
+        except RuntimeError:  # called from a program that computes already
+            tuned = False
+    if device is not None:
+        try:
+            jax.config.update("jax_default_device", jax.devices(device)[0])
+        except RuntimeError:
+            there = sorted({d.platform for d in jax.devices()})
+            raise typer.BadParameter(
+                f"JAX finds no {device!r} here, only {', '.join(there)}", param_hint="--device"
+            ) from None
+    return tuned
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -42,7 +49,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     from parity.checking.report import finite
 
     origin = {
-        "schema": 2,
+        "schema": 3,
         "versions": {"jax": jax.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"platform": platform.platform(), "device": str(jax.devices()[0])},
     }

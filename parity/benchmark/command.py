@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from parity.options import Device, Json, check_writable, pattern_of, progress_bar, select_device, write_json
+from parity.options import Device, Json, check_writable, pattern_of, progress_bar, start_jax, write_json
 
 
 def bench(
@@ -47,6 +47,10 @@ def bench(
     port: Annotated[
         bool, typer.Option("--port", help="time the port that parity writes too, of the model suite or of TORCH")
     ] = False,
+    untuned: Annotated[
+        bool,
+        typer.Option("--untuned", help="JAX as it comes, without jaxnn.tune_cpu: its calls wait for a thread to wake"),
+    ] = False,
     against: Annotated[
         Path | None, typer.Option(metavar="FILE", help="an earlier --json: exit 1 where a row got slower than noise")
     ] = None,
@@ -72,7 +76,7 @@ def bench(
     pattern = pattern_of(filter)
     sizes = _sizes(batch, "--batch") or [None]
     lengths = _sizes(length, "--length") or [None]
-    select_device(device)
+    tuned = start_jax(device, tuned=not untuned)
     import torch
 
     from parity.benchmark import history, plots
@@ -84,7 +88,7 @@ def bench(
     earlier = None
     if against is not None:
         try:
-            earlier = history.load(against)
+            earlier = history.load(against, tuned=tuned)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="--against") from None
     if suite not in SUITES:
@@ -127,14 +131,15 @@ def bench(
     if missing:
         console.print(missing)
     threads = {"torch": torch.get_num_threads(), "JAX": len(os.sched_getaffinity(0))}
-    console.print(f"Threads: torch {threads['torch']}, JAX {threads['JAX']}.")
+    how = "jaxnn.tune_cpu" if tuned else "as it comes"
+    console.print(f"Threads: torch {threads['torch']}, JAX {threads['JAX']}. JAX on a CPU: {how}.")
     each = ", ".join(f"{name} {took * 1e6:.1f} us" for name, took in empty.items())
     console.print(f"A call that adds two numbers takes: {each}.")
     if plot is not None:
         plots.plot(results, plot)
         console.print(f"Plot: {plot}")
     if json_file is not None:
-        content: dict[str, Any] = {"suite": suite, "threads": threads, "seconds": seconds}
+        content: dict[str, Any] = {"suite": suite, "threads": threads, "tuned": tuned, "seconds": seconds}
         content["rates"] = {"product": rates[0], "copy": rates[1]}
         content["call_seconds"] = empty
         write_json(json_file, content | {"results": history.as_json(results)})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from parity.benchmark.contest import Result
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class Change(NamedTuple):
@@ -29,11 +29,12 @@ def as_json(results: Sequence[Result]) -> list[dict[str, Any]]:
     return [asdict(result) for result in results]
 
 
-def load(path: Path) -> list[Result]:
+def load(path: Path, *, tuned: bool) -> list[Result]:
     """The results of a file that ``parity bench --json`` wrote.
 
     Raises:
-        ValueError: it is no such file, or of another version.
+        ValueError: it is no such file, of another version, or measured with ``jaxnn.tune_cpu`` where this run is not
+            ``tuned`` or the other way round.
     """
     try:
         content = json.loads(path.read_text())
@@ -42,6 +43,8 @@ def load(path: Path) -> list[Result]:
     schema = content.get("schema") if isinstance(content, dict) else None
     if schema != SCHEMA or "results" not in content:
         raise ValueError(f"{path} must be of schema {SCHEMA}, as parity bench --json writes it, got {schema!r}")
+    if content.get("tuned") != tuned:
+        raise ValueError(f"{path} was measured {'without' if tuned else 'with'} jaxnn.tune_cpu, this run is not")
     try:
         return [Result(**{**row, "interval": tuple(row["interval"])}) for row in content["results"]]
     except (TypeError, KeyError) as error:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from parity.options import Device, Json, check_writable, select_device, write_json
+from parity.options import Device, Json, check_writable, start_jax, write_json
 
 
 def check(
@@ -47,7 +47,7 @@ def check(
         raise typer.BadParameter(f"must be float64, float32, bfloat16 or float16, got {dtype!r}", param_hint="--dtype")
     if (inputs is None) == (not shape):
         raise typer.BadParameter("give either --inputs or --shape", param_hint="--inputs")
-    select_device(device)
+    start_jax(device)
     import jax
     import torch
 

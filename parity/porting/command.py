@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from parity.options import Json, check_writable, progress_bar, write_json
+from parity.options import Json, check_writable, progress_bar, start_jax, write_json
 
 STAGES = 6
 
@@ -40,6 +40,7 @@ def port(
         raise typer.BadParameter(f"{output} is a file", param_hint="--output")
     if (inputs is None) == (not shape):
         raise typer.BadParameter("give either --inputs or --shape", param_hint="--inputs")
+    start_jax(None)
     import json
 
     import torch

@@ -22,24 +22,32 @@ ROW = Result(
 
 @pytest.fixture
 def written(tmp_path):
-    def write(results, schema=history.SCHEMA):
+    def write(results, tuned=True):
         path = tmp_path / "results.json"
-        path.write_text(json.dumps({"schema": schema, "results": history.as_json(results)}))
+        path.write_text(json.dumps({"schema": history.SCHEMA, "tuned": tuned, "results": history.as_json(results)}))
         return path
 
     return write
 
 
 def test_results_come_back_as_they_were_written(written):
-    assert history.load(written([ROW])) == [ROW]
+    assert history.load(written([ROW]), tuned=True) == [ROW]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"schema": 1, "results": []}', '{"schema": 2, "results": [{"a": 1}]}'])
+@pytest.mark.parametrize(("then", "now", "word"), [(True, False, "with "), (False, True, "without ")])
+def test_runs_with_and_without_tuning_are_not_compared(written, then, now, word):
+    with pytest.raises(ValueError, match=f"measured {word}jaxnn.tune_cpu"):
+        history.load(written([ROW], tuned=then), tuned=now)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"schema": 2, "results": []}', '{"schema": 3, "tuned": true, "results": [{"a": 1}]}']
+)
 def test_a_file_of_another_form_is_refused_in_one_line(tmp_path, content):
     path = tmp_path / "results.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"results\.json") as refusal:
-        history.load(path)
+        history.load(path, tuned=True)
     assert "\n" not in str(refusal.value)
 
 

@@ -1,0 +1,60 @@
+"""Settings of the process, each in a process of its own."""
+
+import subprocess
+import sys
+import textwrap
+
+import jax.numpy as jnp
+import pytest
+
+import jaxnn
+
+PREPARE = """
+    import resource, threading
+    import jax, jax.numpy as jnp
+    import jaxnn
+"""
+
+
+def printed(program):
+    command = [sys.executable, "-c", textwrap.dedent(PREPARE) + textwrap.dedent(program)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the setting is glibc's")
+def test_large_results_are_written_into_memory_that_the_process_kept():
+    faults = """
+        {}
+        x = jnp.ones(2**24)
+        double = jax.jit(lambda x: 2 * x)
+        def faults(calls):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for _ in range(calls):
+                double(x).block_until_ready()
+            return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls
+        faults(5)
+        print(faults(10))
+    """
+    (as_it_comes,), (tuned,) = printed(faults.format("")), printed(faults.format("jaxnn.tune_cpu()"))
+    assert float(tuned) < 0.1 * float(as_it_comes)
+
+
+def test_a_program_runs_in_the_thread_that_calls_it():
+    found = printed("""
+        jaxnn.tune_cpu()
+        jaxnn.tune_cpu()  # a second time is no error
+        there = []
+        def note(x):
+            there.append(threading.get_ident())
+            return x
+        f = jax.jit(lambda x: jax.pure_callback(note, jax.ShapeDtypeStruct((), jnp.float32), x) + jnp.ones(4096).sum())
+        f(jnp.float32(1)).block_until_ready()
+        print(there == [threading.get_ident()])
+    """)
+    assert found == ["True"]
+
+
+def test_too_late_is_refused():
+    jnp.zeros(1).block_until_ready()
+    with pytest.raises(RuntimeError, match="before JAX computes"):
+        jaxnn.tune_cpu()
