@@ -1,6 +1,8 @@
 """What operators on one array ask of it: the dtypes they take, the dtype they compute in, the axis they are told."""
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Shaped
 
 from jaxnn.functional._argument import accumulation_dtype
@@ -35,4 +37,15 @@ def checked_axis(name: str, dim: int, ndim: int) -> int:
 
 def magnitude(x: Inexact[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The absolute value with torch's derivative at zero, which is 0; JAX's own is 1."""
-    return jnp.abs(x) if jnp.iscomplexobj(x) else x * jnp.sign(x)
+    return jnp.abs(x) if jnp.iscomplexobj(x) else _absolute(x)
+
+
+@jax.custom_jvp
+def _absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    return lax.abs(x)
+
+
+@_absolute.defjvp
+def _absolute_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (dx,) = primals, tangents
+    return _absolute(x), lax.sign(x) * dx

@@ -2,7 +2,9 @@
 
 import math
 import warnings
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, ArrayLike, Inexact, Num
@@ -107,11 +109,8 @@ def smooth_l1_loss(
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta cannot be negative, got {beta}")
     x, y = paired("smooth_l1_loss", input, target)
-    error = magnitude(x - y)
-    if beta == 0:
-        return reduced(error, reduction, "smooth_l1_loss")
-    inside = jnp.minimum(error, beta)
-    return reduced(inside * inside * (0.5 / beta) + (error - inside), reduction, "smooth_l1_loss")
+    loss = _huber(x - y, beta) / beta if beta else magnitude(x - y)
+    return reduced(loss, reduction, "smooth_l1_loss")
 
 
 def huber_loss(
@@ -142,10 +141,22 @@ def huber_loss(
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}")
     x, y = paired("huber_loss", input, target)
     x = x.astype(jnp.asarray(input).dtype) if jnp.issubdtype(jnp.asarray(input).dtype, jnp.floating) else x
-    error = magnitude(x - y.astype(x.dtype))
-    inside = jnp.minimum(error, delta)
-    loss = 0.5 * lax.square(inside) + delta * (error - inside)
+    loss = _huber(x - y.astype(x.dtype), delta)
     return weighted("huber_loss", loss, weight, jnp.shape(input), reduction, mean_of_weights=False)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _huber(error: Inexact[Array, "*shape"], delta: float) -> Inexact[Array, "*shape"]:
+    size = lax.abs(error)
+    return jnp.where(size < delta, 0.5 * size * size, delta * (size - 0.5 * delta))
+
+
+@_huber.defjvp
+def _huber_jvp(delta: float, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # By hand: of an infinite error the derivative of the branch not taken is not a number.
+    (error,), (moved,) = primals, tangents
+    slope = jnp.where(lax.abs(error) < delta, error, delta * lax.sign(error))
+    return _huber(error, delta), slope * moved
 
 
 def poisson_nll_loss(
