@@ -121,10 +121,18 @@ def group_norm(
         if parameter is not None and np.shape(parameter) != (channels,):
             raise ArgumentError(f"group_norm: {key} must have shape {(channels,)}, got {np.shape(parameter)}")
     check_parameter_dtypes("group_norm", input, weight=weight, bias=bias)
-    grouped = widened(input).reshape(batch, num_groups, channels // num_groups * math.prod(spatial))
-    # With the spatial axes as one, XLA's loops are long enough to vectorize.
-    flat = standardized(grouped, jnp.ones((), grouped.dtype), (2,), eps).reshape(batch, channels, math.prod(spatial))
-    return affine(flat, weight, bias, per_channel(3)).reshape(input.shape).astype(input.dtype)
+    # Examples and groups as one axis, and the spatial ones as one: XLA shares the first out among threads, also where
+    # the batch is one, and vectorizes the last.
+    grouped = widened(input).reshape(batch * num_groups, channels // num_groups, math.prod(spatial))
+
+    def of_each_group(parameter: ArrayLike | None) -> Array | None:
+        if parameter is None:
+            return None
+        return jnp.tile(jnp.reshape(parameter, (num_groups, channels // num_groups, 1)), (batch, 1, 1))
+
+    output = standardized(grouped, jnp.ones((), grouped.dtype), (1, 2), eps)
+    output = affine(output, of_each_group(weight), of_each_group(bias))
+    return output.reshape(input.shape).astype(input.dtype)
 
 
 def local_response_norm(
