@@ -115,7 +115,7 @@ def silu(input: Inexact[ArrayLike, "*shape"], inplace: bool = False) -> Inexact[
     """
     input = floating("silu", input, complex_too=True)
     x = widened(input)
-    return _gated(x, x).astype(input.dtype)
+    return (x * _sigmoid(x)).astype(input.dtype)
 
 
 def mish(input: Float[ArrayLike, "*shape"], inplace: bool = False) -> Float[Array, "*shape"]:
@@ -192,7 +192,7 @@ def sigmoid(input: Shaped[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
     Source: ``torch.nn.functional.sigmoid``.
     """
     x = default_float(jnp.asarray(input))
-    return lax.logistic(widened(x)).astype(x.dtype)
+    return _sigmoid(widened(x)).astype(x.dtype)
 
 
 def tanh(input: Shaped[ArrayLike, "*shape"]) -> Inexact[Array, "*shape"]:
@@ -279,7 +279,7 @@ def glu(input: Float[ArrayLike, "*shape"], dim: int = -1) -> Float[Array, "..."]
     if input.shape[axis] % 2:
         raise ArgumentError(f"glu: axis {dim} of input must have an even size, got shape {input.shape}")
     half, gate = jnp.split(widened(input), 2, axis)
-    return _gated(half, gate).astype(input.dtype)
+    return (half * _sigmoid(gate)).astype(input.dtype)
 
 
 def _exponential_linear(
@@ -311,22 +311,22 @@ def _expm1_jvp(primals: tuple, tangents: tuple) -> tuple:
     return _expm1(x), tangent * jnp.exp(jnp.where(x == 0, 0, x))
 
 
-def _gated(x: Inexact[Array, "*shape"], gate: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-    return x * lax.logistic(gate) if jnp.iscomplexobj(gate) else _real_gated(x, gate)
+def _sigmoid(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+    return lax.logistic(x) if jnp.iscomplexobj(x) else _real_sigmoid(x)
 
 
 @jax.custom_jvp
-def _real_gated(x: Float[Array, "*shape"], gate: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    # One division instead of a division and a product.
-    return x / (1 + jnp.exp(-gate))
+def _real_sigmoid(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    # The selection changes no value; a loop that holds one XLA vectorizes on CPU, and takes half the time.
+    underflow = math.log(jnp.finfo(x.dtype).smallest_subnormal) - 1
+    return jnp.where(x < underflow, 0, 1 / (1 + jnp.exp(-x)))
 
 
-@_real_gated.defjvp
-def _real_gated_jvp(primals: tuple, tangents: tuple) -> tuple:
-    # By hand because the derivative of the quotient is NaN where the exponential overflows.
-    (x, gate), (x_tangent, gate_tangent) = primals, tangents
-    share = lax.logistic(gate)
-    return _real_gated(x, gate), share * (x_tangent + x * (1 - share) * gate_tangent)
+@_real_sigmoid.defjvp
+def _real_sigmoid_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (x,), (tangent,) = primals, tangents
+    output = _real_sigmoid(x)
+    return output, tangent * (output * (1 - output))
 
 
 @jax.custom_jvp
@@ -344,7 +344,7 @@ def _softplus(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 def _softplus_jvp(primals: tuple, tangents: tuple) -> tuple:
     # By hand because of the kinks of the maximum and the absolute value at 0.
     (x,), (tangent,) = primals, tangents
-    return _softplus(x), tangent * lax.logistic(x)
+    return _softplus(x), tangent * _sigmoid(x)
 
 
 elu_ = elu
