@@ -1,6 +1,5 @@
 """Pooling to a given size."""
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -12,7 +11,8 @@ from jaxtyping import Array, ArrayLike, Int, Num
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype
 from jaxnn.functional._windowed_max import windowed_max
-from jaxnn.functional._windows import check_axes, check_floating, check_not_empty, default_integer, exact_tuple
+from jaxnn.functional._windows import check_axes, check_floating, check_not_empty, default_integer, evenly, exact_tuple
+from jaxnn.functional.pooling import axis_sum
 
 Size = int | None
 """Windows on an axis; ``None`` for as many as it has elements."""
@@ -159,9 +159,7 @@ def _means(x: Array, sizes: tuple[int, ...]) -> Array:
         axis = x.ndim - n + i
         size = x.shape[axis]
         if size % output == 0:
-            # All axes before as one: the transpose is then a broadcast that XLA shares out among threads.
-            shape = (*x.shape[: axis - i], *sizes[: i + 1], *x.shape[axis + 1 :])
-            sums = jnp.sum(sums.reshape(math.prod(shape[: axis + 1]), size // output, -1), 1).reshape(shape)
+            sums = axis_sum(sums, axis, evenly(size, output))
             divisor = divisor * (size // output)
             continue
         starts, ends = _bounds(size, np.arange(output), output)
