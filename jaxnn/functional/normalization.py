@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxtyping import Array, ArrayLike, Float, Inexact, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, promoted
 from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
+from jaxnn.functional._windows import Window
+from jaxnn.functional.pooling import axis_sum
 
 
 def layer_norm(
@@ -167,13 +169,26 @@ def local_response_norm(
     x = input if integers else widened(floating("local_response_norm", input))
     if size < 1:
         raise ArgumentError(f"local_response_norm: size must be positive, got {size}")
+    # With the spatial axes as one, XLA's loops are long enough to vectorize.
+    x = x.reshape(*x.shape[:2], -1)
     channels = x.shape[1]
-    padding = [(0, 0), (size // 2, (size - 1) // 2)] + [(0, 0)] * (x.ndim - 2)
-    squares = jnp.pad(x * x, padding)
-    energy = reduce(jnp.add, (lax.slice_in_dim(squares, i, i + channels, axis=1) for i in range(size)))
+    energy = axis_sum(x * x, 1, Window(channels, size, 1, size // 2, 1, channels))
     mean = default_float(energy // size) if integers else energy / size
-    output = default_float(x) / (mean * alpha + k) ** beta
-    return output if integers else output.astype(input.dtype)
+    output = default_float(x) / _power(mean * alpha + k, beta)
+    return (output if integers else output.astype(input.dtype)).reshape(input.shape)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _power(x: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]:
+    return x**exponent
+
+
+@_power.defjvp
+def _power_jvp(exponent: float, primals: tuple, tangents: tuple) -> tuple:
+    # From the result, which spares a second power, of the exponent less one.
+    (x,), (tangent,) = primals, tangents
+    power = _power(x, exponent)
+    return power, tangent * (exponent * power / x)
 
 
 def normalize(
