@@ -7,7 +7,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, promoted
@@ -178,19 +177,6 @@ def local_response_norm(
     return (output if integers else output.astype(input.dtype)).reshape(input.shape)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(1,))
-def _power(x: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]:
-    return x**exponent
-
-
-@_power.defjvp
-def _power_jvp(exponent: float, primals: tuple, tangents: tuple) -> tuple:
-    # From the result, which spares a second power, of the exponent less one.
-    (x,), (tangent,) = primals, tangents
-    power = _power(x, exponent)
-    return power, tangent * (exponent * power / x)
-
-
 def normalize(
     input: Inexact[ArrayLike, "*shape"],
     p: float = 2.0,
@@ -320,6 +306,19 @@ def _quotient_jvp(primals: tuple, tangents: tuple) -> tuple:
     (x, divisor), (x_tangent, divisor_tangent) = primals, tangents
     output = _quotient(x, divisor)
     return output, (x_tangent - output * divisor_tangent) / divisor
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _power(x: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]:
+    return x**exponent
+
+
+@_power.defjvp
+def _power_jvp(exponent: float, primals: tuple, tangents: tuple) -> tuple:
+    # From the result, which spares a second power, of the exponent less one.
+    (x,), (tangent,) = primals, tangents
+    power = _power(x, exponent)
+    return power, tangent * (exponent * power / x)
 
 
 def _p_norm(x: Inexact[Array, "*shape"], p: float, axes: tuple[int, ...]) -> Float[Array, "..."]:

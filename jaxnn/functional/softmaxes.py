@@ -155,7 +155,7 @@ def _log_softmax(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
 
 @_log_softmax.defjvp
 def _log_softmax_jvp(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    # From the result alone, as torch does: nothing else is kept for the way back.
+    # From the result alone, as torch does: one array is kept for the way back.
     (tangent,), output = tangents, _log_softmax(*primals, axis)
     return output, tangent - jnp.sum(jnp.exp(output) * tangent, axis, keepdims=True)
 
