@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Inexact, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, promoted
 from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
+from jaxnn.functional._windows import Window
+from jaxnn.functional.pooling import axis_sum
 
 
 def layer_norm(
@@ -121,10 +122,18 @@ def group_norm(
         if parameter is not None and np.shape(parameter) != (channels,):
             raise ArgumentError(f"group_norm: {key} must have shape {(channels,)}, got {np.shape(parameter)}")
     check_parameter_dtypes("group_norm", input, weight=weight, bias=bias)
-    grouped = widened(input).reshape(batch, num_groups, channels // num_groups * math.prod(spatial))
-    # With the spatial axes as one, XLA's loops are long enough to vectorize.
-    flat = standardized(grouped, jnp.ones((), grouped.dtype), (2,), eps).reshape(batch, channels, math.prod(spatial))
-    return affine(flat, weight, bias, per_channel(3)).reshape(input.shape).astype(input.dtype)
+    # Examples and groups as one axis, and the spatial ones as one: XLA shares the first out among threads, also where
+    # the batch is one, and vectorizes the last.
+    grouped = widened(input).reshape(batch * num_groups, channels // num_groups, math.prod(spatial))
+
+    def of_each_group(parameter: ArrayLike | None) -> Array | None:
+        if parameter is None:
+            return None
+        return jnp.tile(jnp.reshape(parameter, (num_groups, channels // num_groups, 1)), (batch, 1, 1))
+
+    output = standardized(grouped, jnp.ones((), grouped.dtype), (1, 2), eps)
+    output = affine(output, of_each_group(weight), of_each_group(bias))
+    return output.reshape(input.shape).astype(input.dtype)
 
 
 def local_response_norm(
@@ -159,13 +168,13 @@ def local_response_norm(
     x = input if integers else widened(floating("local_response_norm", input))
     if size < 1:
         raise ArgumentError(f"local_response_norm: size must be positive, got {size}")
+    # With the spatial axes as one, XLA's loops are long enough to vectorize.
+    x = x.reshape(*x.shape[:2], -1)
     channels = x.shape[1]
-    padding = [(0, 0), (size // 2, (size - 1) // 2)] + [(0, 0)] * (x.ndim - 2)
-    squares = jnp.pad(x * x, padding)
-    energy = reduce(jnp.add, (lax.slice_in_dim(squares, i, i + channels, axis=1) for i in range(size)))
+    energy = axis_sum(x * x, 1, Window(channels, size, 1, size // 2, 1, channels))
     mean = default_float(energy // size) if integers else energy / size
-    output = default_float(x) / (mean * alpha + k) ** beta
-    return output if integers else output.astype(input.dtype)
+    output = default_float(x) / _power(mean * alpha + k, beta)
+    return (output if integers else output.astype(input.dtype)).reshape(input.shape)
 
 
 def normalize(
@@ -297,6 +306,19 @@ def _quotient_jvp(primals: tuple, tangents: tuple) -> tuple:
     (x, divisor), (x_tangent, divisor_tangent) = primals, tangents
     output = _quotient(x, divisor)
     return output, (x_tangent - output * divisor_tangent) / divisor
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _power(x: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]:
+    return x**exponent
+
+
+@_power.defjvp
+def _power_jvp(exponent: float, primals: tuple, tangents: tuple) -> tuple:
+    # From the result, which spares a second power, of the exponent less one.
+    (x,), (tangent,) = primals, tangents
+    power = _power(x, exponent)
+    return power, tangent * (exponent * power / x)
 
 
 def _p_norm(x: Inexact[Array, "*shape"], p: float, axes: tuple[int, ...]) -> Float[Array, "..."]:

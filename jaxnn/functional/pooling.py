@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Num, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, n_tuple
-from jaxnn.functional._windows import Window, default_integer, windows
+from jaxnn.functional._windows import Window, default_integer, evenly, windows
 from jaxnn.functional.max_pooling import max_pool
 
 
@@ -184,14 +184,20 @@ def _means(x: Array, found: tuple[Window, ...], count_include_pad: bool, divisor
 
 def axis_sum(x: Array, axis: int, window: Window) -> Array:
     """The sum of each window along ``axis``."""
-    after = max(0, (window.output - 1) * window.stride + window.kernel - window.size - window.padding)
+    before, after = x.shape[:axis], x.shape[axis + 1 :]
+    if window.kernel * window.output == window.size and window == evenly(window.size, window.output):
+        # Side by side the windows are an axis of their own, whose sum has a broadcast for its transpose. All axes
+        # before it are one, which XLA shares out among threads.
+        split = x.reshape(math.prod(before) * window.output, window.kernel, math.prod(after))
+        return jnp.sum(split, 1).reshape(*before, window.output, *after)
+    beyond = max(0, (window.output - 1) * window.stride + window.kernel - window.size - window.padding)
     return lax.reduce_window(
         x,
         np.zeros((), x.dtype),
         lax.add,
         window_dimensions=tuple(window.kernel if i == axis else 1 for i in range(x.ndim)),
         window_strides=tuple(window.stride if i == axis else 1 for i in range(x.ndim)),
-        padding=tuple((window.padding, after) if i == axis else (0, 0) for i in range(x.ndim)),
+        padding=tuple((window.padding, beyond) if i == axis else (0, 0) for i in range(x.ndim)),
     )
 
 

@@ -83,7 +83,7 @@ def log_softmax(
 
     Source: ``torch.nn.functional.log_softmax``.
     """
-    return _along("log_softmax", jax.nn.log_softmax, jnp.asarray(input), dim, _stacklevel, dtype)
+    return _along("log_softmax", _log_softmax, jnp.asarray(input), dim, _stacklevel, dtype)
 
 
 def gumbel_softmax(
@@ -146,6 +146,18 @@ def _softmax(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
 def _softmax_jvp(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     weights = _softmax(*primals, axis)
     return weights, softmax_tangent(weights, *tangents, axis)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _log_softmax(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    return jax.nn.log_softmax(x, axis)
+
+
+@_log_softmax.defjvp
+def _log_softmax_jvp(axis: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # From the result alone, as torch does: one array is kept for the way back.
+    (tangent,), output = tangents, _log_softmax(*primals, axis)
+    return output, tangent - jnp.sum(jnp.exp(output) * tangent, axis, keepdims=True)
 
 
 def _along(

@@ -155,6 +155,15 @@ def test_elu_keeps_the_digits_of_a_small_derivative():
     np.testing.assert_allclose(gradient, math.exp(-12.5), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_elu_is_within_three_units_in_the_last_place(dtype):
+    x = np.concatenate([np.linspace(-20, 0, 200_001)[:-1], -np.logspace(-30, 0, 100_000), [-math.inf]]).astype(dtype)
+    with jax.enable_x64(True):
+        found = np.asarray(F.elu(jnp.asarray(x))).astype(np.longdouble)
+    expected = np.expm1(x.astype(np.longdouble))
+    assert np.max(np.abs(found - expected) / np.spacing(np.abs(expected).astype(dtype))) <= 3
+
+
 def test_tanh_gelu_is_not_the_exact_one():
     assert abs(float(F.gelu(2.0, "tanh") - F.gelu(2.0))) > 1e-5
 
@@ -248,6 +257,12 @@ def test_the_gradient_of_softmax_remembers_its_result_and_nothing_else(name):
     weights, back = jax.vjp(lambda x: getattr(F, name)(x, 1), x)
     (remembered,) = jax.tree.leaves(back)
     np.testing.assert_array_equal(remembered, weights)
+
+
+def test_the_gradient_of_log_softmax_remembers_one_array():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5)), jnp.float32)
+    (remembered,) = jax.tree.leaves(jax.vjp(lambda x: F.log_softmax(x, 1), x)[1])
+    assert remembered.shape == x.shape
 
 
 def test_softmax_of_halves_is_taken_in_float32():

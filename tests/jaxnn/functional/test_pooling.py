@@ -254,3 +254,10 @@ def test_an_empty_batch_pools_to_an_empty_batch():
     x = jnp.zeros((0, 2, 6, 6))
     for function in (F.max_pool2d, F.avg_pool2d, F.adaptive_max_pool2d, F.adaptive_avg_pool2d):
         assert function(x, 3).shape == (0, 2, *function(jnp.zeros((1, 2, 6, 6)), 3).shape[2:])
+
+
+@pytest.mark.parametrize("pool", [lambda x: F.avg_pool2d(x, 3), lambda x: F.adaptive_avg_pool2d(x, (2, 4))])
+def test_means_side_by_side_have_a_broadcast_for_a_transpose(pool):
+    # XLA on a CPU takes the window sums that would be it element by element.
+    x = jnp.ones((2, 3, 6, 12))
+    assert "reduce_window" not in str(jax.make_jaxpr(jax.grad(lambda x: pool(x).sum()))(x))
