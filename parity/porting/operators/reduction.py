@@ -43,9 +43,10 @@ def _arg(op: Operation) -> Expression:
 
 @register_operator("aten.max.dim", "aten.min.dim")
 def _with_indices(op: Operation) -> Expression:
-    return op.call(
-        f"F.{op.name.split('.')[1]}", op.arguments["self"], op.dim, **in_torchs_words(axes(op) | {"axis": None})
-    )
+    name, given = op.name.split(".")[1], axes(op)
+    both = op.call(f"F.{name}", op.arguments["self"], op.dim, **in_torchs_words(given | {"axis": None}))
+    values = Expression(f"{both.text}[0]", ATOM, both.names)
+    return several(values, op.method(op.arguments["self"], f"arg{name}", **given))
 
 
 @register_operator("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
