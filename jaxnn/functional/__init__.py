@@ -135,7 +135,11 @@ from jaxnn.functional.sparse import embedding as embedding
 from jaxnn.functional.sparse import embedding_with_renorm as embedding_with_renorm
 from jaxnn.functional.sparse import one_hot as one_hot
 from jaxnn.functional.tensors import abs as abs
+from jaxnn.functional.tensors import angle as angle
+from jaxnn.functional.tensors import atan2 as atan2
 from jaxnn.functional.tensors import clamp as clamp
+from jaxnn.functional.tensors import max as max
+from jaxnn.functional.tensors import min as min
 from jaxnn.functional.tensors import std as std
 from jaxnn.functional.tensors import vector_norm as vector_norm
 from jaxnn.functional.transposed_convolution import conv_transpose1d as conv_transpose1d

@@ -6,10 +6,11 @@ They are not in ``torch.nn.functional``; a port of a model that calls them needs
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Inexact, Num, Real
+from jaxtyping import Array, ArrayLike, Float, Inexact, Integer, Num, Real
 
-from jaxnn.functional._input import magnitude, widened
+from jaxnn.functional._input import default_float, magnitude, widened
 from jaxnn.functional._tangents import with_tangent
 
 
@@ -44,6 +45,77 @@ def clamp(
         clamped = jnp.minimum(clamped, max)
         carrier = jnp.where((carrier > max) if min is None else (carrier > max) | jnp.less(max, min), max, carrier)
     return with_tangent(clamped, carrier) if jnp.issubdtype(clamped.dtype, jnp.floating) else clamped
+
+
+def max(
+    input: Real[ArrayLike, "..."], dim: int, keepdim: bool = False
+) -> tuple[Real[Array, "..."], Integer[Array, "..."]]:
+    """Greatest values along an axis, and where they are; the whole gradient goes there, where that of
+    ``jax.numpy.max`` is shared among equal ones.
+
+    Args:
+        input: any shape.
+        dim: the axis.
+        keepdim: keep it, of size one.
+
+    Returns:
+        Values and indices, the first of equal ones.
+
+    Source: ``torch.max`` along a dimension; over all values torch shares the gradient too.
+    """
+    x = jnp.asarray(input)
+    return _picked(x, jnp.max(x, dim, keepdims=True), jnp.argmax(x, dim, keepdims=True), dim, keepdim)
+
+
+def min(
+    input: Real[ArrayLike, "..."], dim: int, keepdim: bool = False
+) -> tuple[Real[Array, "..."], Integer[Array, "..."]]:
+    """Least values along an axis, and where they are; the gradient as with :func:`max`.
+
+    Args:
+        input: any shape.
+        dim: the axis.
+        keepdim: keep it, of size one.
+
+    Returns:
+        Values and indices, the first of equal ones.
+
+    Source: ``torch.min`` along a dimension.
+    """
+    x = jnp.asarray(input)
+    return _picked(x, jnp.min(x, dim, keepdims=True), jnp.argmin(x, dim, keepdims=True), dim, keepdim)
+
+
+def _picked(
+    x: Real[Array, "..."], values: Real[Array, "..."], indices: Integer[Array, "..."], dim: int, keepdim: bool
+) -> tuple[Real[Array, "..."], Integer[Array, "..."]]:
+    if x.ndim and jnp.issubdtype(x.dtype, jnp.floating):
+        # Reduced and not gathered, which is faster where nobody asks for the gradient.
+        values = with_tangent(values, jnp.take_along_axis(x, indices, dim))
+    return (values, indices) if keepdim or not x.ndim else (values.squeeze(dim), indices.squeeze(dim))
+
+
+def atan2(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """Angle of the point ``(other, input)`` in radians; its gradient at the origin is zero, where that of
+    ``jax.numpy.arctan2`` is NaN.
+
+    Source: ``torch.atan2``.
+    """
+    y, x = jnp.broadcast_arrays(input, other)
+    origin = (x == 0) & (y == 0)
+    return with_tangent(jnp.arctan2(y, x), jnp.where(origin, 0, jnp.arctan2(y, jnp.where(origin, 1, x))))
+
+
+def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """Angle of complex numbers in radians; its gradient at zero is zero, where that of ``jax.numpy.angle`` is NaN.
+
+    Source: ``torch.angle``.
+    """
+    x = jnp.asarray(input)
+    if jnp.iscomplexobj(x):
+        return atan2(x.imag, x.real)
+    x = jax.lax.stop_gradient(default_float(x))
+    return jnp.where(x < 0, math.pi, jnp.where(jnp.isnan(x), x, 0))
 
 
 def std(

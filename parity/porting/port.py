@@ -1,10 +1,12 @@
 """A torch model as JAX source, and the proof that it is the same."""
 
+import gc
 import itertools
 import linecache
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,20 @@ Parameters have the names and layouts of the original's `state_dict`.
 """
 
 
+@contextmanager
+def _old_objects_kept() -> Iterator[None]:
+    """The garbage collector leaves alone what was there before: to look through torch and its models takes it long."""
+    if gc.get_freeze_count():
+        yield  # the caller's own affair
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
+@_old_objects_kept()
 def port(
     module: torch.nn.Module,
     args: tuple[Any, ...] | torch.Tensor,

@@ -91,8 +91,15 @@ def _as_of_inner(report: Report) -> Report:
     return report
 
 
-# A program that runs once need not be fast; XLA's own passes, which decide what is computed, stay as they are.
-_RUN_ONCE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+# A program that runs once need not be fast. XLA's own passes, which decide what is computed, stay as they are; the
+# emitters of fused code take longer than what they emit, and the library for products makes itself ready at the first.
+_RUN_ONCE = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+    "xla_cpu_experimental_ynn_fusion_type": "",
+}
 
 
 def verified(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> None:

@@ -179,7 +179,9 @@ for _torch, _jax in {
     "isnan": "jnp.isnan", "isinf": "jnp.isinf", "isfinite": "jnp.isfinite", "signbit": "jnp.signbit",
     "deg2rad": "jnp.deg2rad", "rad2deg": "jnp.rad2deg", "sinc": "jnp.sinc", "positive": "jnp.positive",
     "special_expit": "jax.nn.sigmoid", "special_log1p": "jnp.log1p", "special_expm1": "jnp.expm1",
-    "i0": "jnp.i0",
+    "i0": "jnp.i0", "special_i0e": "jax.scipy.special.i0e", "special_i1": "jax.scipy.special.i1",
+    "special_i1e": "jax.scipy.special.i1e", "special_ndtri": "jax.scipy.special.ndtri",
+    "special_log_ndtr": "jax.scipy.special.log_ndtr",
 }.items():  # fmt: skip
     register_operator(f"aten.{_torch}")(_unary(_jax))
 
@@ -209,9 +211,14 @@ def _round_decimals(op: Operation) -> Expression:
     return op.call("jnp.round", op.arguments["self"], op.decimals)
 
 
+@register_operator("aten.polygamma")
+def _polygamma(op: Operation) -> Expression:
+    return op.call("jax.scipy.special.polygamma", op.n, op.arguments["self"])
+
+
 @register_operator("aten.atan2", "aten.arctan2")
 def _atan2(op: Operation) -> Expression:
-    return op.call("jnp.arctan2", op.arguments["self"], op.other)
+    return op.call("F.atan2", op.arguments["self"], op.other)
 
 
 @register_operator("aten.maximum", "aten.minimum", "aten.max.other", "aten.min.other", "aten.fmax", "aten.fmin")

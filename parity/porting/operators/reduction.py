@@ -43,10 +43,10 @@ def _arg(op: Operation) -> Expression:
 
 @register_operator("aten.max.dim", "aten.min.dim")
 def _with_indices(op: Operation) -> Expression:
-    name = op.name.split(".")[1]
-    operand, given = op.arguments["self"], axes(op)
-    values, indices = op.method(operand, name, **given), op.method(operand, f"arg{name}", **given)
-    return several(values, indices)
+    name, given = op.name.split(".")[1], axes(op)
+    both = op.call(f"F.{name}", op.arguments["self"], op.dim, **in_torchs_words(given | {"axis": None}))
+    values = Expression(f"{both.text}[0]", ATOM, both.names)
+    return several(values, op.method(op.arguments["self"], f"arg{name}", **given))
 
 
 @register_operator("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")
@@ -92,7 +92,10 @@ def _cumulative_extreme(op: Operation) -> Expression:
     # The index is that of the last place so far which holds the best value.
     place = op.call("jax.lax.broadcasted_iota", Expression("jnp.int32"), list(operand.shape), dim)
     here = op.call("jnp.where", op.binary("==", operand, best, COMPARISON), place, 0)
-    return several(best, op.call("jax.lax.cummax", here, axis=dim))
+    index = op.call("jax.lax.cummax", here, axis=dim)
+    if operand.dtype.is_floating_point:  # the gradient goes there alone
+        best = op.call("jnp.take_along_axis", operand, index, axis=dim)
+    return several(best, index)
 
 
 @register_operator("aten.logcumsumexp")
@@ -129,8 +132,8 @@ def in_torchs_words(given: dict[str, Any]) -> dict[str, Any]:
 @register_operator("aten.linalg_norm", "aten.linalg_matrix_norm")
 def _linalg_norm(op: Operation) -> Expression:
     order, given = op.arguments.get("ord"), axes(op)
-    if "matrix" not in op.name and (order is None or isinstance(given.get("axis"), int)):
-        return vector_norm(op, op.arguments["self"], 2 if order is None else order, given)
+    if order == "fro" or ("matrix" not in op.name and (order is None or isinstance(given.get("axis"), int))):
+        return vector_norm(op, op.arguments["self"], 2 if order in (None, "fro") else order, given)
     return op.call("jnp.linalg.norm", op.arguments["self"], ord=order, **given)
 
 
@@ -148,9 +151,11 @@ def _topk(op: Operation) -> Expression:
 @register_operator("aten.sort")
 def _sort(op: Operation) -> Expression:
     operand = op.arguments["self"]
-    kwargs = {"axis": op.dim} | ({"descending": True} if op.descending else {})
-    values, indices = op.call("jnp.sort", operand, **kwargs), op.call("jnp.argsort", operand, **kwargs)
-    return several(values, indices)
+    if not op.descending:
+        return several(*(op.call(f"jnp.{name}", operand, axis=op.dim) for name in ("sort", "argsort")))
+    # jnp.sort would hand the gradients of equal values back in the opposite order.
+    indices = op.call("jnp.argsort", operand, axis=op.dim, descending=True)
+    return several(op.call("jnp.take_along_axis", operand, indices, axis=op.dim), indices)
 
 
 @register_operator("aten.argsort")

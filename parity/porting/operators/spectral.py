@@ -20,7 +20,7 @@ def _conj(op: Operation) -> Expression:
 
 @register_operator("aten.angle")
 def _angle(op: Operation) -> Expression:
-    return op.call("jnp.angle", op.arguments["self"])
+    return op.call("F.angle", op.arguments["self"])
 
 
 @register_operator("aten.view_as_real")

@@ -61,3 +61,23 @@ def test_a_norm_of_zero_has_no_gradient(order, dim):
         agree(*norms, [[1.0, -2.0, 3.0]])
     else:
         agree(*norms, ROWS)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_the_whole_gradient_of_an_extreme_along_an_axis_goes_to_the_first_of_equal_values(name, keepdim):
+    ours, theirs = getattr(F, name), getattr(torch, name)
+    agree(lambda x: ours(x, 1, keepdim)[0], lambda x: theirs(x, 1, keepdim)[0], ROWS)
+    expected = theirs(torch.tensor(ROWS), -1, keepdim)[1]
+    np.testing.assert_array_equal(ours(jnp.asarray(ROWS), -1, keepdim)[1], expected.numpy())
+
+
+def test_the_greatest_of_integers_and_nan():
+    np.testing.assert_array_equal(F.max(jnp.array([[3, 1, 3]]), 1), ([3], [0]))
+    agree(lambda x: F.max(x, 0)[0], lambda x: torch.max(x, 0)[0], [[1.0, NAN], [2.0, 0.0]])
+
+
+def test_an_angle_at_the_origin_has_no_gradient():
+    agree(F.atan2, torch.atan2, ROWS, [1.0, 0.0, -1.0])
+    agree(F.angle, torch.angle, ROWS)
+    agree(lambda x: F.angle(jax.lax.complex(x, x)), lambda x: torch.angle(torch.complex(x, x)), ROWS)

@@ -100,13 +100,13 @@ def test_a_drawn_batch_that_the_model_refuses_is_noted():
 @pytest.mark.parametrize(
     ("part", "written"),
     [
-        (lambda x: x.max(-1)[0], ".max(axis=-1)"),
+        (lambda x: x.max(-1)[0], "F.max(x, -1)[0]"),
         (lambda x: x.max(-1).indices.float(), ".argmax(axis=-1)"),
-        (lambda x: x.sort(-1, descending=True)[0], "jnp.sort("),
+        (lambda x: x.sort(-1, descending=True)[0], "jnp.take_along_axis("),
         (lambda x: x.sort(-1).indices.float(), "jnp.argsort("),
     ],
 )
 def test_of_several_results_only_the_ones_that_are_read_are_computed(part, written):
     source = port(Does(lambda self, x: part(x)), (X,)).source
     assert written in source
-    assert sum(source.count(name) for name in ("max(axis", "sort(")) == 1
+    assert sum(source.count(name) for name in ("max(", "sort(")) == 1
