@@ -67,6 +67,7 @@ def compare(
     scale: float = 0.0,
     factor: float = FACTOR,
     witnesses: Sequence[npt.ArrayLike] = (),
+    scatter: npt.ArrayLike | None = None,
     in_ulps: bool = True,
 ) -> Comparison:
     """The verdict on one tensor.
@@ -89,6 +90,7 @@ def compare(
         factor: how many times the explained error passes.
         witnesses: torch's again, in the dtype under test, from inputs a unit in the last place away: their errors
             count as torch's own.
+        scatter: an error of each number that is explained besides.
         in_ulps: measure ``ulps`` too, which no verdict rests on; else NaN stands there.
     """
     a, b, t = np.asarray(jax_value), np.asarray(torch_value), np.asarray(truth)
@@ -128,6 +130,8 @@ def compare(
     for norm in (_root_mean_square, largest):
         size, error, torchs = norm(t), norm(ours), norm(theirs)
         explained = max(torchs, *map(norm, others), floor / factor * eps * max(size, scale), flushed)
+        if scatter is not None:
+            explained = max(explained, norm(np.asarray(scatter, np.float64)[finite]))
         if shifts:
             near, far = shifts
             explained = max(explained, norm(near), min(norm(far), norm(far - FAR * near)))

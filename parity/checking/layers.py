@@ -8,7 +8,7 @@ and what a model's own code does between its layers is checked in the same pass:
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -18,12 +18,14 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax
 from parity.checking.alignment import distance
-from parity.checking.evaluation import Evaluation, TorchSide
+from parity.checking.evaluation import Call, Evaluation, TorchSide
 from parity.checking.exchange import Arrival, aligned_outputs, buffers_of, fed, named_arrays
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
 from parity.checking.leaves import flattened
+from parity.checking.pairing import aliases
+from parity.checking.scatter import Scatter
 from parity.checking.stream import Node, TorchStream
 from parity.checking.suspicion import Suspicion
 from parity.checking.tree import aligned_paths, jax_layers, tagged
@@ -181,6 +183,16 @@ class ForcedRun:
                 again = original(layer, *args, **kwargs)
             return aligned_outputs(flattened(again)[1], theirs, frame.axes, names)[0]
 
+        def scatter() -> Scatter:
+            def again(call: Call) -> Evaluation:
+                new_args, new_kwargs, *_ = fed(replace(node, arguments=call), torch_layer, layer, args, kwargs)
+                with self._unforced(), replayed(self.side.draws[node.first_draw : node.last_draw]):
+                    drawn = original(layer, *new_args, **new_kwargs)
+                return Evaluation(aligned_outputs(flattened(drawn)[1], theirs, frame.axes, names)[0])
+
+            assert alone is not None
+            return Scatter(alone, again, aliases(torch_layer, layer, aligned_paths(torch_layer, layer)))
+
         alone: TorchSide | None = None
         kind_of_fault, detail = "output", ""
         if raised is not None:
@@ -199,10 +211,10 @@ class ForcedRun:
             if not close or frame.arrivals:
                 alone = self._alone(torch_layer, node, theirs)
                 if frame.children:
-                    verdict = self._judged_code(frame, alone, compared, rerun)
+                    verdict = self._judged_code(frame, alone, compared, rerun, scatter)
                     kind_of_fault = "code"
                 else:
-                    verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor)
+                    verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor, scatter)
                 if verdict.passed and kept:
                     verdict = verdict_on(alone, {}, {n: a for n, (a, _) in kept.items()}, self.factor)
                     kind_of_fault = "buffer"
@@ -254,6 +266,7 @@ class ForcedRun:
         alone: TorchSide | None,
         compared: dict[str, tuple[np.ndarray, np.ndarray]],
         rerun: Callable[[], dict[str, np.ndarray]],
+        scatter: Callable[[], Scatter],
     ) -> Verdict:
         """The verdict on what a layer's own code does between the layers in it."""
         if frame.faults:
@@ -265,7 +278,7 @@ class ForcedRun:
                 if d > GROSS
             ]
             return Verdict(not off, off[0][2] if off else "")
-        return verdict_on(alone, rerun(), {}, self.factor)
+        return verdict_on(alone, rerun(), {}, self.factor, scatter)
 
     def _alone(self, torch_layer: torch.nn.Module, node: Node, outputs: dict[str, np.ndarray]) -> TorchSide:
         """The torch layer alone, on the inputs and draws it had in the whole."""

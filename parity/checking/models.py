@@ -13,7 +13,7 @@ from flax import nnx
 from jaxnn import optim
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
-from parity.checking.evaluation import Evaluation, Subject, TorchSide, evaluate_jax
+from parity.checking.evaluation import Evaluation, JaxSide, Subject, TorchSide
 from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
@@ -21,6 +21,7 @@ from parity.checking.pairing import Pair, aliases, under_torchs
 from parity.checking.progress import progress
 from parity.checking.report import Report
 from parity.checking.runs import Batch, TorchOptimizer
+from parity.checking.scatter import Scatter
 from parity.checking.training import compare_runs
 from parity.checking.tree import aligned_paths, jax_layers
 from parity.comparison import FACTOR
@@ -72,8 +73,9 @@ def check(
     raised: Exception | None = None
     try:
         twins = _twins(torch_module, jax_module)
-        evaluation = _renamed(evaluate_jax(jax_module, side), twins)
-        rows = judged(side, evaluation, factor)
+        port = JaxSide(jax_module, side)
+        evaluation = _renamed(port(), twins)
+        rows = judged(side, evaluation, factor, scatter=lambda: Scatter(side, port, twins))
     except Exception as error:
         if not isinstance(torch_module, torch.nn.Module):
             raise
