@@ -62,7 +62,7 @@ def compare(
     truth: npt.ArrayLike,
     *,
     kind: str = "output",
-    neighbours: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    neighbours: Sequence[npt.ArrayLike] = (),
     floor: float = 4.0,
     scale: float = 0.0,
     factor: float = FACTOR,
@@ -82,7 +82,7 @@ def compare(
         truth: torch's in float64.
         kind: what sort of tensor it is.
         neighbours: the truth again, from inputs moved by half a unit in the last place of the dtype under test, and
-            from inputs moved :data:`FAR` times as far in the same direction.
+            from inputs moved :data:`FAR` times as far in the same direction; jumps are not looked for without these.
         floor: error always allowed, in machine epsilons of the dtype times the tensor's norm; torch's own error can be
             zero by luck.
         scale: a norm that stands for the tensor's in ``floor`` where it is the larger: where a gradient cancels to
@@ -124,7 +124,7 @@ def compare(
     if not a.size:
         return Comparison(kind, name, np.shape(torch_value), ulps, 0.0, 0.0, 0.0, True)
     ours, theirs = a - t, b - t
-    shifts = [] if neighbours is None else [_shift(neighbour, t, finite) for neighbour in neighbours]
+    shifts = [_shift(neighbour, t, finite) for neighbour in neighbours]
     others = [_shift(witness, t, finite) for witness in witnesses]
     passed, measures = True, []
     for norm in (_root_mean_square, largest):
@@ -133,8 +133,8 @@ def compare(
         if scatter is not None:
             explained = max(explained, norm(np.asarray(scatter, np.float64)[finite]))
         if shifts:
-            near, far = shifts
-            explained = max(explained, norm(near), min(norm(far), norm(far - FAR * near)))
+            near, *rest = shifts
+            explained = max(explained, norm(near), *(min(norm(far), norm(far - FAR * near)) for far in rest))
         passed &= bool(error <= factor * explained)
         unit = size or 1.0
         measures.append((torchs / unit, error / unit, factor * explained / unit))

@@ -17,7 +17,6 @@ from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.checking.leaves import by_name, flattened, plain
 from parity.checking.perturbation import DoubleWherePossible, doubled, is_smooth, nudged, perturbed
-from parity.comparison import FAR
 from parity.replay import Draws, replayed
 
 Subject = Callable[..., Any]
@@ -99,12 +98,8 @@ class TorchSide:
             single = self._evaluate(_copied(subject), call)
         return single, self._in_double(doubled(subject), torch_tree.tree_map(doubled, call))
 
-    def neighbours(self) -> tuple[Evaluation, Evaluation]:
-        """The truth with inputs and weights moved by half a unit in the last place, and ``FAR`` times as far."""
-        near, far = (self._neighbour(distance) for distance in (1.0, FAR))
-        return near, far
-
-    def _neighbour(self, distance: float, *, inward: bool = False) -> Evaluation:
+    def neighbour(self, distance: float, *, inward: bool = False) -> Evaluation:
+        """The truth with inputs and weights moved by ``distance`` half units in the last place."""
         generator = torch.Generator().manual_seed(0)
         subject = perturbed(self.subject, distance, generator, inward=inward)
         call = torch_tree.tree_map(lambda x: perturbed(x, distance, generator, inward=inward), self.call)
@@ -114,7 +109,7 @@ class TorchSide:
             # A probability of 1 must not be moved up.
             if inward:
                 raise
-            return self._neighbour(distance, inward=True)
+            return self.neighbour(distance, inward=True)
 
     def _in_double(self, subject: Subject, call: Call) -> Evaluation:
         try:
@@ -180,16 +175,19 @@ class JaxSide:
         subject: the JAX model; every pass has the weights that stand in it then, and leaves them as they were.
         side: torch's.
         options: of the compiler.
+        compiled: else it runs operator by operator: many layers take longer to compile than to run so once.
     """
 
-    def __init__(self, subject: Subject, side: TorchSide, options: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, subject: Subject, side: TorchSide, options: dict[str, Any] | None = None, *, compiled: bool = True
+    ) -> None:
         self.subject = subject
         self.side = side
         leaves, self._spec = torch_tree.tree_flatten(side.call)
         self._inputs = side.varied_inputs()
         self._varied = [i for i, name in enumerate(named_inputs(side.call)) if name in self._inputs]
         self._values = [to_jax(x) for x in leaves]
-        self._compiled = jax.jit(self._pass, compiler_options=options)
+        self._run = jax.jit(self._pass, compiler_options=options) if compiled else self._pass
 
     def __call__(self, call: Call | None = None) -> Evaluation:
         """One pass, on the torch side's inputs or others in their place, of which those that vary count."""
@@ -199,7 +197,7 @@ class JaxSide:
             parameters, rest = self._params.arrays, self._others.arrays
         values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]
         vectors = [to_jax(v) for v in side.cotangents]
-        (found, after), (by_parameter, by_input) = self._compiled(
+        (found, after), (by_parameter, by_input) = self._run(
             parameters, [values[i] for i in self._varied], rest, vectors
         )
         names = list(side.single.outputs)

@@ -12,7 +12,7 @@ from parity.checking.alignment import distance, identical
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.sampling import explained_by_sample
 from parity.checking.scatter import Scatter
-from parity.comparison import FACTOR, Comparison, compare, largest
+from parity.comparison import FACTOR, FAR, Comparison, compare, largest
 
 CLOSE = 4.0
 """A layer's output this near torch's, in machine epsilons of its norm, passes without a look at the truth: so much is
@@ -37,7 +37,7 @@ class _Surroundings:
         self.side = side
         self.truth = truth
         self.witness = cache(self._witness)
-        self.neighbours = cache(side.neighbours)
+        self.neighbour = cache(side.neighbour)
         self.scatter = cache(scatter) if scatter is not None else None
 
     def _witness(self) -> Evaluation | None:
@@ -58,8 +58,11 @@ class _Surroundings:
         if not row.passed and np.isfinite(row.jax_error) and (witness := self.witness()) is not None:
             row = compare(name, found, theirs, exact, witnesses=[of(witness)], **options)
         if not row.passed and np.isfinite(row.jax_error):
-            options["neighbours"] = tuple(map(of, self.neighbours()))
+            options["neighbours"] = [of(self.neighbour(1.0))]
             row = compare(name, found, theirs, exact, **options)
+            if not row.passed:
+                options["neighbours"].append(of(self.neighbour(FAR)))
+                row = compare(name, found, theirs, exact, **options)
             if not row.passed and self.scatter is not None:
                 options["scatter"] = self.scatter().of(part, name, row)
                 row = compare(name, found, theirs, exact, **options)

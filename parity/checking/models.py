@@ -73,7 +73,8 @@ def check(
     raised: Exception | None = None
     try:
         twins = _twins(torch_module, jax_module)
-        port = JaxSide(jax_module, side)
+        # With gradients as the user will run it; else as its layers are run below.
+        port = JaxSide(jax_module, side, compiled=gradients or not any(jax_layers(jax_module)))
         evaluation = _renamed(port(), twins)
         rows = judged(side, evaluation, factor, scatter=lambda: Scatter(side, port, twins))
     except Exception as error:
