@@ -64,7 +64,7 @@ class _Surroundings:
                 options["neighbours"].append(of(self.neighbour(FAR)))
                 row = compare(name, found, theirs, exact, **options)
             if not row.passed and self.scatter is not None:
-                options["scatter"] = self.scatter().of(part, name, row)
+                options["scatter"] = self.scatter().of(part, name, found - exact)
                 row = compare(name, found, theirs, exact, **options)
         return row
 

@@ -11,9 +11,11 @@ import torch
 from flax import nnx
 
 from jaxnn import optim
+from parity.checking.alignment import layout_of
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
 from parity.checking.evaluation import Evaluation, JaxSide, Subject, TorchSide
+from parity.checking.fault import Fault
 from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
@@ -24,7 +26,7 @@ from parity.checking.runs import Batch, TorchOptimizer
 from parity.checking.scatter import Scatter
 from parity.checking.training import compare_runs
 from parity.checking.tree import aligned_paths, jax_layers
-from parity.comparison import FACTOR
+from parity.comparison import FACTOR, Comparison
 
 
 def check(
@@ -92,6 +94,8 @@ def check(
             report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
         elif raised is not None:
             raise raised
+        elif laid_out := _laid_out_otherwise(side, evaluation, rows):
+            report.faults = laid_out
         elif any(row.kind == "gradient" and not row.passed for row in rows):
             report.faults, report.last_right_gradient = gradient_faults(
                 torch_module, jax_module, side, found.records, rows, evaluation
@@ -149,6 +153,18 @@ def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:
         parameter_gradients=under_torchs(found.parameter_gradients, twins),
         buffers=under_torchs(found.buffers, twins),
     )
+
+
+def _laid_out_otherwise(side: TorchSide, evaluation: Evaluation, rows: list[Comparison]) -> list[Fault]:
+    """The outputs that hold torch's numbers in another layout: inside a model that is the port's own business."""
+    faults = []
+    for row in rows:
+        if row.kind == "output" and not row.passed and row.name in evaluation.outputs:
+            layout = layout_of(evaluation.outputs[row.name], side.single.outputs[row.name])
+            if layout is not None and not layout.is_torchs:
+                said = f"{row.name} holds torch's numbers, laid out otherwise: {layout} of torch's {row.shape}"
+                faults.append(Fault("", 0, "output", row.reason, "swapped axes", said, row))
+    return faults
 
 
 def _notes(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> list[str]:

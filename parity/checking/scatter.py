@@ -25,13 +25,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from parity.checking.evaluation import Call, Evaluation, TorchSide, named_inputs
 from parity.checking.pairing import Pair, standing_for, under_torchs
 from parity.checking.perturbation import is_smooth, shrunk
-from parity.comparison import Comparison
+from parity.comparison import largest
 
 FEW = 64
 """Results of more numbers have a root mean square that no luck makes small."""
 
 DRAWS = 16
 """Four standard deviations, told from so many draws, are exceeded once in a thousand times (Student's t)."""
+
+
+GLANCE, GROSS = 3, 100.0
+"""What is so many times larger than this many draws explain is not worth the others."""
 
 
 class Scatter:
@@ -48,7 +52,8 @@ class Scatter:
         self.again = again
         self.twins = twins
         self._terms = 0
-        self._errors: dict[tuple[str, str], tuple[np.ndarray, np.ndarray]] | None = None
+        self._drawn = 0
+        self._errors: dict[tuple[str, str], tuple[list[np.ndarray], list[np.ndarray]]] = {}
 
     def additions(self) -> float:
         """How many times torch's rounding error, a machine epsilon at least, adding one after another explains."""
@@ -58,40 +63,43 @@ class Scatter:
             self._terms = max(largest.size, 1)
         return max(math.sqrt(self._terms) / 2, 1.0)
 
-    def of(self, part: str, name: str, row: Comparison) -> np.ndarray | None:
+    def of(self, part: str, name: str, off: np.ndarray) -> np.ndarray | None:
         """The error that is explained in each number of a result; None where nothing is known.
 
         Args:
             part: of an evaluation.
             name: of the result in it.
-            row: the verdict so far.
+            off: the port's error.
         """
         single = getattr(self.side.single, part)[name]
-        if not 0 < single.size <= FEW or single.dtype.kind == "c" or row.jax_error > self.additions() * row.allowed:
+        if not 0 < single.size <= FEW or single.dtype.kind == "c":
             return None
         least = float(ml_dtypes.finfo(single.dtype).eps) * np.abs(single.astype(np.float64))
-        if self._errors is None:
-            self._errors = self._drawn()
-        if (part, name) not in self._errors:
-            return None
-        theirs, ours = self._errors[part, name]
-        torchs = np.sqrt(np.mean(theirs**2, axis=0))
-        most = self.additions() * np.maximum(torchs, least)
+        for draws in (GLANCE, DRAWS):
+            self._draw(draws)
+            if (part, name) not in self._errors:
+                return None
+            theirs, ours = map(np.array, self._errors[part, name])
+            torchs = np.sqrt(np.mean(theirs**2, axis=0))
+            most = self.additions() * np.maximum(torchs, least)
+            if largest(off) > GROSS * largest(most):
+                return None
         return np.maximum(torchs, np.minimum(np.std(ours, axis=0, ddof=1), most))
 
-    def _drawn(self) -> dict[tuple[str, str], tuple[np.ndarray, np.ndarray]]:
-        """Torch's and the port's errors against the truth, by part and name, draws first."""
+    def _draw(self, draws: int) -> None:
+        """Note torch's and the port's errors against the truth, by part and name, in so many draws."""
         inputs = self.side.varied_inputs()
         varied = {id(x) for name, x in named_inputs(self.side.call).items() if name in inputs}
-        errors: dict[tuple[str, str], tuple[list[np.ndarray], list[np.ndarray]]] = {}
-        for seed in range(DRAWS):
+        seeds, self._drawn = range(self._drawn, draws), max(self._drawn, draws)
+        for seed in seeds:
             moved = partial(shrunk, generator=torch.Generator().manual_seed(seed))
             subject = moved(self.side.subject)
             call = torch_tree.tree_map(lambda x, moved=moved: moved(x) if id(x) in varied else x, self.side.call)
             try:
                 single, truth = self.side.near(subject, call)
             except (RuntimeError, ValueError):  # numbers that may not be moved
-                return {}
+                self._errors = {}
+                return
             with standing_for(self.twins, subject):
                 found = self.again(call)
             for part in ("outputs", "parameter_gradients", "input_gradients", "buffers"):
@@ -100,10 +108,9 @@ class Scatter:
                     ours = under_torchs(ours, self.twins)
                 for name, exact in getattr(truth, part).items():
                     if name in ours and exact.size <= FEW and ours[name].shape == exact.shape:
-                        kept = errors.setdefault((part, name), ([], []))
+                        kept = self._errors.setdefault((part, name), ([], []))
                         kept[0].append(getattr(single, part)[name] - exact)
                         kept[1].append(ours[name] - exact)
-        return {key: (np.array(theirs), np.array(ours)) for key, (theirs, ours) in errors.items()}
 
 
 class _Largest(TorchDispatchMode):
