@@ -82,3 +82,31 @@ def test_weights_stand_in_the_port_for_as_long_as_they_are_lent():
     with standing_for(aliases(theirs, ours, aligned_paths(theirs, ours)), theirs):
         np.testing.assert_array_equal(ours.embed.weight, theirs.embed.weight.detach())
     assert not jax.device_get(ours.embed.weight.get_value()).any()
+
+
+class TorchScore(torch.nn.Module):
+    """Shares by score; a softmax is the same for any bias, whose gradient is zero but for rounding."""
+
+    def __init__(self):
+        super().__init__()
+        self.score = torch.nn.Linear(4, 1)
+
+    def forward(self, x):
+        return self.score(x)[..., 0].softmax(-1)
+
+
+class Score(nnx.Module):
+    """Its port."""
+
+    def __init__(self, theirs):
+        self.score = parity.mirror(theirs.score)
+
+    def __call__(self, x):
+        return jax.nn.softmax(self.score(x)[..., 0], -1)
+
+
+def test_a_gradient_that_is_zero_in_torch_by_luck_alone_is_not_accused():
+    for seed in range(16):
+        torch.manual_seed(seed)
+        theirs = TorchScore()
+        parity.assert_matches(theirs, Score(theirs), torch.randn(1, 3, 4))
