@@ -64,7 +64,7 @@ class _Surroundings:
                 options["neighbours"].append(of(self.neighbour(FAR)))
                 row = compare(name, found, theirs, exact, **options)
             if not row.passed and self.scatter is not None:
-                options["scatter"] = self.scatter().of(part, name, found - exact)
+                options["scatter"] = self.scatter().of(part, name, found.astype(exact.dtype) - exact)
                 row = compare(name, found, theirs, exact, **options)
         return row
 
@@ -78,7 +78,7 @@ def judged(
 ) -> list[Comparison]:
     """A row for every output, gradient and buffer of the torch side that JAX has too.
 
-    An output that JAX lacks fails.
+    An output that JAX lacks fails. ``scatter`` is asked for what explains a result of few numbers.
     """
     surroundings = _Surroundings(side, side.exact(), scatter)
     rows = []

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -177,18 +178,16 @@ class ForcedRun:
         ours, forced, layout, errors = aligned_outputs(leaves, theirs, frame.axes, names)
         verdict = Verdict()
 
-        def rerun() -> dict[str, np.ndarray]:
-            draws = self.side.draws[node.first_draw : node.last_draw]
-            with self._unforced(), replayed(draws):
+        def run_on(args: Any, kwargs: Any) -> dict[str, np.ndarray]:
+            with self._unforced(), replayed(self.side.draws[node.first_draw : node.last_draw]):
                 again = original(layer, *args, **kwargs)
             return aligned_outputs(flattened(again)[1], theirs, frame.axes, names)[0]
 
+        rerun = partial(run_on, args, kwargs)
+
         def scatter() -> Scatter:
             def again(call: Call) -> Evaluation:
-                new_args, new_kwargs, *_ = fed(replace(node, arguments=call), torch_layer, layer, args, kwargs)
-                with self._unforced(), replayed(self.side.draws[node.first_draw : node.last_draw]):
-                    drawn = original(layer, *new_args, **new_kwargs)
-                return Evaluation(aligned_outputs(flattened(drawn)[1], theirs, frame.axes, names)[0])
+                return Evaluation(run_on(*fed(replace(node, arguments=call), torch_layer, layer, args, kwargs)[:2]))
 
             assert alone is not None
             return Scatter(alone, again, aliases(torch_layer, layer, aligned_paths(torch_layer, layer)))
@@ -249,7 +248,11 @@ class ForcedRun:
                             node.buffers,
                             kind_of_fault,
                             detail,
-                            [p for p in _below(torch_layer) if f"{path}.{p}".lstrip(".") in self.called],
+                            [
+                                p
+                                for p, _ in torch_layer.named_modules()
+                                if p and f"{path}.{p}".lstrip(".") in self.called
+                            ],
                             rerun,
                         )
                     )
@@ -296,11 +299,6 @@ class ForcedRun:
 
 GROSS = 1e-3
 """A relative difference far above rounding in float32."""
-
-
-def _below(layer: torch.nn.Module) -> list[str]:
-    """The paths of the layers in ``layer``, relative to it."""
-    return [name for name, _ in layer.named_modules() if name]
 
 
 def _line(error: Exception) -> str:

@@ -54,7 +54,8 @@ def check(
         jax_module: its port: an ``nnx.Module`` with the same parameter names, or a function of arrays.
         inputs: the positional arguments, arrays of any of the libraries; one array alone need not be in a tuple.
         kwargs: the keyword arguments.
-        gradients: compare those of every parameter and of every floating-point input.
+        gradients: compare those of every parameter and of every floating-point input. The port is compiled for that;
+            without them a module with layers runs operator by operator.
         steps: train for so many steps and compare losses, parameters and statistics.
         loss: of training, ``loss(model, *batch)``, or a pair where torch and JAX need one each; the mean square of the
             first output unless given.

@@ -109,8 +109,8 @@ class Scatter:
                 for name, exact in getattr(truth, part).items():
                     if name in ours and exact.size <= FEW and ours[name].shape == exact.shape:
                         kept = self._errors.setdefault((part, name), ([], []))
-                        kept[0].append(getattr(single, part)[name] - exact)
-                        kept[1].append(ours[name] - exact)
+                        kept[0].append(getattr(single, part)[name].astype(exact.dtype) - exact)
+                        kept[1].append(ours[name].astype(exact.dtype) - exact)
 
 
 class _Largest(TorchDispatchMode):

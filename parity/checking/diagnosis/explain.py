@@ -7,15 +7,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import distance
 from parity.checking.diagnosis import outputs as relations
 from parity.checking.diagnosis import precision, statistics, weights, wiring
+from parity.checking.diagnosis.alike import alike
 from parity.checking.diagnosis.attention import masked_late
-from parity.checking.diagnosis.calls import Call, Experiment, Mutated
-from parity.checking.diagnosis.elementwise import PLAIN, exchanged
+from parity.checking.diagnosis.calls import Call, Experiment
+from parity.checking.diagnosis.elementwise import exchanged
 from parity.checking.diagnosis.mutations import mutations
 from parity.checking.diagnosis.rotary import regrouped, unturned
 from parity.checking.diagnosis.threads import as_many_as_help
@@ -48,9 +48,6 @@ SCALARS = {
     "lambd": "lambda",
 }
 """Arguments whose value may be any number, and their suspects."""
-
-ANYWHERE = {*PLAIN, "roll", "flip"}
-"""Functions that are written otherwise throughout a layer, whatever they work on."""
 
 Outputs = dict[str, np.ndarray]
 
@@ -216,7 +213,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
                 return
         if _many(ours):  # along a line any single number is met
             yield from _scalars(call, experiment, measured, before)
-    of_many = (masked_late, regrouped, unturned, exchanged, _alike)
+    of_many = (masked_late, regrouped, unturned, exchanged, alike)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
@@ -243,24 +240,6 @@ def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:
         yield from mistakes
     except UNFIT:
         return
-
-
-def _alike(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
-    """One mistake made in all calls that are alike, such as the split of queries, keys and values into heads."""
-    families: dict[Any, list[Call]] = {}
-    for call in calls:
-        shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else repr(x) for x in call.positional]
-        ranks = [x.ndim if isinstance(x, torch.Tensor) else repr(x) for x in call.positional]
-        for key in ((call.name, *shapes), (call.name, *ranks), *([call.name] if call.name in ANYWHERE else ())):
-            families.setdefault(key, []).append(call)
-    distinct = {tuple(call.index for call in family): family for family in families.values()}
-    for family in distinct.values():
-        if 1 < len(family) <= 16:
-            for made in zip(*map(mutations, family), strict=False):
-                if len({sentence for _, sentence, _ in made}) == 1:
-                    suspect, sentence, _ = made[0]
-                    how = {call.index: mutate for call, (_, _, mutate) in zip(family, made, strict=True)}
-                    yield suspect, f"in {len(family)} calls of {family[0].name}: {sentence}", how
 
 
 def _modes(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], Outputs]]]:
