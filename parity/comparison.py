@@ -62,11 +62,12 @@ def compare(
     truth: npt.ArrayLike,
     *,
     kind: str = "output",
-    neighbours: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    neighbours: Sequence[npt.ArrayLike] = (),
     floor: float = 4.0,
     scale: float = 0.0,
     factor: float = FACTOR,
     witnesses: Sequence[npt.ArrayLike] = (),
+    scatter: npt.ArrayLike | None = None,
     in_ulps: bool = True,
 ) -> Comparison:
     """The verdict on one tensor.
@@ -81,7 +82,7 @@ def compare(
         truth: torch's in float64.
         kind: what sort of tensor it is.
         neighbours: the truth again, from inputs moved by half a unit in the last place of the dtype under test, and
-            from inputs moved :data:`FAR` times as far in the same direction.
+            from inputs moved :data:`FAR` times as far in the same direction; jumps are not looked for without these.
         floor: error always allowed, in machine epsilons of the dtype times the tensor's norm; torch's own error can be
             zero by luck.
         scale: a norm that stands for the tensor's in ``floor`` where it is the larger: where a gradient cancels to
@@ -89,6 +90,7 @@ def compare(
         factor: how many times the explained error passes.
         witnesses: torch's again, in the dtype under test, from inputs a unit in the last place away: their errors
             count as torch's own.
+        scatter: an error of each number that is explained besides.
         in_ulps: measure ``ulps`` too, which no verdict rests on; else NaN stands there.
     """
     a, b, t = np.asarray(jax_value), np.asarray(torch_value), np.asarray(truth)
@@ -122,15 +124,17 @@ def compare(
     if not a.size:
         return Comparison(kind, name, np.shape(torch_value), ulps, 0.0, 0.0, 0.0, True)
     ours, theirs = a - t, b - t
-    shifts = [] if neighbours is None else [_shift(neighbour, t, finite) for neighbour in neighbours]
+    shifts = [_shift(neighbour, t, finite) for neighbour in neighbours]
     others = [_shift(witness, t, finite) for witness in witnesses]
     passed, measures = True, []
     for norm in (_root_mean_square, largest):
         size, error, torchs = norm(t), norm(ours), norm(theirs)
         explained = max(torchs, *map(norm, others), floor / factor * eps * max(size, scale), flushed)
+        if scatter is not None:
+            explained = max(explained, norm(np.asarray(scatter, np.float64)[finite]))
         if shifts:
-            near, far = shifts
-            explained = max(explained, norm(near), min(norm(far), norm(far - FAR * near)))
+            near, *rest = shifts
+            explained = max(explained, norm(near), *(min(norm(far), norm(far - FAR * near)) for far in rest))
         passed &= bool(error <= factor * explained)
         unit = size or 1.0
         measures.append((torchs / unit, error / unit, factor * explained / unit))

@@ -17,7 +17,6 @@ from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.checking.leaves import by_name, flattened, plain
 from parity.checking.perturbation import DoubleWherePossible, doubled, is_smooth, nudged, perturbed
-from parity.comparison import FAR
 from parity.replay import Draws, replayed
 
 Subject = Callable[..., Any]
@@ -93,12 +92,14 @@ class TorchSide:
         with self._drawing():
             return self._evaluate(subject, call)
 
-    def neighbours(self) -> tuple[Evaluation, Evaluation]:
-        """The truth with inputs and weights moved by half a unit in the last place, and ``FAR`` times as far."""
-        near, far = (self._neighbour(distance) for distance in (1.0, FAR))
-        return near, far
+    def near(self, subject: Subject, call: Call) -> tuple[Evaluation, Evaluation]:
+        """The same pass of another subject on other inputs, in its own dtype and in float64."""
+        with self._drawing():
+            single = self._evaluate(_copied(subject), call)
+        return single, self._in_double(doubled(subject), torch_tree.tree_map(doubled, call))
 
-    def _neighbour(self, distance: float, *, inward: bool = False) -> Evaluation:
+    def neighbour(self, distance: float, *, inward: bool = False) -> Evaluation:
+        """The truth with inputs and weights moved by ``distance`` half units in the last place."""
         generator = torch.Generator().manual_seed(0)
         subject = perturbed(self.subject, distance, generator, inward=inward)
         call = torch_tree.tree_map(lambda x: perturbed(x, distance, generator, inward=inward), self.call)
@@ -108,7 +109,7 @@ class TorchSide:
             # A probability of 1 must not be moved up.
             if inward:
                 raise
-            return self._neighbour(distance, inward=True)
+            return self.neighbour(distance, inward=True)
 
     def _in_double(self, subject: Subject, call: Call) -> Evaluation:
         try:
@@ -164,55 +165,73 @@ def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | No
         side: torch's.
         options: of the compiler.
     """
-    leaves, spec = torch_tree.tree_flatten(side.call)
-    inputs = side.varied_inputs()
-    varied = [i for i, name in enumerate(named_inputs(side.call)) if name in inputs]
-    values = [to_jax(x) for x in leaves]
-    if isinstance(subject, nnx.Module):
-        graphdef, params, others = split_arrays(subject)
-        parameters, rest = params.arrays, others.arrays
-    else:
-        parameters, rest = {}, {}
+    return JaxSide(subject, side, options)()
 
-    def forward(parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array]) -> Any:
-        merged = list(values)
-        for i, x in zip(varied, changed, strict=True):
-            merged[i] = x
-        args, kwargs = torch_tree.tree_unflatten(merged, spec)
-        module = (
-            nnx.merge(graphdef, params.state(parameters), others.state(rest))
-            if isinstance(subject, nnx.Module)
-            else None
+
+class JaxSide:
+    """The JAX subject, compiled once for the torch side's inputs, cotangents and random draws.
+
+    Args:
+        subject: the JAX model; every pass has the weights that stand in it then, and leaves them as they were.
+        side: torch's.
+        options: of the compiler.
+        compiled: else it runs operator by operator: many layers take longer to compile than to run so once.
+    """
+
+    def __init__(
+        self, subject: Subject, side: TorchSide, options: dict[str, Any] | None = None, *, compiled: bool = True
+    ) -> None:
+        self.subject = subject
+        self.side = side
+        leaves, self._spec = torch_tree.tree_flatten(side.call)
+        self._inputs = side.varied_inputs()
+        self._varied = [i for i, name in enumerate(named_inputs(side.call)) if name in self._inputs]
+        self._values = [to_jax(x) for x in leaves]
+        self._run = jax.jit(self._pass, compiler_options=options) if compiled else self._pass
+
+    def __call__(self, call: Call | None = None) -> Evaluation:
+        """One pass, on the torch side's inputs or others in their place, of which those that vary count."""
+        side, parameters, rest = self.side, {}, {}
+        if isinstance(self.subject, nnx.Module):
+            self._graphdef, self._params, self._others = split_arrays(self.subject)
+            parameters, rest = self._params.arrays, self._others.arrays
+        values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]
+        vectors = [to_jax(v) for v in side.cotangents]
+        (found, after), (by_parameter, by_input) = self._run(
+            parameters, [values[i] for i in self._varied], rest, vectors
         )
-        output = (module or subject)(*args, **kwargs)
+        names = list(side.single.outputs)
+        names += [f"output {i}" for i in range(len(names), len(found))]
+        return Evaluation(
+            outputs=dict(zip(names, map(np.asarray, found), strict=False)),
+            parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
+            input_gradients=dict(zip(self._inputs, map(np.asarray, by_input), strict=False)),
+            buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
+        )
+
+    def _pass(
+        self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
+    ) -> Any:
+        if not (self.side.gradients and self.side.cotangents):
+            return self._forward(parameters, changed, rest)[1], ({}, [])
+        smooth, pullback, aux = jax.vjp(lambda p, c: self._forward(p, c, rest), parameters, changed, has_aux=True)
+        return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
+
+    def _forward(self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array]) -> Any:
+        merged = list(self._values)
+        for i, x in zip(self._varied, changed, strict=True):
+            merged[i] = x
+        args, kwargs = torch_tree.tree_unflatten(merged, self._spec)
+        module = None
+        if isinstance(self.subject, nnx.Module):
+            module = nnx.merge(self._graphdef, self._params.state(parameters), self._others.state(rest))
+        with replayed(self.side.draws):
+            output = (module or self.subject)(*args, **kwargs)
         found_names, found_leaves, _ = flattened(output)
-        wanted = [plain(name.removeprefix("output")) for name in side.single.outputs]
+        wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]
         leaves = [jnp.asarray(x) for x in by_name(found_names, found_leaves, wanted)]
         after = split_arrays(module)[2].arrays if module is not None else {}
         return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
-
-    def evaluate(
-        parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
-    ) -> Any:
-        if not (side.gradients and side.cotangents):
-            return forward(parameters, changed, rest)[1], ({}, [])
-        smooth, pullback, aux = jax.vjp(lambda p, c: forward(p, c, rest), parameters, changed, has_aux=True)
-        return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
-
-    with replayed(side.draws):
-        vectors = [to_jax(v) for v in side.cotangents]
-        changed = [values[i] for i in varied]
-        (found, after), (by_parameter, by_input) = jax.jit(evaluate, compiler_options=options)(
-            parameters, changed, rest, vectors
-        )
-    names = list(side.single.outputs)
-    names += [f"output {i}" for i in range(len(names), len(found))]
-    return Evaluation(
-        outputs=dict(zip(names, map(np.asarray, found), strict=False)),
-        parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
-        input_gradients=dict(zip(inputs, map(np.asarray, by_input), strict=False)),
-        buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
-    )
 
 
 def _copied(subject: Subject) -> Subject:

@@ -52,7 +52,7 @@ class Fault:
         call: which of its calls, from 0.
         kind: ``output``, ``buffer``, ``gradient`` and so on: what of it is wrong.
         what: how far it is off.
-        suspect: the kind of mistake, one of ``parity.checking.diagnosis.SUSPECTS``; None where none explains it.
+        suspect: the kind of mistake, such as ``padding``; None where none explains it.
         reason: the mistake in a sentence; empty where it is not known.
         row: the comparison that failed.
     """

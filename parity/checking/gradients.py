@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import torch
 from flax import nnx
-from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
-from parity.checking.alignment import distance, layouts
+from parity.checking.alignment import layouts
+from parity.checking.diagnosis.detaching import stopped
 from parity.checking.diagnosis.outputs import relation
 from parity.checking.evaluation import Call, Evaluation, TorchSide, evaluate_jax
 from parity.checking.fault import Fault, LayerRecord
@@ -97,8 +97,8 @@ def gradient_faults(
             path = _common(here.path, behind.path if behind else "")
             said += ": the code between them"
         suspect, reason = _relation(at_outputs[max(wrong)])
-        if suspect is None and _explained_without_detach(side, rows, evaluation):
-            suspect, reason = "stopped gradient", "torch stops it with detach, the port passes it on"
+        if suspect is None:
+            suspect, reason = stopped(side, rows, evaluation)
         faults.append(
             Fault(path, 0, "gradient", said, suspect, f"{said}; {reason}" if reason else "", at_outputs[max(wrong)])
         )
@@ -117,6 +117,8 @@ def gradient_faults(
                 suspect, reason = "stopped gradient", f"the gradient of {name} is zero: it is stopped"
             elif reason:
                 reason = f"the gradient of {reason}"
+            else:
+                suspect, reason = stopped(side, [row], evaluation)
             what = f"the gradient of {name} is wrong, that at the layer's output right: {row.reason}"
             faults.append(Fault(owner, 0, "gradient", what, suspect, reason, row))
     return faults, last_right
@@ -231,39 +233,6 @@ def _relation(row: Comparison) -> tuple[str | None, str]:
     if np.isclose(row.jax_error, 1.0, atol=1e-6):
         return "stopped gradient", "the gradient is zero from there on: it is stopped (stop_gradient or detach)"
     return None, ""
-
-
-class _Attached(torch.nn.Module):
-    """A torch model in whose forward pass detach does nothing."""
-
-    def __init__(self, module: torch.nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The model's output."""
-
-        class Mode(TorchFunctionMode):
-            def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-                return args[0] if func in (torch.Tensor.detach, torch.detach) else func(*args, **(kwargs or {}))
-
-        with Mode():
-            return self.module(*args, **kwargs)
-
-
-def _explained_without_detach(side: TorchSide, rows: list[Comparison], evaluation: Evaluation) -> bool:
-    """Whether the port's gradients are torch's where nothing in the model is detached."""
-    assert isinstance(side.subject, torch.nn.Module)
-    attached = TorchSide(_Attached(side.subject), side.call, seed=side.seed).single
-    theirs = {name.removeprefix("module."): x for name, x in attached.parameter_gradients.items()}
-    theirs |= attached.input_gradients
-    ours = evaluation.parameter_gradients | evaluation.input_gradients
-    wrong = [row.name for row in rows if row.kind == "gradient" and not row.passed]
-    return all(name in theirs and distance(ours[name], theirs[name]) < ATTACHED for name in wrong)
-
-
-ATTACHED = 1e-4
-"""So near, relative to their size, are gradients that are the same but for rounding."""
 
 
 def _is_leaf(module: torch.nn.Module, path: str) -> bool:

@@ -1,5 +1,6 @@
 """Verdicts on a whole pass, and on one layer of it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -10,7 +11,8 @@ import numpy as np
 from parity.checking.alignment import distance, identical
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.sampling import explained_by_sample
-from parity.comparison import FACTOR, Comparison, compare, largest
+from parity.checking.scatter import Scatter
+from parity.comparison import FACTOR, FAR, Comparison, compare, largest
 
 CLOSE = 4.0
 """A layer's output this near torch's, in machine epsilons of its norm, passes without a look at the truth: so much is
@@ -31,11 +33,12 @@ class _Surroundings:
     """The truth of one pass, and what rounding makes of its inputs and weights; the costlier is computed when the
     cheaper does not clear a result."""
 
-    def __init__(self, side: TorchSide, truth: Evaluation) -> None:
+    def __init__(self, side: TorchSide, truth: Evaluation, scatter: Callable[[], Scatter] | None = None) -> None:
         self.side = side
         self.truth = truth
         self.witness = cache(self._witness)
-        self.neighbours = cache(side.neighbours)
+        self.neighbour = cache(side.neighbour)
+        self.scatter = cache(scatter) if scatter is not None else None
 
     def _witness(self) -> Evaluation | None:
         try:
@@ -55,17 +58,29 @@ class _Surroundings:
         if not row.passed and np.isfinite(row.jax_error) and (witness := self.witness()) is not None:
             row = compare(name, found, theirs, exact, witnesses=[of(witness)], **options)
         if not row.passed and np.isfinite(row.jax_error):
-            near, far = map(of, self.neighbours())
-            row = compare(name, found, theirs, exact, neighbours=(near, far), **options)
+            options["neighbours"] = [of(self.neighbour(1.0))]
+            row = compare(name, found, theirs, exact, **options)
+            if not row.passed:
+                options["neighbours"].append(of(self.neighbour(FAR)))
+                row = compare(name, found, theirs, exact, **options)
+            if not row.passed and self.scatter is not None:
+                options["scatter"] = self.scatter().of(part, name, found.astype(exact.dtype) - exact)
+                row = compare(name, found, theirs, exact, **options)
         return row
 
 
-def judged(side: TorchSide, jax_side: Evaluation, factor: float = FACTOR, floor: float = 4.0) -> list[Comparison]:
+def judged(
+    side: TorchSide,
+    jax_side: Evaluation,
+    factor: float = FACTOR,
+    floor: float = 4.0,
+    scatter: Callable[[], Scatter] | None = None,
+) -> list[Comparison]:
     """A row for every output, gradient and buffer of the torch side that JAX has too.
 
-    An output that JAX lacks fails.
+    An output that JAX lacks fails. ``scatter`` is asked for what explains a result of few numbers.
     """
-    surroundings = _Surroundings(side, side.exact())
+    surroundings = _Surroundings(side, side.exact(), scatter)
     rows = []
     for kind, part in (
         ("output", "outputs"),
@@ -107,7 +122,7 @@ def near_enough(a: np.ndarray | None, b: np.ndarray, off: float | None = None) -
         return a.dtype.kind in "iu" and b.dtype.kind in "iu" and np.array_equal(a, b)
     if a.dtype.kind not in "fcV":
         return np.array_equal(a, b)
-    if not a.size or identical(a, b):
+    if not a.size or off == 0 or (off is None and identical(a, b)):
         return True
     eps = float((np if np.iscomplexobj(b) else ml_dtypes).finfo(b.dtype).eps)
     if (distance(a, b) if off is None else off) > CLOSE * eps:
@@ -121,7 +136,11 @@ def near_enough(a: np.ndarray | None, b: np.ndarray, off: float | None = None) -
 
 
 def verdict_on(
-    side: TorchSide | None, outputs: dict[str, np.ndarray], buffers: dict[str, np.ndarray], factor: float = FACTOR
+    side: TorchSide | None,
+    outputs: dict[str, np.ndarray],
+    buffers: dict[str, np.ndarray],
+    factor: float = FACTOR,
+    scatter: Callable[[], Scatter] | None = None,
 ) -> Verdict:
     """The verdict on one layer's outputs and statistics.
 
@@ -130,6 +149,7 @@ def verdict_on(
         outputs: the port's, in torch's layout, by torch's names.
         buffers: the port's statistics behind the call; what it keeps under other names is not compared.
         factor: how many times the error that rounding explains passes.
+        scatter: of results of few numbers.
     """
     if side is None:
         return Verdict()
@@ -140,7 +160,7 @@ def verdict_on(
         truth = side.exact()
     except Exception:  # a layer that torch has in its own dtype only
         return Verdict()
-    surroundings = _Surroundings(side, truth)
+    surroundings = _Surroundings(side, truth, scatter)
     verdict = Verdict()
     for kind, part, found in (("output", "outputs", outputs), ("buffer", "buffers", buffers)):
         for name in getattr(side.single, part):

@@ -8,7 +8,8 @@ and what a model's own code does between its layers is checked in the same pass:
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,12 +19,14 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax
 from parity.checking.alignment import distance
-from parity.checking.evaluation import Evaluation, TorchSide
+from parity.checking.evaluation import Call, Evaluation, TorchSide
 from parity.checking.exchange import Arrival, aligned_outputs, buffers_of, fed, named_arrays
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
 from parity.checking.leaves import flattened
+from parity.checking.pairing import aliases
+from parity.checking.scatter import Scatter
 from parity.checking.stream import Node, TorchStream
 from parity.checking.suspicion import Suspicion
 from parity.checking.tree import aligned_paths, jax_layers, tagged
@@ -175,11 +178,19 @@ class ForcedRun:
         ours, forced, layout, errors = aligned_outputs(leaves, theirs, frame.axes, names)
         verdict = Verdict()
 
-        def rerun() -> dict[str, np.ndarray]:
-            draws = self.side.draws[node.first_draw : node.last_draw]
-            with self._unforced(), replayed(draws):
+        def run_on(args: Any, kwargs: Any) -> dict[str, np.ndarray]:
+            with self._unforced(), replayed(self.side.draws[node.first_draw : node.last_draw]):
                 again = original(layer, *args, **kwargs)
             return aligned_outputs(flattened(again)[1], theirs, frame.axes, names)[0]
+
+        rerun = partial(run_on, args, kwargs)
+
+        def scatter() -> Scatter:
+            def again(call: Call) -> Evaluation:
+                return Evaluation(run_on(*fed(replace(node, arguments=call), torch_layer, layer, args, kwargs)[:2]))
+
+            assert alone is not None
+            return Scatter(alone, again, aliases(torch_layer, layer, aligned_paths(torch_layer, layer)))
 
         alone: TorchSide | None = None
         kind_of_fault, detail = "output", ""
@@ -199,10 +210,10 @@ class ForcedRun:
             if not close or frame.arrivals:
                 alone = self._alone(torch_layer, node, theirs)
                 if frame.children:
-                    verdict = self._judged_code(frame, alone, compared, rerun)
+                    verdict = self._judged_code(frame, alone, compared, rerun, scatter)
                     kind_of_fault = "code"
                 else:
-                    verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor)
+                    verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor, scatter)
                 if verdict.passed and kept:
                     verdict = verdict_on(alone, {}, {n: a for n, (a, _) in kept.items()}, self.factor)
                     kind_of_fault = "buffer"
@@ -237,7 +248,11 @@ class ForcedRun:
                             node.buffers,
                             kind_of_fault,
                             detail,
-                            [p for p in _below(torch_layer) if f"{path}.{p}".lstrip(".") in self.called],
+                            [
+                                p
+                                for p, _ in torch_layer.named_modules()
+                                if p and f"{path}.{p}".lstrip(".") in self.called
+                            ],
                             rerun,
                         )
                     )
@@ -254,6 +269,7 @@ class ForcedRun:
         alone: TorchSide | None,
         compared: dict[str, tuple[np.ndarray, np.ndarray]],
         rerun: Callable[[], dict[str, np.ndarray]],
+        scatter: Callable[[], Scatter],
     ) -> Verdict:
         """The verdict on what a layer's own code does between the layers in it."""
         if frame.faults:
@@ -265,7 +281,7 @@ class ForcedRun:
                 if d > GROSS
             ]
             return Verdict(not off, off[0][2] if off else "")
-        return verdict_on(alone, rerun(), {}, self.factor)
+        return verdict_on(alone, rerun(), {}, self.factor, scatter)
 
     def _alone(self, torch_layer: torch.nn.Module, node: Node, outputs: dict[str, np.ndarray]) -> TorchSide:
         """The torch layer alone, on the inputs and draws it had in the whole."""
@@ -283,11 +299,6 @@ class ForcedRun:
 
 GROSS = 1e-3
 """A relative difference far above rounding in float32."""
-
-
-def _below(layer: torch.nn.Module) -> list[str]:
-    """The paths of the layers in ``layer``, relative to it."""
-    return [name for name, _ in layer.named_modules() if name]
 
 
 def _line(error: Exception) -> str:

@@ -11,9 +11,11 @@ import torch
 from flax import nnx
 
 from jaxnn import optim
+from parity.checking.alignment import layout_of
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
-from parity.checking.evaluation import Evaluation, Subject, TorchSide, evaluate_jax
+from parity.checking.evaluation import Evaluation, JaxSide, Subject, TorchSide
+from parity.checking.fault import Fault
 from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
@@ -21,9 +23,10 @@ from parity.checking.pairing import Pair, aliases, under_torchs
 from parity.checking.progress import progress
 from parity.checking.report import Report
 from parity.checking.runs import Batch, TorchOptimizer
+from parity.checking.scatter import Scatter
 from parity.checking.training import compare_runs
 from parity.checking.tree import aligned_paths, jax_layers
-from parity.comparison import FACTOR
+from parity.comparison import FACTOR, Comparison
 
 
 def check(
@@ -51,7 +54,8 @@ def check(
         jax_module: its port: an ``nnx.Module`` with the same parameter names, or a function of arrays.
         inputs: the positional arguments, arrays of any of the libraries; one array alone need not be in a tuple.
         kwargs: the keyword arguments.
-        gradients: compare those of every parameter and of every floating-point input.
+        gradients: compare those of every parameter and of every floating-point input. The port is compiled for that;
+            without them a module with layers runs operator by operator.
         steps: train for so many steps and compare losses, parameters and statistics.
         loss: of training, ``loss(model, *batch)``, or a pair where torch and JAX need one each; the mean square of the
             first output unless given.
@@ -72,8 +76,10 @@ def check(
     raised: Exception | None = None
     try:
         twins = _twins(torch_module, jax_module)
-        evaluation = _renamed(evaluate_jax(jax_module, side), twins)
-        rows = judged(side, evaluation, factor)
+        # With gradients as the user will run it; else as its layers are run below.
+        port = JaxSide(jax_module, side, compiled=gradients or not any(jax_layers(jax_module)))
+        evaluation = _renamed(port(), twins)
+        rows = judged(side, evaluation, factor, scatter=lambda: Scatter(side, port, twins))
     except Exception as error:
         if not isinstance(torch_module, torch.nn.Module):
             raise
@@ -89,6 +95,8 @@ def check(
             report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
         elif raised is not None:
             raise raised
+        elif laid_out := _laid_out_otherwise(side, evaluation, rows):
+            report.faults = laid_out
         elif any(row.kind == "gradient" and not row.passed for row in rows):
             report.faults, report.last_right_gradient = gradient_faults(
                 torch_module, jax_module, side, found.records, rows, evaluation
@@ -146,6 +154,18 @@ def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:
         parameter_gradients=under_torchs(found.parameter_gradients, twins),
         buffers=under_torchs(found.buffers, twins),
     )
+
+
+def _laid_out_otherwise(side: TorchSide, evaluation: Evaluation, rows: list[Comparison]) -> list[Fault]:
+    """The outputs that hold torch's numbers in another layout: inside a model that is the port's own business."""
+    faults = []
+    for row in rows:
+        if row.kind == "output" and not row.passed and row.name in evaluation.outputs:
+            layout = layout_of(evaluation.outputs[row.name], side.single.outputs[row.name])
+            if layout is not None and not layout.is_torchs:
+                said = f"{row.name} holds torch's numbers, laid out otherwise: {layout} of torch's {row.shape}"
+                faults.append(Fault("", 0, "output", row.reason, "swapped axes", said, row))
+    return faults
 
 
 def _notes(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> list[str]:

@@ -1,6 +1,7 @@
 """Which array of a port stands for which of torch's: by name, by names of one meaning, by shape."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -171,6 +172,20 @@ def _in_containers(module: Any) -> Iterator[tuple[str, Slot]]:
             yield from walk(child, f"{prefix}{name}.")
 
     yield from walk(module, "")
+
+
+@contextmanager
+def standing_for(twins: dict[str, Pair], torch_module: Any) -> Iterator[None]:
+    """Within it the port has the parameters of ``torch_module``, those that are laid out somehow."""
+    theirs = dict(torch_module.named_parameters(remove_duplicate=False)) if twins else {}
+    moved = [pair for pair in twins.values() if pair.name in theirs and pair.ours.size == pair.theirs.size]
+    for pair in moved:
+        pair.slot.set(pair.layout.from_torch(to_numpy(theirs[pair.name])))
+    try:
+        yield
+    finally:
+        for pair in moved:
+            pair.slot.set(pair.ours)
 
 
 def under_torchs(arrays: dict[str, np.ndarray], twins: dict[str, Pair]) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """A model and its arguments elsewhere than they stand: in float64, and as far away as rounding may move them."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -42,15 +43,31 @@ def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bo
 def nudged(x: Any, generator: torch.Generator) -> Any:
     """A copy in its own dtype, every smooth number moved by a unit in the last place, up or down by the generator."""
     if isinstance(x, torch.nn.Module):
-        moved = copy.deepcopy(x)
-        with torch.no_grad():
-            for parameter in moved.parameters():
-                parameter.copy_(nudged(parameter, generator))
-        return moved
+        return _moved(x, lambda parameter: nudged(parameter, generator))
     if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
         return x
     away = torch.randint(0, 2, x.shape, generator=generator).to(x.dtype) * 2 - 1
     return torch.nextafter(x.detach(), away * torch.inf)
+
+
+def shrunk(x: Any, generator: torch.Generator) -> Any:
+    """A copy in its own dtype, every smooth number nearer to zero by up to a thousandth, by the generator.
+
+    Far enough for other roundings in every sum; probabilities remain some.
+    """
+    if isinstance(x, torch.nn.Module):
+        return _moved(x, lambda parameter: shrunk(parameter, generator))
+    if not is_smooth(x):
+        return x
+    return x.detach() * (1 - 2.0**-10 * torch.rand(x.shape, generator=generator).to(x.dtype))
+
+
+def _moved(module: torch.nn.Module, move: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
+    moved = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter.copy_(move(parameter))
+    return moved
 
 
 class DoubleWherePossible(TorchFunctionMode):

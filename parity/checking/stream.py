@@ -13,7 +13,7 @@ from torch.utils import _pytree as torch_tree
 from parity.arrays import to_numpy
 from parity.replay import Draws
 
-AHEAD = 8 << 20
+AHEAD = 32 << 20
 """Bytes that torch may hold ahead of whoever looks: two threads that hand over at every layer wait for each other's
 pools more than they compute."""
 

@@ -30,7 +30,7 @@ def error_against_depth(report: "Report") -> str:
                 ms=4,
             )
     axis.set_yscale("log")
-    axis.set(xlabel="layer call, in torch's order", ylabel="relative distance from torch")
+    axis.set(xlabel="layer call, in torch's order", ylabel=f"distance from torch\n(zeros drawn at {LEAST:.0e})")
     for layer in report.layers:
         if not layer.passed:
             axis.annotate(layer.name, (layer.depth, _drawn(layer.error)), fontsize=8)

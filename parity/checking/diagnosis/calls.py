@@ -59,6 +59,7 @@ _ALIASES = {
     "__rmul__": "mul", "__imul__": "mul", "mul_": "mul", "__truediv__": "div", "__matmul__": "matmul", "__pow__": "pow",
     "true_divide": "div", "concat": "cat", "concatenate": "cat", "masked_fill_": "masked_fill", "relu_": "relu",
     "_log_softmax": "log_softmax", "_softmax": "softmax", "view": "reshape", "swapaxes": "transpose",
+    "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge", "less": "lt", "greater": "gt",
     "max_pool1d_with_indices": "max_pool1d", "boolean_dispatch": "max_pool",
 }  # fmt: skip
 

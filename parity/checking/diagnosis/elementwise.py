@@ -68,6 +68,10 @@ def _sum(call: Call) -> Iterator[Mutation]:
         said = "a term is not added (such as positions or a bias)"
         yield "missing bias", said, lambda c: operands_of(c)[at]
         yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), operands_of(c)[1 - at])
+        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and call.name == "add":
+            yield "combination", "the terms are multiplied", lambda c: torch.mul(*operands_of(c))
+            said = "the first term is multiplied by one plus the second, torch adds the two"
+            yield "combination", said, lambda c: operands_of(c)[0] * (1 + operands_of(c)[1])
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and max(a.ndim, b.ndim) > 1:
             small = b if at == 0 else a
             for axis in range(small.ndim):
@@ -140,9 +144,19 @@ def _reduced(call: Call) -> Iterator[Mutation]:
         return
     shape = call.run().shape if isinstance(call.run(), torch.Tensor) else None
     for name, function in (("mean", torch.mean), ("sum", torch.sum), ("amax", torch.amax)):
-        if name != call.name and call["dim"] is not None:
+        if name != call.name:
             said = f"it takes the {name}, torch the {call.name}"
             yield "reduction", said, lambda c, f=function: f(input_of(c), *c.positional[1:], **c.keywords)
+    if call.name == "max" and len(call.positional) > 1 and isinstance(call.positional[1], int):
+        for name, function in (("mean", torch.mean), ("sum", torch.sum), ("minimum", torch.amin)):
+            said = f"it takes the {name}, torch the maximum"
+            yield (
+                "reduction",
+                said,
+                lambda c, f=function: torch.return_types.max(
+                    (f(input_of(c), *c.positional[1:], **c.keywords), c.run().indices)
+                ),
+            )
     for dim in range(x.ndim):
         if call["dim"] is not None and shape is not None and torch.mean(x.double(), dim).shape == shape:
             yield from other(call, "dim", "axis", dim)
@@ -150,6 +164,29 @@ def _reduced(call: Call) -> Iterator[Mutation]:
         if isinstance(call["dim"], int):
             said = f"it takes the {word} element along axis {call['dim']}, torch the {call.name}"
             yield "reduction", said, lambda c, i=index: input_of(c).select(c["dim"], i).reshape(c.run().shape)
+
+
+@suspects_of("var", "std")
+def _spread(call: Call) -> Iterator[Mutation]:
+    for correction, word, torchs in ((1, "unbiased", "biased"), (0, "biased", "unbiased")):
+        said = f"it takes the {word} {'variance' if call.name == 'var' else 'deviation'}, torch the {torchs} one"
+        kept = {k: v for k, v in call.keywords.items() if k not in ("unbiased", "correction")} | {
+            "correction": correction
+        }
+        axes = [x for x in call.positional[1:] if not isinstance(x, bool)]
+        yield "biased or unbiased variance", said, lambda c, a=axes, k=kept: c.function(input_of(c), *a, **k)
+
+
+_OTHER_BOUND = {"lt": torch.le, "le": torch.lt, "gt": torch.ge, "ge": torch.gt}
+
+
+@suspects_of(*_OTHER_BOUND)
+def _bounded(call: Call) -> Iterator[Mutation]:
+    word = "leaves the bound itself out" if call.name in ("le", "ge") else "takes the bound itself in"
+    yield "index", f"the comparison {word}", lambda c: _OTHER_BOUND[c.name](*c.positional[:2])
+    for by in (1, -1):
+        said = f"the bound of the comparison is off by {by:+d}"
+        yield "index", said, lambda c, b=by: c.function(c.positional[0], c.positional[1] + b)
 
 
 @suspects_of("masked_fill")

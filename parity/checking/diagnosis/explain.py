@@ -7,14 +7,14 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import distance
 from parity.checking.diagnosis import outputs as relations
 from parity.checking.diagnosis import precision, statistics, weights, wiring
+from parity.checking.diagnosis.alike import alike
 from parity.checking.diagnosis.attention import masked_late
-from parity.checking.diagnosis.calls import Call, Experiment, Mutated
+from parity.checking.diagnosis.calls import Call, Experiment
 from parity.checking.diagnosis.elementwise import exchanged
 from parity.checking.diagnosis.mutations import mutations
 from parity.checking.diagnosis.rotary import regrouped, unturned
@@ -79,9 +79,14 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
         return statistics.explain(suspicion)
     # Where NaN stands for numbers, all of the output is to be explained.
     before = min(apart(ours, suspicion.torch_outputs), 1.0)
-    by_weights = _by_weights(suspicion, ours, before)
+    by_weights, mended = _by_weights(suspicion, before)
     if by_weights is not None:
-        return by_weights
+        if mended is None:
+            return by_weights
+        now = f"; with the checkpoint's weights the layer {'still differs' if mended else 'cannot be run'}"
+        # What else is wrong shows now that the weights are no longer in the way.
+        ours = mended or ours
+        before = min(apart(ours, suspicion.torch_outputs), 1.0)
     experiment = Experiment(
         suspicion.torch_layer, suspicion.arguments, suspicion.draws, suspicion.twins if suspicion.kind == "code" else ()
     )
@@ -96,7 +101,10 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
     allowed = EXPLAINED if _many(ours) else OF_ONE
     if best is not None and best.left <= allowed * before:
         where = f"; torch's layer with this mistake gives the port's output (to {best.left:.0e})"
-        return best.suspect, best.sentence + where
+        besides = f"; besides, {by_weights[1]}" if by_weights is not None else ""
+        return best.suspect, best.sentence + where + besides
+    if by_weights is not None:
+        return by_weights[0], by_weights[1] + now
     if coarse is not None:
         return coarse
     found = relations.relation(ours, suspicion.torch_outputs)
@@ -140,9 +148,10 @@ def _mode(layer: Any) -> bool | None:
     return None
 
 
-def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[str, str] | None:
-    """Whether the layer holds other numbers than the checkpoint; put right, one array or all, does it match?"""
-    found, unmatched = pairs(suspicion.torch_layer, suspicion.jax_layer)
+def _by_weights(suspicion: "Suspicion", before: float) -> tuple[tuple[str, str] | None, Outputs | None]:
+    """Whether the layer holds other numbers than the checkpoint, and its outputs with those put right if they are still
+    wrong then."""
+    found, _ = pairs(suspicion.torch_layer, suspicion.jax_layer)
     moving = {
         name
         for name, before_call in suspicion.torch_layer.named_buffers(recurse=False)
@@ -151,7 +160,7 @@ def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[s
     # The port's running statistics have moved on in the call; what they were is not known, nor does it matter.
     wrong = [pair for pair in weights.differing(found) if pair.name not in moving]
     if not wrong:
-        return None
+        return None, None
     everything = {
         name: to_numpy(x)
         for name, x in (
@@ -161,12 +170,13 @@ def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[s
     }
     said = [weights.relation(pair, everything) for pair in wrong]
     saved = [pair.slot.get() for pair in wrong]
+    mended: Outputs = {}
     try:
         for pair in wrong:
             pair.slot.set(pair.layout.from_torch(pair.theirs))
-        after = apart(suspicion.rerun_named(), suspicion.torch_outputs)
-    except Exception:
-        after = np.inf
+        mended = suspicion.rerun_named()
+    except Exception:  # what stands in the port has another shape
+        pass
     finally:
         for pair, value in zip(wrong, saved, strict=True):
             pair.slot.set(np.asarray(value))
@@ -176,11 +186,9 @@ def _by_weights(suspicion: "Suspicion", ours: Outputs, before: float) -> tuple[s
         kinds = {s for s, _ in said}
         suspect = said[0][0] if len(kinds) == 1 else next((s for s in kinds if s.startswith("swapped")), said[0][0])
         sentence = "; ".join(s for _, s in said[:4])
-    if after <= max(EXPLAINED * before, NOISE):
-        return suspect, f"{sentence}; with the checkpoint's {names} the layer matches"
-    del unmatched
-    # What else is wrong shows once the weights are no longer in the way.
-    return suspect, f"{sentence}; with the checkpoint's {names} the layer still differs"
+    if mended and apart(mended, suspicion.torch_outputs) <= max(EXPLAINED * before, NOISE):
+        return (suspect, f"{sentence}; with the checkpoint's {names} the layer matches"), None
+    return (suspect, sentence), mended
 
 
 def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterator[Explanation]:
@@ -205,7 +213,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
                 return
         if _many(ours):  # along a line any single number is met
             yield from _scalars(call, experiment, measured, before)
-    of_many = (masked_late, regrouped, unturned, exchanged, _alike)
+    of_many = (masked_late, regrouped, unturned, exchanged, alike)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
@@ -232,21 +240,6 @@ def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:
         yield from mistakes
     except UNFIT:
         return
-
-
-def _alike(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
-    """One mistake made in all calls that are alike, such as the split of queries, keys and values into heads."""
-    families: dict[Any, list[Call]] = {}
-    for call in calls:
-        shapes = [tuple(x.shape) if isinstance(x, torch.Tensor) else repr(x) for x in call.positional]
-        families.setdefault((call.name, *shapes), []).append(call)
-    for family in families.values():
-        if 1 < len(family) <= 16:
-            for made in zip(*map(mutations, family), strict=False):
-                if len({sentence for _, sentence, _ in made}) == 1:
-                    suspect, sentence, _ = made[0]
-                    how = {call.index: mutate for call, (_, _, mutate) in zip(family, made, strict=True)}
-                    yield suspect, f"in {len(family)} calls of {family[0].name}: {sentence}", how
 
 
 def _modes(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], Outputs]]]:

@@ -15,6 +15,10 @@ def _joined(call: Call) -> Iterator[Mutation]:
     tensors = list(call["tensors"])
     said = "the parts are joined in the other order"
     yield "order", said, lambda c: c.run(tensors=list(c["tensors"])[::-1])
+    orders = itertools.permutations(range(len(tensors))) if 2 < len(tensors) <= 4 else ()
+    for order in orders:
+        said = f"the parts are joined in the order {order}"
+        yield "order", said, lambda c, o=order: c.run(tensors=[c["tensors"][i] for i in o])
     for dim in range(tensors[0].ndim):
         if all(t.shape == tensors[0].shape for t in tensors):
             yield from other(call, "dim", "axis", dim)
