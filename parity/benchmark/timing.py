@@ -9,6 +9,9 @@ import numpy as np
 
 RESAMPLED = 1000
 
+SETTLED = 0.01
+"""Seconds after which a contender's worker threads sleep: torch's spin for 8 ms, on a core that the next one needs."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -44,8 +47,8 @@ def interleaved(
 ) -> Timing:
     """Time ``contenders`` in turn, A B B A, for about ``seconds`` each.
 
-    Within a round each contender first runs once untimed: it finds caches and worker threads as the one before left
-    them, and would pay for that.
+    Within a round each contender waits until the threads of the one before sleep, then runs once untimed: it finds
+    caches as the one before left them, and its own threads asleep, and would pay for that.
 
     Args:
         contenders: each runs once and returns when its result is there.
@@ -64,11 +67,12 @@ def interleaved(
         slowest = max(slowest, last)
     # Short calls are repeated within a round, until a millisecond has passed.
     repeats = max(1, int(1e-3 / max(slowest, 1e-7)))
-    rounds = int(np.clip(seconds / max(slowest * (repeats + 1), 1e-6), 4, most))
+    rounds = int(np.clip(seconds / (slowest * (repeats + 1) + SETTLED), 4, most))
     measured = np.empty((rounds, len(contenders)))
     for index in range(rounds):
         order = range(len(contenders)) if index % 2 == 0 else reversed(range(len(contenders)))
         for i in order:
+            time.sleep(SETTLED)
             contenders[i]()
             started = time.perf_counter()
             for _ in range(repeats):

@@ -113,13 +113,13 @@ class Author:
                 continue
             child_path = f"{path}.{name}".lstrip(".")
             original = self.paths[id(child)]
+            if not self._wanted(original, child):
+                continue
             if original != child_path and _inside(original, path):
                 self.placed.add(child_path)
                 yield f"self.{name} = {access(path, original, self.modules)}"
                 continue
-            if original != child_path and not self._interchangeable(child, original):
-                continue
-            if self._wanted(original, child):
+            if original == child_path or self._interchangeable(child, original):
                 yield assignment(name, self._built(original if original in self.drafts else child_path, child))
         for name, built in draft.extras.layers.items():
             yield assignment(name, built)
@@ -152,7 +152,7 @@ class Author:
             original = self.paths[id(module)]
             parent = path.rpartition(".")[0]
             known = original == path or self._interchangeable(module, original)
-            if not known and self.paths[id(self.modules[parent])] == parent:
+            if not known and self._wanted(original, module) and self.paths[id(self.modules[parent])] == parent:
                 found.append((path, original))
         return found
 

@@ -2,6 +2,7 @@
 
 import inspect
 import keyword
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -90,8 +91,10 @@ def _literal(value: Any, name: str) -> str:
         return constant(value, name)
     if value is None or isinstance(value, str):
         return repr(value).replace("'", '"')
-    if isinstance(value, tuple | list) and all(isinstance(v, int | float) for v in value):
-        return constant(tuple(value), name)
+    if isinstance(value, Integral):  # NumPy's
+        return constant(int(value), name)
+    if isinstance(value, tuple | list) and all(isinstance(v, Integral | float) for v in value):
+        return constant(tuple(v if isinstance(v, bool | float) else int(v) for v in value), name)
     if name == "dtype":
         return f"jnp.{value}"
     if callable(value) and getattr(functional, getattr(value, "__name__", ""), None) is value:

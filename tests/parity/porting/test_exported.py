@@ -110,3 +110,24 @@ def test_of_several_results_only_the_ones_that_are_read_are_computed(part, writt
     source = port(Does(lambda self, x: part(x)), (X,)).source
     assert written in source
     assert sum(source.count(name) for name in ("max(", "sort(")) == 1
+
+
+def test_sizes_given_as_numpy_integers_are_written_as_numbers():
+    stride = tuple(np.array([2, 1]))
+    layer = torch.nn.Conv2d(1, 2, np.int64(3), stride=stride)
+    result = port(torch.nn.Sequential(layer), (torch.zeros(2, 1, 9, 9),))
+    assert "nn.Conv2d(1, 2, (3, 3), stride=(2, 1), rngs=rngs)" in result.source
+    assert result.module(jnp.zeros((2, 1, 9, 9))).shape == (2, 2, 4, 7)
+
+
+def test_a_layer_with_two_names_that_nothing_calls_is_left_out():
+    class Idle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = self.second = torch.nn.Identity()
+            self.linear = torch.nn.Linear(3, 2)
+
+        def forward(self, x):
+            return self.linear(x)
+
+    assert "second" not in port(Idle(), (X,)).source
