@@ -47,8 +47,8 @@ def interleaved(
 ) -> Timing:
     """Time ``contenders`` in turn, A B B A, for about ``seconds`` each.
 
-    Within a round each contender waits until the threads of the one before sleep, then runs once untimed: it finds
-    caches as the one before left them, and its own threads asleep, and would pay for that.
+    Within a round each contender waits until the threads of the one before sleep, then runs untimed for as long as it
+    will be timed: it finds caches as the one before left them, and its own threads asleep, and would pay for that.
 
     Args:
         contenders: each runs once and returns when its result is there.
@@ -56,7 +56,7 @@ def interleaved(
         warmup: untimed calls of each at the start, which also compile; of those that take over a second, only one.
         most: rounds at the most.
     """
-    slowest = 0.0
+    took = []
     for run in contenders:
         for _ in range(warmup):
             started = time.perf_counter()
@@ -64,18 +64,20 @@ def interleaved(
             last = time.perf_counter() - started
             if last > 1.0:
                 break
-        slowest = max(slowest, last)
+        took.append(last)
     # Short calls are repeated within a round, until a millisecond has passed.
-    repeats = max(1, int(1e-3 / max(slowest, 1e-7)))
-    rounds = int(np.clip(seconds / (slowest * (repeats + 1) + SETTLED), 4, most))
+    repeats = [max(1, int(1e-3 / max(last, 1e-7))) for last in took]
+    longest = max(2 * count * last for count, last in zip(repeats, took, strict=True)) + SETTLED
+    rounds = int(np.clip(seconds / longest, 4, most))
     measured = np.empty((rounds, len(contenders)))
     for index in range(rounds):
         order = range(len(contenders)) if index % 2 == 0 else reversed(range(len(contenders)))
         for i in order:
             time.sleep(SETTLED)
-            contenders[i]()
-            started = time.perf_counter()
-            for _ in range(repeats):
+            for _ in range(repeats[i]):
                 contenders[i]()
-            measured[index, i] = (time.perf_counter() - started) / repeats
+            started = time.perf_counter()
+            for _ in range(repeats[i]):
+                contenders[i]()
+            measured[index, i] = (time.perf_counter() - started) / repeats[i]
     return Timing(measured)
