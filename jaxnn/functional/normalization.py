@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, promoted
-from jaxnn.functional._input import checked_axis, default_float, floating, magnitude, widened
+from jaxnn.functional._input import checked_axis, default_float, floating, widened
 from jaxnn.functional._windows import Window
 from jaxnn.functional.pooling import axis_sum
+from jaxnn.functional.tensors import vector_norm
 
 
 def layer_norm(
@@ -214,7 +215,7 @@ def normalize(
     x = jnp.atleast_1d(widened(input))
     if (p < 0 or p == math.inf) and any(x.shape[axis] == 0 for axis in axes):
         raise ArgumentError(f"normalize: vectors of input {input.shape} along dim={dim} are empty and have no {p}-norm")
-    norm = _p_norm(x, p, axes or (0,))
+    norm = vector_norm(x, p, axes or (0,), keepdim=True)
     # A selection: the derivative of a maximum would be halved where the two are equal.
     divisor = jnp.where(norm < eps, eps, norm).astype(x.dtype)
     return _quotient(x, divisor).reshape(input.shape).astype(input.dtype)
@@ -319,21 +320,3 @@ def _power_jvp(exponent: float, primals: tuple, tangents: tuple) -> tuple:
     (x,), (tangent,) = primals, tangents
     power = _power(x, exponent)
     return power, tangent * (exponent * power / x)
-
-
-def _p_norm(x: Inexact[Array, "*shape"], p: float, axes: tuple[int, ...]) -> Float[Array, "..."]:
-    # Every root and power is taken of a number put in the place of zero, which keeps the gradient there zero.
-    size = magnitude(x)
-    if p == 1 or (p != 0 and all(x.shape[axis] == 1 for axis in axes)):
-        return jnp.sum(size, axes, keepdims=True)
-    if p == 2:
-        total = jnp.sum(x * x if not jnp.iscomplexobj(x) else x.real**2 + x.imag**2, axes, keepdims=True)
-        return jnp.where(total == 0, 0, jnp.sqrt(jnp.where(total == 0, 1, total)))
-    if math.isinf(p):
-        return (jnp.max if p > 0 else jnp.min)(size, axes, keepdims=True)
-    zero = size == 0
-    if p == 0:
-        return jnp.sum(~zero, axes, keepdims=True).astype(size.dtype)
-    powers = jnp.where(zero, 0 if p > 0 else jnp.inf, jnp.where(zero, 1, size) ** p)
-    total = jnp.sum(powers, axes, keepdims=True)
-    return jnp.where(total == 0, 0, jnp.where(total == 0, 1, total) ** (1 / p))

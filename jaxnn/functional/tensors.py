@@ -4,10 +4,11 @@ They are not in ``torch.nn.functional``; a port of a model that calls them needs
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Inexact, Integer, Num, Real
 
 from jaxnn.functional._input import default_float, magnitude, widened
@@ -63,8 +64,7 @@ def max(
 
     Source: ``torch.max`` along a dimension; over all values torch shares the gradient too.
     """
-    x = jnp.asarray(input)
-    return _picked(x, jnp.max(x, dim, keepdims=True), jnp.argmax(x, dim, keepdims=True), dim, keepdim)
+    return _extreme(jnp.max, jnp.argmax, input, dim, keepdim)
 
 
 def min(
@@ -82,13 +82,14 @@ def min(
 
     Source: ``torch.min`` along a dimension.
     """
-    x = jnp.asarray(input)
-    return _picked(x, jnp.min(x, dim, keepdims=True), jnp.argmin(x, dim, keepdims=True), dim, keepdim)
+    return _extreme(jnp.min, jnp.argmin, input, dim, keepdim)
 
 
-def _picked(
-    x: Real[Array, "..."], values: Real[Array, "..."], indices: Integer[Array, "..."], dim: int, keepdim: bool
+def _extreme(
+    value: Callable[..., Array], place: Callable[..., Array], input: Real[ArrayLike, "..."], dim: int, keepdim: bool
 ) -> tuple[Real[Array, "..."], Integer[Array, "..."]]:
+    x = jnp.asarray(input)
+    values, indices = value(x, dim, keepdims=True), place(x, dim, keepdims=True)
     if x.ndim and jnp.issubdtype(x.dtype, jnp.floating):
         # Reduced and not gathered, which is faster where nobody asks for the gradient.
         values = with_tangent(values, jnp.take_along_axis(x, indices, dim))
@@ -161,12 +162,15 @@ def vector_norm(
     x = jnp.asarray(input)
     size = widened(magnitude(x))
     axes = dim if dim is None or isinstance(dim, int) else tuple(dim)
+    # Of a single number every norm is its size; every root and power is taken of a number put in the place of zero,
+    # which keeps the gradient there zero.
     if ord == 0:
         norm = jnp.sum((size != 0).astype(size.dtype), axes, keepdims=keepdim)
-    elif ord == 1:
+    elif ord == 1 or math.prod(np.take(x.shape, range(x.ndim) if axes is None else axes, 0).flat) == 1:
         norm = jnp.sum(size, axes, keepdims=keepdim)
     elif ord == 2:
-        norm = safe_sqrt(jnp.sum(size * size, axes, keepdims=keepdim))
+        squares = x.real**2 + x.imag**2 if jnp.iscomplexobj(x) else size * size
+        norm = safe_sqrt(jnp.sum(squares, axes, keepdims=keepdim))
     elif ord == math.inf:
         norm = jnp.max(size, axes, keepdims=keepdim, initial=0)
     elif ord == -math.inf:
