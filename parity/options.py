@@ -19,6 +19,10 @@ Device = Annotated[
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="also write everything measured to FILE")]
 
 
+SCHEMA = 3
+"""Of the JSON that the commands write."""
+
+
 def start_jax(device: str | None, *, tuned: bool = True) -> bool:
     """Make ``device`` JAX's default, or stop with the devices there are; whether ``jaxnn.tune_cpu`` is in force."""
     import jax
@@ -49,7 +53,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     from parity.checking.report import finite
 
     origin = {
-        "schema": 3,
+        "schema": SCHEMA,
         "versions": {"jax": jax.__version__, "torch": torch.__version__, "python": platform.python_version()},
         "machine": {"platform": platform.platform(), "device": str(jax.devices()[0])},
     }

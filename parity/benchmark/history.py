@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parity.benchmark.contest import Result
-
-SCHEMA = 3
+from parity.options import SCHEMA
 
 
 class Change(NamedTuple):

@@ -83,14 +83,7 @@ def cases(batch: int | None = None, length: int | None = None) -> Iterator[Case]
         yield Case(family, name, shape, vocabulary, classes, batch or own, labels)
 
 
-def run(
-    case: Case,
-    *,
-    modes: Sequence[str] = MODES,
-    seconds: float = 0.3,
-    torch_compile: bool = False,
-    ported: bool = False,
-) -> list[Result]:
+def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, **others: bool) -> list[Result]:
     """Time ``case`` in evaluation, and a step of SGD with momentum in training."""
     torch.manual_seed(0)
     torch_model = getattr(in_torch, case.name)()
@@ -98,7 +91,6 @@ def run(
     nn.load_state_dict(model, weights.load(torch_model))
     label = f"{case.name}, batch {case.batch}" + (f", length {case.shape[0]}" if case.vocabulary else "")
     identity = ("model", case.family, label)
-    others = {"torch_compile": torch_compile, "ported": ported}
     return time_model(identity, torch_model, model, case.inputs(), modes, seconds, **others)
 
 

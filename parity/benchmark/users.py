@@ -35,14 +35,7 @@ def _cases(name: str, subjects: Sequence[Any], shape: tuple[int, ...], dtype: st
     yield Case(name, subjects, shape, dtype)
 
 
-def run(
-    case: Case,
-    *,
-    modes: Sequence[str] = MODES,
-    seconds: float = 0.3,
-    torch_compile: bool = False,
-    ported: bool = False,
-) -> list[Result]:
+def run(case: Case, *, modes: Sequence[str] = MODES, seconds: float = 0.3, **others: bool) -> list[Result]:
     """Time the model, and a step of SGD on the mean square of its output."""
     torch_model = case.subjects[0]
     rng = np.random.default_rng(0)
@@ -51,7 +44,6 @@ def run(
         model = case.subjects[1]
         nn.load_state_dict(model, weights.load(torch_model))
     else:
-        ported, model = False, port(torch_model, (torch.from_numpy(x),)).module
+        others["ported"], model = False, port(torch_model, (torch.from_numpy(x),)).module
     identity = ("own", case.family, case.name)
-    others = {"torch_compile": torch_compile, "ported": ported}
     return time_model(identity, torch_model, model, (x,), modes, seconds, **others)
