@@ -2,9 +2,9 @@
 
 import inspect
 import keyword
-from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 
 from jaxnn import functional, nn
@@ -87,19 +87,22 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 def _literal(value: Any, name: str) -> str:
+    value = tuple(map(_number, value)) if isinstance(value, tuple | list) else _number(value)
     if isinstance(value, bool | int | float):
         return constant(value, name)
     if value is None or isinstance(value, str):
         return repr(value).replace("'", '"')
-    if isinstance(value, Integral):  # NumPy's
-        return constant(int(value), name)
-    if isinstance(value, tuple | list) and all(isinstance(v, Integral | float) for v in value):
-        return constant(tuple(v if isinstance(v, bool | float) else int(v) for v in value), name)
+    if isinstance(value, tuple) and all(isinstance(v, int | float) for v in value):
+        return constant(value, name)
     if name == "dtype":
         return f"jnp.{value}"
     if callable(value) and getattr(functional, getattr(value, "__name__", ""), None) is value:
         return f"F.{value.__name__}"
     raise PortError(f"port: a layer's {name}={value!r} cannot be written")
+
+
+def _number(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def zeros(tensor: torch.Tensor) -> str:
