@@ -251,3 +251,14 @@ def test_linear_cross_entropy_never_holds_the_logits():
     plain = memory(lambda x, w, y: F.cross_entropy(F.linear(x, w), y))
     assert plain >= rows * classes * 4
     assert chunked < plain / 2
+
+
+@pytest.mark.parametrize("name", ["l1_loss", "smooth_l1_loss", "huber_loss"])
+def test_slopes_at_zero_at_the_bend_and_at_infinity_are_torchs(name):
+    x = torch.tensor([0.0, 0.3, -0.3, 1.0, -1.0, 2.5, -2.5, torch.inf, -torch.inf], requires_grad=True)
+    loss = getattr(torch.nn.functional, name)(x, torch.zeros_like(x), reduction="none")
+    (slope,) = torch.autograd.grad(loss.sum(), x)
+    ours = jnp.asarray(x.detach().numpy())
+    found, pullback = jax.vjp(lambda x: getattr(F, name)(x, jnp.zeros_like(x), reduction="none"), ours)
+    np.testing.assert_array_equal(found, loss.detach())
+    np.testing.assert_array_equal(pullback(jnp.ones_like(found))[0], slope)

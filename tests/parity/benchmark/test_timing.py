@@ -1,8 +1,10 @@
+import time
+
 import numpy as np
 import pytest
 
 from parity.benchmark.contest import WrongAnswerError, check_equal, compiled
-from parity.benchmark.timing import Timing, interleaved
+from parity.benchmark.timing import SETTLED, Timing, interleaved
 
 
 def test_contenders_run_in_turn_forwards_then_backwards():
@@ -21,6 +23,24 @@ def test_contenders_run_in_turn_forwards_then_backwards():
     order = "".join(calls)[2:]
     rounds = ["".join(sorted(set(part), key=part.index)) for part in _parts(order, timing.seconds.shape[0])]
     assert rounds[:4] == ["ab", "ba", "ab", "ba"]
+
+
+def test_a_contender_starts_when_the_threads_of_the_one_before_sleep():
+    turns = []
+
+    def contender(name):
+        def run():
+            began = time.perf_counter()
+            if turns and turns[-1][0] != name:
+                gaps.append(began - turns[-1][1])
+            turns.append((name, time.perf_counter()))
+
+        return run
+
+    gaps = []
+    interleaved([contender("a"), contender("b")], seconds=0.05, warmup=1)
+    assert len(gaps) > 3
+    assert min(gaps[1:]) >= SETTLED  # the first is that of the warm-up
 
 
 def _parts(order, count):
