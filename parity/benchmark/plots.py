@@ -4,8 +4,12 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from parity.benchmark.contest import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axis import Axis
 
 
 def plot(results: Sequence[Result], path: Path) -> None:
@@ -26,9 +30,11 @@ def plot(results: Sequence[Result], path: Path) -> None:
     ratios = [row.ratio for row in rows]
     spread = [[max(r.ratio - r.interval[0], 0) for r in rows], [max(r.interval[1] - r.ratio, 0) for r in rows]]
     colours = ["tab:green" if ratio <= 1 else "tab:orange" if ratio <= 1.5 else "tab:red" for ratio in ratios]
-    left.barh(range(len(rows)), ratios, xerr=spread, color=colours, ecolor="0.3", height=0.7)
+    widths = [ratio - 1 for ratio in ratios]
+    left.barh(range(len(rows)), widths, left=1, xerr=spread, color=colours, ecolor="0.3", height=0.7)
     left.axvline(1, color="black", linewidth=1)
     left.set_xscale("log")
+    _plain_numbers(left.xaxis)
     left.set_yticks(range(len(rows)), [f"{row.name}, {row.mode}" for row in rows], fontsize=8)
     left.set_xlabel("time of jaxnn under jit / time of torch, 95 % interval (left of 1: jaxnn is faster)")
     left.set_title(f"jaxnn against torch: {rows[0].suite} suite")
@@ -43,12 +49,23 @@ def plot(results: Sequence[Result], path: Path) -> None:
         ticks = sorted({size for points in curves.values() for size, _ in points})
         right.set_xticks(ticks, [str(size) for size in ticks])
         right.set_xticks([], minor=True)
+        _plain_numbers(right.yaxis)
         right.set_xlabel(of)
         right.set_ylabel("milliseconds")
         right.set_title(f"growth with the {of}")
         right.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
     plt.close(figure)
+
+
+def _plain_numbers(axis: "Axis") -> None:
+    """Ticks of a logarithmic axis as people write numbers, closer where it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 10 * low else MaxNLocator(6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _by_size(results: Sequence[Result], of: str) -> dict[tuple[str, str, str], list[tuple[int, float]]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from parity.checking.report import Report
@@ -30,6 +31,7 @@ def error_against_depth(report: "Report") -> str:
                 ms=4,
             )
     axis.set_yscale("log")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="layer call, in torch's order", ylabel=f"distance from torch\n(zeros drawn at {LEAST:.0e})")
     for layer in report.layers:
         if not layer.passed:
@@ -52,7 +54,10 @@ def loss_curves(report: "Report") -> str:
     difference.plot(steps, [x if 0 < x < math.inf else math.nan for x in apart], ".", color="tab:red")
     if any(0 < x < math.inf for x in apart):
         difference.set_yscale("log")
+        low, high = (math.log10(end(x for x in apart if 0 < x < math.inf)) for end in (min, max))
+        difference.set_ylim(10 ** math.floor(low), 10 ** (math.floor(high) + 1))  # a decade at least, or no tick is
     difference.set(xlabel="step (no dot: equal)", ylabel="|difference|")
+    difference.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axis in (curves, difference):
         axis.grid(alpha=0.3)
     return _svg(figure)
