@@ -29,15 +29,16 @@ class Expression:
 
 @dataclass(frozen=True)
 class Several(Expression):
-    """Several results, each an expression of its own."""
+    """Several results, each an expression of its own for where it is the only one that is read."""
 
     parts: tuple[Expression, ...] = ()
 
 
-def several(*parts: Expression) -> Several:
-    """The results of one operator, in order."""
+def several(*parts: Expression, together: Expression | None = None) -> Several:
+    """The results of one operator, in order; ``together`` gives all of them at once."""
     names = frozenset[str]().union(*(part.names for part in parts))
-    return Several(", ".join(part.text for part in parts), LOWEST, names, parts)
+    text = together.text if together is not None else ", ".join(part.text for part in parts)
+    return Several(text, LOWEST, names, parts)
 
 
 def constant(value: Any, hint: str = "") -> str:

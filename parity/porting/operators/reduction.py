@@ -46,7 +46,7 @@ def _with_indices(op: Operation) -> Expression:
     name, given = op.name.split(".")[1], axes(op)
     both = op.call(f"F.{name}", op.arguments["self"], op.dim, **in_torchs_words(given | {"axis": None}))
     values = Expression(f"{both.text}[0]", ATOM, both.names)
-    return several(values, op.method(op.arguments["self"], f"arg{name}", **given))
+    return several(values, op.method(op.arguments["self"], f"arg{name}", **given), together=both)
 
 
 @register_operator("aten.var", "aten.std", "aten.var_mean", "aten.std_mean")

@@ -112,6 +112,14 @@ def test_of_several_results_only_the_ones_that_are_read_are_computed(part, writt
     assert sum(source.count(name) for name in ("max(", "sort(")) == 1
 
 
+def test_results_that_are_all_read_come_from_one_call():
+    def both(self, x):
+        values, indices = torch.tanh(x).max(-1)
+        return values * indices.float()
+
+    assert "values, indices = F.max(jnp.tanh(x), -1)" in port(Does(both), (X,)).source
+
+
 def test_sizes_given_as_numpy_integers_are_written_as_numbers():
     stride = tuple(np.array([2, 1]))
     layer = torch.nn.Conv2d(1, 2, np.int64(3), stride=stride)
