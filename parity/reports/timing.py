@@ -26,12 +26,15 @@ def timing_table(results: "Sequence[Result]", rates: tuple[float, float], *, wid
         title="Milliseconds, and jaxnn's time under jit by torch's with its 95 % interval",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,
         caption=f"limit: how near the work that XLA counts comes to this machine's own {rates[0] / 1e9:.0f} GFLOP/s "
         f"(matrix product) or {rates[1] / 1e9:.1f} GB/s (copy), whichever is nearer; empty where a loop hides it",
         caption_justify="left",
     )
-    table.add_column("row")
-    for header in (*others, "jaxnn", "ratio", "95 %", "limit", *(("compile", "memory") if wide else ())):
+    # Long names fold rather than squeeze the row's own out of a narrow terminal.
+    table.add_column("row", min_width=13)
+    names = [name.replace(" ", "\n").replace("torch.", "torch.\n") for name in others]
+    for header in (*names, "jaxnn", "ratio", "95 %", "limit", *(("compile", "memory") if wide else ())):
         table.add_column(header, justify="right", no_wrap=True)
     for r in sorted(results, key=lambda result: -result.ratio):
         table.add_row(
