@@ -4,7 +4,7 @@ import inspect
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -19,6 +19,7 @@ from parity.porting.errors import PortError
 from parity.porting.exporting import Distinct, as_eager, kept, noticed, quiet, unchecked, unmoved
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
+from parity.porting.packing import Packings, unpacked
 from parity.porting.regions import inlined, traced_name
 from parity.porting.selection import kept_whole
 
@@ -70,6 +71,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
     own: set[str] = set()
+    packings = Packings()
     fixed = [] if shapes is None else [None]
     errors: list[Exception] = []
     for sizes, eager in product([shapes, *fixed], (False, True)):
@@ -77,7 +79,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         calls.clear()
         try:
             with noticed(own), as_eager() if eager else nullcontext():
-                program = _exported(module, arguments, sizes, records, calls)
+                program = _exported(module, arguments, sizes, records, calls, packings)
             break
         except Exception as error:
             errors.append(error)
@@ -85,6 +87,8 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
         raise _refused(errors[-2]) from errors[-2]
     if len(errors) > 1:
         notes.append(f"sizes are fixed to the example's: {_first_line(errors[0])}")
+    if packings.cut:
+        notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
     graph_module = program.graph_module
     if shapes is not None and dynamic is None and not notes and not _has_free_sizes(graph_module.graph):
         notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
@@ -168,10 +172,14 @@ def _exported(
     shapes: Any,
     records: dict[tuple[str, int], Record],
     calls: dict[str, tuple[str, int]],
+    packings: Packings,
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
-    recording = _recorded(module, records, calls)
-    with quiet(), unchecked(), unmoved(), kept(module), recording, torch.enable_grad(), Distinct(), Known(module):
+    with ExitStack() as stack:
+        around: list[AbstractContextManager[Any]] = [quiet(), unchecked(), unmoved(), kept(module), unpacked(packings)]
+        around += [_recorded(module, records, calls), torch.enable_grad(), Distinct(), Known(module)]
+        for context in around:
+            stack.enter_context(context)
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
 
 

@@ -63,11 +63,11 @@ def source_line(node: Node) -> str:
 
 
 def assigned(line: str, part: int | None = None) -> str | None:
-    """What a line of Python assigns to; of several names, the one at ``part``."""
-    match = re.match(r"^([A-Za-z_]\w*(?:\s*,\s*[A-Za-z_]\w*)*,?)\s*(?::[^=]*)?[-+*/@]?=(?!=)", line)
+    """What a line of Python assigns to; of several names, nested ones among them, the one at ``part``."""
+    match = re.match(r"^(\(*[A-Za-z_]\w*(?:\s*,\s*\(*[A-Za-z_]\w*\)*)*,?)\s*(?::[^=]*)?[-+*/@]?=(?!=)", line)
     if match is None:
         return None
-    names = [name.strip() for name in match[1].split(",")]
+    names = [name.strip(" ()") for name in match[1].split(",")]
     if part is None:
         return names[0] if len(names) == 1 else None
     if len(names) == 1:

@@ -160,7 +160,7 @@ def port(
             else:
                 report.raise_for_divergence()
         progress("comparing on another batch")
-        other = another(arguments, face.given)
+        other = another(arguments, face.given, capture.graph)
         if other is not None:
             try:
                 verified(module, result.module, other)

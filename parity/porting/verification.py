@@ -16,6 +16,7 @@ from parity.checking.evaluation import TorchSide, evaluate_jax
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
 from parity.porting.errors import PortError
+from parity.porting.packing import Packings, length_sources, noticed_cuts, unpacked
 
 
 class _Flat(torch.nn.Module):
@@ -71,7 +72,8 @@ def _flat(
 
 def checked(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any, *, gradients: bool = False) -> Report:
     """``parity.check`` of a port."""
-    return _as_of_inner(check(*_flat(module, twin, args, kwargs), gradients=gradients))
+    with unpacked(Packings(traced=False)):  # a layer of jaxnn takes no packed sequence
+        return _as_of_inner(check(*_flat(module, twin, args, kwargs), gradients=gradients))
 
 
 def _as_of_inner(report: Report) -> Report:
@@ -110,26 +112,36 @@ def verified(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> None:
         DivergenceError: the port differs.
     """
     original, twin, leaves = _flat(module, port, *arguments)
+    cuts: list[str] = []
     try:
-        side = TorchSide(original, (leaves, {}), gradients=False)
+        with noticed_cuts(cuts):
+            side = TorchSide(original, (leaves, {}), gradients=False)
     except Exception as error:
         raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
     try:
         passed = all(row.passed for row in judged(side, evaluate_jax(twin, side, _RUN_ONCE)))
     except Exception:  # whatever it is, the report says in which layer
         passed = False
+    if not passed and cuts:
+        raise PortError(
+            f"port: pad_packed_sequence cuts its result to the longest sequence, {cuts[0]} steps, which depends on the "
+            "data; give it a total_length, or inputs that the longest sequence fills"
+        )
     if not passed:
         report = checked(module, port, *arguments)
         if not all(row.passed for row in report.rows):
             report.raise_for_divergence()
 
 
-def another(arguments: Any, captured: Any) -> Any:
+def another(arguments: Any, captured: Any, graph: torch.fx.Graph) -> Any:
     """Arguments of other values, drawn from the example's own, the sizes that are free one larger.
+
+    Lengths of sequences fall from the longest; what lengths are computed of keeps its rows.
 
     Args:
         arguments: of the example.
         captured: the same, as export sees them: with symbols for the sizes that are free.
+        graph: that was exported.
     """
     if not any(isinstance(x, torch.Tensor) and x.ndim for x in torch_tree.tree_leaves(arguments)):
         return None
@@ -146,10 +158,23 @@ def another(arguments: Any, captured: Any) -> Any:
     def grown(size: Any) -> int:
         return int(size.node.expr.subs(sizes)) if is_free(size) else int(size)
 
+    given, behind = length_sources(graph)
+    steps_of = {id(node.meta["val"]): steps for node, steps in given}
+    rows = {id(node.meta["val"]) for node in behind}
+
     def drawn(x: Any, seen: Any) -> Any:
         if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
             return x
         shape = [grown(size) for size in seen.shape] if isinstance(seen, torch.Tensor) else x.shape
+        if id(seen) in steps_of:
+            longest = grown(steps_of[id(seen)])
+            lengths = torch.randint(1, longest + 1, shape, generator=generator, dtype=x.dtype)
+            lengths[0] = longest
+            return lengths.sort(descending=True).values
+        if id(seen) in rows:
+            for axis, size in enumerate(shape):
+                x = x.index_select(axis, (torch.arange(size) - (size - x.shape[axis])).clamp(0))
+            return x
         picked = torch.randint(0, x.numel(), shape, generator=generator)
         values = x.detach().reshape(-1)[picked]
         if x.is_floating_point() and x.unique().numel() == x.numel():
