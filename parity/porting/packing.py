@@ -45,6 +45,9 @@ def _shapes(
     *steps, _ = (input.transpose(0, 1) if swapped else input).shape
     output = input.new_empty(*steps, directions * widths[0])
     states = [input.new_empty(directions * num_layers, *steps[1:], width) for width in widths]
+    for given, state in zip(hx, states, strict=False):
+        if given.shape != state.shape:  # sizes that are free become equal here
+            raise ValueError(f"expected a state of shape {tuple(state.shape)}, got {tuple(given.shape)}")
     return [output.transpose(0, 1) if swapped else output, *states]
 
 
