@@ -45,8 +45,11 @@ def _shapes(
     *steps, _ = (input.transpose(0, 1) if swapped else input).shape
     output = input.new_empty(*steps, directions * widths[0])
     states = [input.new_empty(directions * num_layers, *steps[1:], width) for width in widths]
+    # Sizes that are free become equal here.
+    if lengths is not None and tuple(lengths.shape) != tuple(steps[1:]):
+        raise ValueError(f"expected a length for each of {steps[1:]} sequences, got {tuple(lengths.shape)}")
     for given, state in zip(hx, states, strict=False):
-        if given.shape != state.shape:  # sizes that are free become equal here
+        if given.shape != state.shape:
             raise ValueError(f"expected a state of shape {tuple(state.shape)}, got {tuple(given.shape)}")
     return [output.transpose(0, 1) if swapped else output, *states]
 
