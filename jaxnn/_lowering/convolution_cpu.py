@@ -14,9 +14,9 @@ dense     the rest                                                XLA's, channel
 ========  ======================================================  ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel; at a larger stride it has one output
-channel for each place within a stride, woven together. The gradient of the kernel goes by columns where it is neither
-blocks nor shifts, and images have more than ``FEW_OUTPUTS``. ``python -m parity bench --suite conv`` measures every
-class.
+channel for each place within a stride, woven together. The gradient of the kernel, where images have more than
+``FEW_OUTPUTS`` and it is no other class, goes by columns, or by one half of them on each side
+(:mod:`jaxnn._lowering.halves`). ``python -m parity bench --suite conv`` measures every class.
 """
 
 import math
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxnn._lowering import blocks, columns, dense, phases, pointwise, shifts
+from jaxnn._lowering import blocks, columns, dense, halves, phases, pointwise, shifts
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
@@ -93,6 +93,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
     few_outputs = math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1
     if few_outputs and max(geometry.strides) == 1 and geometry.groups == 1:
         return dense.kernel_gradient(x, y, geometry)
+    if halves.suits(x, y, geometry):
+        return halves.kernel_gradient(x, y, geometry)
     return columns.kernel_gradient(x, y, geometry)
 
 
