@@ -44,7 +44,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         columns = _columns(image, band)
         return product(weights.reshape(groups, -1, columns.shape[-1]), columns, (2, 2), band)
 
-    total = _summed(one, images, weights.reshape(-1, y.shape[1], *band.outputs))
+    total = summed(one, images, weights.reshape(-1, y.shape[1], *band.outputs))
     return jnp.moveaxis(total.reshape(y.shape[1], *geometry.kernel_size, channels), -1, 1)
 
 
@@ -56,7 +56,7 @@ def _columns(image: Array, geometry: Geometry) -> Array:
     return windows.reshape(geometry.groups, -1, math.prod(geometry.outputs))
 
 
-def _summed(function: Callable[..., Array], *images: Array) -> Array:
+def summed(function: Callable[..., Array], *images: Array) -> Array:
     """The sum of ``function`` of one image after the other."""
     first, *_ = images
     if first.shape[0] == 1:

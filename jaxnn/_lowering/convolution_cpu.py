@@ -14,9 +14,9 @@ dense     the rest                                                XLA's, channel
 ========  ======================================================  ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel; at a larger stride it has one output
-channel for each place within a stride, woven together. The gradient of the kernel goes by columns where it is neither
-blocks nor shifts, and images have more than ``FEW_OUTPUTS``. ``python -m parity bench --suite conv`` measures every
-class.
+channel for each place within a stride, woven together. The gradient of the kernel, where images have more than
+``FEW_OUTPUTS`` and it is no other class, goes by columns, or by one half of them on each side
+(:mod:`jaxnn._lowering.halves`). ``python -m parity bench --suite conv`` measures every class.
 """
 
 import math
@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxnn._lowering import blocks, columns, dense, phases, shifts
+from jaxnn._lowering import blocks, columns, dense, halves, phases, pointwise, shifts
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
@@ -44,14 +44,15 @@ def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
 
 
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
+    if pointwise.is_pointwise(geometry) and pointwise.suits(w, geometry):
+        return pointwise.convolution(x, w, geometry)
     few, rank = math.prod(w.shape[1:]) <= FEW_TERMS, len(geometry.sizes)
-    pointwise_volumes = rank == 3 and math.prod(geometry.kernel_size) == 1 and geometry.groups == 1
-    if blocks.are_blocks(geometry) and not pointwise_volumes:
+    if blocks.are_blocks(geometry):
         return blocks.convolution(x, w, geometry)
     if few and geometry.groups > 1:
         return shifts.convolution(x, w, geometry)
     large = w.size * math.prod(geometry.outputs) >= WORK
-    if geometry.groups > 1 or (large and not pointwise_volumes and (rank == 3 or (few and rank == 2))):
+    if geometry.groups > 1 or (large and (rank == 3 or (few and rank == 2))):
         return columns.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
@@ -60,6 +61,8 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     """The gradient of the images, a transposed convolution of ``y`` with ``w``, or None."""
     if not _is_suited(y, w, geometry):
         return None
+    if pointwise.is_pointwise(geometry) and pointwise.suits(w, geometry):
+        return pointwise.image_gradient(y, w, geometry)
     if blocks.are_blocks(geometry):
         return blocks.image_gradient(y, w, geometry)
     transposed = mirrored(w, geometry.groups)
@@ -81,6 +84,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
     """The gradient of the kernel from images ``x`` and ``y``, a weight for each output, or None."""
     if not _is_suited(x, y, geometry):
         return None
+    if pointwise.is_pointwise(geometry) and math.prod(geometry.outputs) >= pointwise.SOME_OUTPUTS:
+        return pointwise.kernel_gradient(x, y, geometry)
     if blocks.are_blocks(geometry):
         return blocks.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
@@ -88,6 +93,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
     few_outputs = math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1
     if few_outputs and max(geometry.strides) == 1 and geometry.groups == 1:
         return dense.kernel_gradient(x, y, geometry)
+    if halves.suits(x, y, geometry):
+        return halves.kernel_gradient(x, y, geometry)
     return columns.kernel_gradient(x, y, geometry)
 
 

@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import columns, convolution_cpu, dense
+from jaxnn._lowering import columns, convolution_cpu, dense, halves, pointwise
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -58,6 +58,10 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
         patch.setattr(convolution_cpu, "WORK", 0)
         patch.setattr(convolution_cpu, "FEW_OUTPUTS", few)
+        patch.setattr(pointwise, "MANY_OUTPUTS", few or 512)
+        patch.setattr(pointwise, "SOME_OUTPUTS", few)
+        patch.setattr(pointwise, "SMALL", few)
+        patch.setattr(halves, "IDLE", few)
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
         patch.setattr(columns, "COLUMN_BYTES", memory)
@@ -74,6 +78,43 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
     for ours, theirs in zip(found, (expected, by_image, by_kernel), strict=True):
         if ours is not None:
             np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("small", [0, 2**14])
+@pytest.mark.parametrize(("strides", "groups"), [((1, 1), 1), ((2, 3), 1), ((1, 2), 3)])
+def test_pointwise_products_are_xlas_convolution_and_its_transposes(small, strides, groups, monkeypatch):
+    monkeypatch.setattr(pointwise, "SMALL", small)
+    geometry = Geometry((5, 7), (1, 1), strides, ((0, 0),) * 2, (1, 1), groups)
+    with jax.enable_x64(True):
+        x, w, y = arrays(geometry, (2, 3, 2), 0)
+        expected, transposes = jax.vjp(plain(geometry), x, w)
+        results = pointwise.convolution(x, w, geometry), pointwise.image_gradient(y, w, geometry)
+        for ours, theirs in zip(results, (expected, transposes(y)[0]), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(pointwise.kernel_gradient(x, y, geometry), transposes(y)[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("pads", [((1, 2), (0, 1)), ((-1, 0), (0, -1))])
+def test_halves_of_columns_give_the_gradient_of_the_kernel(images, pads):
+    geometry = Geometry((9, 8), (3, 2), (1, 1), pads, (2, 3))
+    with jax.enable_x64(True):
+        x, w, y = arrays(geometry, (images, 4, 2), 1)
+        expected = jax.vjp(plain(geometry), x, w)[1](y)[1]
+        np.testing.assert_allclose(halves.kernel_gradient(x, y, geometry), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_halves_are_taken_where_they_are_fewer_than_columns_and_rows_are_long():
+    geometry = Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+
+    def suits(inputs, outputs, geometry):
+        x, y = (jnp.zeros((1, n, *geometry.sizes)) for n in (inputs, outputs))
+        return halves.suits(x, y, geometry)
+
+    assert suits(64, 64, geometry)
+    assert not suits(32, 64, geometry)
+    assert not suits(64, 64, geometry._replace(sizes=(14, 14)))
+    assert not suits(64, 64, geometry._replace(strides=(2, 1)))
 
 
 def kernel_gradient(x, y, geometry):
