@@ -115,6 +115,10 @@ from jaxnn.functional.rectifiers import rrelu_ as rrelu_
 from jaxnn.functional.rectifiers import softshrink as softshrink
 from jaxnn.functional.rectifiers import threshold as threshold
 from jaxnn.functional.rectifiers import threshold_ as threshold_
+from jaxnn.functional.recurrent import gru as gru
+from jaxnn.functional.recurrent import lstm as lstm
+from jaxnn.functional.recurrent import rnn_relu as rnn_relu
+from jaxnn.functional.recurrent import rnn_tanh as rnn_tanh
 from jaxnn.functional.regression_loss import gaussian_nll_loss as gaussian_nll_loss
 from jaxnn.functional.regression_loss import huber_loss as huber_loss
 from jaxnn.functional.regression_loss import kl_div as kl_div

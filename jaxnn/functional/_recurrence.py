@@ -30,6 +30,7 @@ class Cell(NamedTuple):
 
     Attributes:
         gates: how many gates; their pre-activations lie one below the other on the first axis.
+        states: how many arrays its state is made of.
         sums: whether ``advance`` sees but the sum of the two parts of the pre-activations.
         advance: from the input's and the hidden state's part of the pre-activations and the state to the new state, and
             the slopes that ``tangent`` needs.
@@ -37,6 +38,7 @@ class Cell(NamedTuple):
     """
 
     gates: int
+    states: int
     sums: bool
     advance: Callable[[Array, Array, State], tuple[State, Slopes]]
     tangent: Callable[[Slopes, Array, Array, State], State]
@@ -308,7 +310,7 @@ def _gru_tangent(slopes: Slopes, d_x: Array, d_recurrent: Array, d_state: State)
     return (by_r * (x_r + h_r) + by_z * (x_z + h_z) + by_x_n * x_n + by_h_n * h_n + by_before * d_state[0],)
 
 
-TANH = Cell(1, True, _tanh_advance, _simple_tangent)
-RELU = Cell(1, True, _relu_advance, _simple_tangent)
-LSTM = Cell(4, True, _lstm_advance, _lstm_tangent)
-GRU = Cell(3, False, _gru_advance, _gru_tangent)
+TANH = Cell(1, 1, True, _tanh_advance, _simple_tangent)
+RELU = Cell(1, 1, True, _relu_advance, _simple_tangent)
+LSTM = Cell(4, 2, True, _lstm_advance, _lstm_tangent)
+GRU = Cell(3, 1, False, _gru_advance, _gru_tangent)

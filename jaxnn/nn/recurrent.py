@@ -94,53 +94,45 @@ class _Recurrent(RandomModule):
             raise ArgumentError(f"{name}: input must have the dtype of the weights, {dtype}, got {x.dtype}")
         if x.shape[-1] != self.input_size:
             raise ArgumentError(f"{name}: input must have input_size={self.input_size} features, got shape {x.shape}")
-        batched = x.ndim == 3
-        if not batched:
-            x = x[:, None]
-        elif self.batch_first:
-            x = x.swapaxes(0, 1)
-        if len(x) == 0:
+        steps, *batch = x.shape[1::-1] if self.batch_first and x.ndim == 3 else x.shape[:-1]
+        if steps == 0:
             raise ArgumentError(f"{name}: sequences must have at least one step, got shape {jnp.shape(input)}")
-        initial = self._initial(states, x, batched)
-        checked = None if lengths is None else self._lengths(lengths, x, batched)
+        initial = None if states is None else self._initial(states, batch, x.dtype)
+        checked = None if lengths is None else self._lengths(lengths, steps, batch)
         layers = [[self._weights(suffix) for suffix in self._suffixes(i)] for i in range(self.num_layers)]
         drop = self.dropout if self.training else 0.0
         key = self.drawn(key) if drop else None
-        output, final = recurrent_layers(self._cell(), x, initial, layers, checked, drop, key)
-        if not batched:
-            return output[:, 0], tuple(s[:, 0] for s in final)
-        return output.swapaxes(0, 1) if self.batch_first else output, final
+        return recurrent_layers(self._cell(), x, initial, layers, self.batch_first, checked, drop, key)
 
     def _cell(self) -> Cell:
         return type(self).cell
 
-    def _initial(self, states: tuple[Any, ...] | None, x: Array, batched: bool) -> State:
-        rows, batch = self.num_layers * (1 + self.bidirectional), x.shape[1]
-        widths = [self.proj_size or self.hidden_size, self.hidden_size][: 2 if type(self).cell is LSTM_CELL else 1]
-        if states is None:
-            return tuple(jnp.zeros((rows, batch, width), x.dtype) for width in widths)
+    def _initial(self, states: tuple[Any, ...], batch: list[int], dtype: DTypeLike) -> State:
+        rows, widths = self.num_layers * (1 + self.bidirectional), [self.proj_size or self.hidden_size]
+        if type(self).cell.states == 2:
+            widths.append(self.hidden_size)
         arrays = [jnp.asarray(s) for s in states]
         for i, (array, width) in enumerate(zip(arrays, widths, strict=True)):
-            expected = (rows, batch, width) if batched else (rows, width)
+            expected = (rows, *batch, width)
             label = "hx" if len(widths) == 1 else f"hx[{i}]"
             if array.shape != expected:
                 raise ArgumentError(f"{type(self).__name__}: {label} must have shape {expected}, got {array.shape}")
-            if array.dtype != x.dtype:
+            if array.dtype != dtype:
                 raise ArgumentError(
-                    f"{type(self).__name__}: {label} must have the input's dtype {x.dtype}, got {array.dtype}"
+                    f"{type(self).__name__}: {label} must have the input's dtype {dtype}, got {array.dtype}"
                 )
-        return tuple(array if batched else array[:, None] for array in arrays)
+        return tuple(arrays)
 
-    def _lengths(self, lengths: Any, x: Array, batched: bool) -> Array:
+    def _lengths(self, lengths: Any, steps: int, batch: list[int]) -> Array:
         array = jnp.asarray(lengths)
-        if not batched or array.shape != (x.shape[1],):
+        if not batch or array.shape != tuple(batch):
             raise ArgumentError(
                 f"{type(self).__name__}: lengths must be one for each sequence of a batch, got shape {array.shape} "
-                f"beside {x.shape[1] if batched else 'no'} sequences"
+                f"beside {batch[0] if batch else 'no'} sequences"
             )
         known = concrete(array)
-        if known is not None and ((known < 1) | (known > len(x))).any():
-            raise ArgumentError(f"{type(self).__name__}: lengths must lie between 1 and {len(x)}, got {known.tolist()}")
+        if known is not None and ((known < 1) | (known > steps)).any():
+            raise ArgumentError(f"{type(self).__name__}: lengths must lie between 1 and {steps}, got {known.tolist()}")
         return array
 
     def extra_repr(self) -> str:

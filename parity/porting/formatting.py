@@ -18,8 +18,11 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
         following = re.search(r"[(\[{]", line[closing + 1 :])
         if following is None:
             break
-        opening = closing + 1 + following.start()
-        closing = _closing(line, opening)
+        after = closing + 1 + following.start()
+        end = _closing(line, after)
+        if end - after < closing - opening and len(line) - closing + indent <= width:
+            break  # what is behind is short, such as a subscript
+        opening, closing = after, end
     parts = _commas(line[opening + 1 : closing])
     element, rest = _comprehension(parts[0]) if len(parts) == 1 else ("", "")
     if rest:

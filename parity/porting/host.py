@@ -23,9 +23,14 @@ class Host:
         self.writer.extras.random = True
         return Expression("self.rngs()")
 
-    def while_training(self, probability: Expression) -> Expression:
-        """``probability`` while the module trains, zero in evaluation."""
-        if not self.writer.call.module.training:
+    def while_training(self, probability: Expression, *, always: bool = False) -> Expression:
+        """``probability`` while the module trains, zero in evaluation.
+
+        Args:
+            probability: of dropout.
+            always: whether the operator is given it in evaluation, too, where it means nothing.
+        """
+        if not (always or self.writer.call.module.training):
             raise NotImplementedError("dropout that is active in evaluation too")
         self.writer.extras.switched = True
         return Expression(f"0.0 if self.deterministic else {probability.text}", 0)

@@ -26,7 +26,7 @@ _LIBRARY = torch.library.Library("parity", "DEF")
 for _layer in RECURRENT:
     _LIBRARY.define(
         f"{_layer.__name__.lower()}(Tensor input, Tensor? lengths, Tensor[] hx, Tensor[] weights, int directions, "
-        "int num_layers, int[] widths, bool batch_first) -> Tensor[]"
+        "int num_layers, int[] widths, str mode, float dropout, bool batch_first) -> Tensor[]"
     )
 
 
@@ -38,6 +38,8 @@ def _shapes(
     directions: int,
     num_layers: int,
     widths: list[int],
+    mode: str,
+    dropout: float,
     batch_first: bool,
 ) -> list[Tensor]:
     """What stands for the output and the last states, in the layout that torch gives them."""
@@ -70,9 +72,8 @@ def _traced(self: Any, input: Tensor, hx: Any = None, *, lengths: Tensor | None 
     given = [] if hx is None else list(hx) if lstm else [hx]
     weights = [getattr(self, name) for name in self._flat_weights_names]
     operator = getattr(torch.ops.parity, kind.__name__.lower())
-    output, *states = operator(
-        input, lengths, given, weights, 1 + self.bidirectional, self.num_layers, widths, self.batch_first
-    )
+    sizes = 1 + self.bidirectional, self.num_layers, widths
+    output, *states = operator(input, lengths, given, weights, *sizes, self.mode, self.dropout, self.batch_first)
     return output, tuple(states) if lstm else states[0]
 
 

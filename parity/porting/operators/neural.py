@@ -289,6 +289,22 @@ def _dropout(op: Operation) -> Expression:
     return op.input if layer is None else op.call(layer, op.input)
 
 
+@register_operator("parity.rnn", "parity.lstm", "parity.gru")
+def _recurrent(op: Operation) -> Expression:
+    """A recurrent layer that does not stay one: a subclass's own call of it, or weights that are computed."""
+    states, keywords = list(op.hx), {}
+    for keyword, value in (("bidirectional", op.directions == 2), ("batch_first", op.batch_first)):
+        if value:
+            keywords[keyword] = True
+    if op.dropout and op.num_layers > 1:
+        keywords["dropout"] = op.host.while_training(op.expression(op.dropout), always=True)
+        keywords["key"] = op.host.random_key()
+    before = (states if op.name.startswith("parity.lstm") else states[0]) if states else None
+    layers = [op.num_layers] if op.num_layers > 1 else []
+    function = f"F.{op.mode.lower()}"
+    return op.call(function, op.input, before, list(op.weights), *layers, lengths=op.lengths, **keywords)
+
+
 @register_operator("aten._weight_norm")
 def _weight_norm(op: Operation) -> Expression:
     axes = [axis for axis in range(op.v.ndim) if axis != op.dim]
