@@ -32,7 +32,7 @@ def hooked(layer):
 
 
 LAYERS = {
-    "derived": lambda: (Doubled(3, 4, proj_size=2), 2),
+    "derived": lambda: (Doubled(3, 4), 4),
     "normed": lambda: (weight_norm(torch.nn.GRU(3, 4, batch_first=True), "weight_hh_l0"), 4),
     "hooked": lambda: (hooked(torch.nn.RNN(3, 4, 2, nonlinearity="relu", bias=False, bidirectional=True)), 8),
 }
