@@ -12,7 +12,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import channels_first, channels_last, grouped, product
+from jaxnn._lowering.windows import channels_first, channels_last, grouped, product, spread
 
 
 def are_blocks(geometry: Geometry) -> bool:
@@ -36,11 +36,8 @@ def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     spatial = itertools.chain(*((2 + i, 3 + rank + i) for i in range(rank)))
     extents = [o * k for o, k in zip(outputs, kernel_size, strict=True)]
     joined = blocks.transpose(1, 0, 2 + rank, *spatial).reshape(y.shape[0], -1, *extents)
-    edges = [
-        (0, size - ((n - 1) * (s if k == 1 else 1) + 1), s - 1 if k == 1 else 0)
-        for size, n, s, k in zip(geometry.sizes, extents, geometry.strides, kernel_size, strict=True)
-    ]
-    return lax.pad(joined, jnp.zeros((), y.dtype), [(0, 0, 0)] * 2 + edges)
+    steps = [s if k == 1 else 1 for s, k in zip(geometry.strides, kernel_size, strict=True)]
+    return spread(joined, steps, geometry.sizes)
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:

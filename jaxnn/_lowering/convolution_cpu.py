@@ -7,7 +7,8 @@ in gradients of kernels. Each operator here returns None where XLA's is kept.
 ========  ======================================================  ====================================================
 class     which                                                   algorithm
 ========  ======================================================  ====================================================
-blocks    windows neither overlap nor are padded                  one matrix product: 1x1 kernels, patch embeddings
+pointwise 1x1 kernels, where an image has many outputs            a matrix product for each image
+blocks    other windows that neither overlap nor are padded       one matrix product: patch embeddings
 shifts    in groups, at most ``FEW_TERMS`` products an output     shifted multiply-adds: depthwise, narrow groups
 columns   other groups, or ``WORK`` with few products or in 3d     windows as columns, one matrix product an image
 dense     the rest                                                XLA's, channels last, rows of the image end to end
@@ -44,7 +45,7 @@ def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
 
 
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
-    if pointwise.is_pointwise(geometry) and pointwise.suits(w, geometry):
+    if pointwise.suits(w, geometry):
         return pointwise.convolution(x, w, geometry)
     few, rank = math.prod(w.shape[1:]) <= FEW_TERMS, len(geometry.sizes)
     if blocks.are_blocks(geometry):
@@ -61,7 +62,7 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     """The gradient of the images, a transposed convolution of ``y`` with ``w``, or None."""
     if not _is_suited(y, w, geometry):
         return None
-    if pointwise.is_pointwise(geometry) and pointwise.suits(w, geometry):
+    if pointwise.suits(w, geometry):
         return pointwise.image_gradient(y, w, geometry)
     if blocks.are_blocks(geometry):
         return blocks.image_gradient(y, w, geometry)

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import grouped, window
+from jaxnn._lowering.windows import grouped, spread, window
 
 MANY_OUTPUTS = 512
 """Outputs of an image from which its product is as fast as one of all images, whatever the kernel's size."""
@@ -31,9 +31,10 @@ def is_pointwise(geometry: Geometry) -> bool:
 
 
 def suits(w: Array, geometry: Geometry) -> bool:
-    """Whether products image by image are the faster."""
+    """Whether it is pointwise, and products image by image are the faster."""
     outputs = math.prod(geometry.outputs)
-    return outputs >= MANY_OUTPUTS or (outputs >= SOME_OUTPUTS and w.size // geometry.groups <= SMALL)
+    many = outputs >= MANY_OUTPUTS or (outputs >= SOME_OUTPUTS and w.size // geometry.groups <= SMALL)
+    return many and is_pointwise(geometry)
 
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
@@ -46,9 +47,7 @@ def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, O, *outputs)`` to ``(N, C, *sizes)``."""
     found = _product(_kernels(w, y.shape[0], geometry), _flat(y, geometry), (2, 2), geometry)
     found = found.reshape(y.shape[0], -1, *geometry.outputs)
-    each = zip(geometry.sizes, geometry.outputs, geometry.strides, strict=True)
-    edges = [(0, size - ((n - 1) * stride + 1), stride - 1) for size, n, stride in each]
-    return lax.pad(found, jnp.zeros((), y.dtype), [(0, 0, 0)] * 2 + edges)
+    return spread(found, geometry.strides, geometry.sizes)
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:

@@ -22,6 +22,13 @@ def padded(x: Array, pads: Sequence[tuple[int, int]], first: int = 2) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
+def spread(x: Array, steps: Sequence[int], sizes: Sequence[int]) -> Array:
+    """Elements so many steps apart, zeros between them and behind the last up to ``sizes``."""
+    each = zip(x.shape[2:], steps, sizes, strict=True)
+    edges = [(0, size - ((count - 1) * step + 1), step - 1) for count, step, size in each]
+    return lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * 2 + edges)
+
+
 def window(image: Array, position: Sequence[int], geometry: Geometry) -> Array:
     """What the kernel's element at ``position`` meets, for each output; ``image`` is padded."""
     lead = image.ndim - len(position)

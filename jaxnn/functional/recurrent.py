@@ -1,13 +1,12 @@
 """Recurrent layers over whole sequences, as functions of their weights."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from jaxnn.functional._argument import ArgumentError
-from jaxnn.functional._recurrence import GRU, LSTM, RELU, TANH, Cell, State, Weights
+from jaxnn.functional._recurrence import GRU, LSTM, RELU, TANH, Cell, Weights
 from jaxnn.functional._recurrent_layers import recurrent_layers
 
 Input = Float[ArrayLike, "*sequence input_size"]
@@ -45,101 +44,50 @@ def lstm(
         The hidden states of the last layer at every step; the hidden states and the cells of all layers after the last.
 
     Raises:
-        ArgumentError: not as many weights in each direction as an LSTM has, or an input of another rank.
+        ArgumentError: not as many weights in each direction as an LSTM has, or a shape, dtype or length that does not
+            fit.
 
     Source: ``torch.lstm``; Hochreiter and Schmidhuber (1997).
     """
-    output, (hidden, memory) = _layers(
-        "lstm", LSTM, input, hx, weights, num_layers, bidirectional, batch_first, dropout, lengths, key
-    )
+    layers = _layers("lstm", LSTM, weights, num_layers, 1 + bidirectional)
+    output, (hidden, memory) = recurrent_layers("lstm", LSTM, input, hx, layers, batch_first, lengths, dropout, key)
     return output, hidden, memory
 
 
-def gru(
-    input: Input,
-    hx: ArrayLike | None,
-    weights: Sequence[ArrayLike],
-    num_layers: int = 1,
-    *,
-    bidirectional: bool = False,
-    batch_first: bool = False,
-    dropout: float = 0.0,
-    lengths: Int[ArrayLike, " batch"] | None = None,
-    key: Key[Array, ""] | None = None,
-) -> tuple[Output, Hidden]:
-    """Gated recurrent units; :class:`jaxnn.nn.GRU` says what they compute, :func:`lstm` what the arguments are.
+def _of_one_state(name: str, cell: Cell, says: str) -> Callable[..., tuple[Output, Hidden]]:
+    """A function with the arguments of :func:`lstm`, of a cell whose state is what it puts out."""
 
-    Source: ``torch.gru``; Cho et al. (2014).
-    """
-    states = None if hx is None else (hx,)
-    output, (hidden,) = _layers(
-        "gru", GRU, input, states, weights, num_layers, bidirectional, batch_first, dropout, lengths, key
-    )
-    return output, hidden
+    def function(
+        input: Input,
+        hx: ArrayLike | None,
+        weights: Sequence[ArrayLike],
+        num_layers: int = 1,
+        *,
+        bidirectional: bool = False,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        lengths: Int[ArrayLike, " batch"] | None = None,
+        key: Key[Array, ""] | None = None,
+    ) -> tuple[Output, Hidden]:
+        layers = _layers(name, cell, weights, num_layers, 1 + bidirectional)
+        states = None if hx is None else (hx,)
+        output, (hidden,) = recurrent_layers(name, cell, input, states, layers, batch_first, lengths, dropout, key)
+        return output, hidden
 
-
-def rnn_tanh(
-    input: Input,
-    hx: ArrayLike | None,
-    weights: Sequence[ArrayLike],
-    num_layers: int = 1,
-    *,
-    bidirectional: bool = False,
-    batch_first: bool = False,
-    dropout: float = 0.0,
-    lengths: Int[ArrayLike, " batch"] | None = None,
-    key: Key[Array, ""] | None = None,
-) -> tuple[Output, Hidden]:
-    """Elman's network with tanh; :class:`jaxnn.nn.RNN` says what it computes, :func:`lstm` what the arguments are.
-
-    Source: ``torch.rnn_tanh``.
-    """
-    states = None if hx is None else (hx,)
-    output, (hidden,) = _layers(
-        "rnn_tanh", TANH, input, states, weights, num_layers, bidirectional, batch_first, dropout, lengths, key
-    )
-    return output, hidden
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"{says}, :func:`lstm` what the arguments are.\n\nSource: ``torch.{name}``."
+    return function
 
 
-def rnn_relu(
-    input: Input,
-    hx: ArrayLike | None,
-    weights: Sequence[ArrayLike],
-    num_layers: int = 1,
-    *,
-    bidirectional: bool = False,
-    batch_first: bool = False,
-    dropout: float = 0.0,
-    lengths: Int[ArrayLike, " batch"] | None = None,
-    key: Key[Array, ""] | None = None,
-) -> tuple[Output, Hidden]:
-    """Elman's network with relu; :class:`jaxnn.nn.RNN` says what it computes, :func:`lstm` what the arguments are.
-
-    Source: ``torch.rnn_relu``.
-    """
-    states = None if hx is None else (hx,)
-    output, (hidden,) = _layers(
-        "rnn_relu", RELU, input, states, weights, num_layers, bidirectional, batch_first, dropout, lengths, key
-    )
-    return output, hidden
+gru = _of_one_state("gru", GRU, "Gated recurrent units; :class:`jaxnn.nn.GRU` says what they compute")
+rnn_tanh = _of_one_state("rnn_tanh", TANH, "Elman's network with tanh; :class:`jaxnn.nn.RNN` says what it computes")
+rnn_relu = _of_one_state("rnn_relu", RELU, "Elman's network with relu; :class:`jaxnn.nn.RNN` says what it computes")
 
 
 def _layers(
-    name: str,
-    cell: Cell,
-    input: Any,
-    hx: tuple[ArrayLike, ...] | None,
-    weights: Sequence[ArrayLike],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    dropout: float,
-    lengths: Any,
-    key: Key[Array, ""] | None,
-) -> tuple[Array, State]:
-    x, directions = jnp.asarray(input), 1 + bidirectional
-    if x.ndim not in (2, 3):
-        raise ArgumentError(f"{name}: input must have 3 axes, or 2 without a batch, got shape {x.shape}")
+    name: str, cell: Cell, weights: Sequence[ArrayLike], num_layers: int, directions: int
+) -> list[list[Weights]]:
+    """For each layer the weights of its directions."""
     each, rest = divmod(len(weights), num_layers * directions)
     most = 5 if cell is LSTM else 4
     if rest or not 2 <= each <= most or (each == 3 and cell is not LSTM):
@@ -149,10 +97,7 @@ def _layers(
         )
     arrays = [jnp.asarray(weight) for weight in weights]
     parts = [_weights(arrays[start : start + each]) for start in range(0, len(arrays), each)]
-    layers = [parts[start : start + directions] for start in range(0, len(parts), directions)]
-    states = None if hx is None else tuple(jnp.asarray(state) for state in hx)
-    known = None if lengths is None else jnp.asarray(lengths)
-    return recurrent_layers(cell, x, states, layers, batch_first, known, dropout, key)
+    return [parts[start : start + directions] for start in range(0, len(parts), directions)]
 
 
 def _weights(arrays: list[Array]) -> Weights:

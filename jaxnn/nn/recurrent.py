@@ -5,13 +5,11 @@ import warnings
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, ArrayLike, Float, Int, Key
 
 from jaxnn.functional import ArgumentError
-from jaxnn.functional._argument import concrete
 from jaxnn.functional._recurrence import GRU as GRU_CELL
 from jaxnn.functional._recurrence import LSTM as LSTM_CELL
 from jaxnn.functional._recurrence import RELU, TANH, Cell, State, Weights
@@ -85,55 +83,15 @@ class _Recurrent(RandomModule):
     def _run(
         self, input: Any, states: tuple[Any, ...] | None, lengths: Any, key: Key[Array, ""] | None
     ) -> tuple[Array, State]:
-        """The output and the last states; ``states`` are checked, or zero where there are none."""
-        name, x = type(self).__name__, jnp.asarray(input)
-        dtype = self.weight_ih_l0.dtype
-        if x.ndim not in (2, 3):
-            raise ArgumentError(f"{name}: input must have 3 axes, or 2 without a batch, got shape {x.shape}")
-        if x.dtype != dtype:
-            raise ArgumentError(f"{name}: input must have the dtype of the weights, {dtype}, got {x.dtype}")
-        if x.shape[-1] != self.input_size:
-            raise ArgumentError(f"{name}: input must have input_size={self.input_size} features, got shape {x.shape}")
-        steps, *batch = x.shape[1::-1] if self.batch_first and x.ndim == 3 else x.shape[:-1]
-        if steps == 0:
-            raise ArgumentError(f"{name}: sequences must have at least one step, got shape {jnp.shape(input)}")
-        initial = None if states is None else self._initial(states, batch, x.dtype)
-        checked = None if lengths is None else self._lengths(lengths, steps, batch)
+        """The output and the last states."""
         layers = [[self._weights(suffix) for suffix in self._suffixes(i)] for i in range(self.num_layers)]
         drop = self.dropout if self.training else 0.0
         key = self.drawn(key) if drop else None
-        return recurrent_layers(self._cell(), x, initial, layers, self.batch_first, checked, drop, key)
+        name = type(self).__name__
+        return recurrent_layers(name, self._cell(), input, states, layers, self.batch_first, lengths, drop, key)
 
     def _cell(self) -> Cell:
         return type(self).cell
-
-    def _initial(self, states: tuple[Any, ...], batch: list[int], dtype: DTypeLike) -> State:
-        rows, widths = self.num_layers * (1 + self.bidirectional), [self.proj_size or self.hidden_size]
-        if type(self).cell.states == 2:
-            widths.append(self.hidden_size)
-        arrays = [jnp.asarray(s) for s in states]
-        for i, (array, width) in enumerate(zip(arrays, widths, strict=True)):
-            expected = (rows, *batch, width)
-            label = "hx" if len(widths) == 1 else f"hx[{i}]"
-            if array.shape != expected:
-                raise ArgumentError(f"{type(self).__name__}: {label} must have shape {expected}, got {array.shape}")
-            if array.dtype != dtype:
-                raise ArgumentError(
-                    f"{type(self).__name__}: {label} must have the input's dtype {dtype}, got {array.dtype}"
-                )
-        return tuple(arrays)
-
-    def _lengths(self, lengths: Any, steps: int, batch: list[int]) -> Array:
-        array = jnp.asarray(lengths)
-        if not batch or array.shape != tuple(batch):
-            raise ArgumentError(
-                f"{type(self).__name__}: lengths must be one for each sequence of a batch, got shape {array.shape} "
-                f"beside {batch[0] if batch else 'no'} sequences"
-            )
-        known = concrete(array)
-        if known is not None and ((known < 1) | (known > steps)).any():
-            raise ArgumentError(f"{type(self).__name__}: lengths must lie between 1 and {steps}, got {known.tolist()}")
-        return array
 
     def extra_repr(self) -> str:
         shown = f"{self.input_size}, {self.hidden_size}"

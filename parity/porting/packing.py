@@ -138,11 +138,9 @@ def _padded(sequence: Any, batch_first: bool) -> tuple[Tensor, Places, bool]:
     places = sequence.batch_sizes
     if not isinstance(places, Places):
         raise NotImplementedError("a packed sequence that the model has not packed itself")
-    if getattr(sequence, "padded", None) is not None:
-        return _swapped(sequence.padded, sequence.batch_first, batch_first), places, sequence.zeros
-    data = sequence.data
-    blank = data.new_zeros(len(places.lengths), places.steps, *data.shape[1:])
-    return _swapped(blank.index_put((places.mask(),), data), True, batch_first), places, True
+    if getattr(sequence, "padded", None) is None:
+        raise NotImplementedError("a packed sequence made of another one's entries, whose number depends on the data")
+    return _swapped(sequence.padded, sequence.batch_first, batch_first), places, sequence.zeros
 
 
 @dataclass

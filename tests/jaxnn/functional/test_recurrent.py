@@ -21,22 +21,11 @@ def test_they_are_torchs(name, bias, given):
     kind, *mode = name.split("_")
     options = {"num_layers": 2, "bias": bias, "batch_first": True, "bidirectional": True}
     layer = getattr(torch.nn, kind.upper())(3, 4, **options, **({"nonlinearity": mode[0]} if mode else {}))
-    x, states = torch.randn(2, 5, 3), [torch.randn(4, 2, 4) for _ in range(1 + (name == "lstm"))]
-    before = (tuple(states) if name == "lstm" else states[0]) if given else None
-    zeros = [torch.zeros_like(state) for state in states]
-    theirs = getattr(torch, name)(
-        x,
-        (states if given else zeros) if name == "lstm" else (states if given else zeros)[0],
-        weights_of(layer),
-        bias,
-        2,
-        0.0,
-        False,
-        True,
-        True,
-    )
+    x, states = torch.randn(2, 5, 3), tuple(torch.randn(4, 2, 4) * given for _ in range(1 + (name == "lstm")))
+    before = states if name == "lstm" else states[0]
+    theirs = getattr(torch, name)(x, before, weights_of(layer), bias, 2, 0.0, False, True, True)
     ours = getattr(F, name)(
-        *jax.tree.map(lambda t: jnp.asarray(t.detach().numpy()), (x, before, weights_of(layer))),
+        *jax.tree.map(lambda t: jnp.asarray(t.detach().numpy()), (x, before if given else None, weights_of(layer))),
         2,
         bidirectional=True,
         batch_first=True,
@@ -65,3 +54,16 @@ def test_weights_that_no_number_of_directions_can_have_are_refused():
         F.lstm(x, None, [x] * 7, 2, bidirectional=True)
     with pytest.raises(F.ArgumentError, match="rnn_tanh: input must have 3 axes"):
         F.rnn_tanh(jnp.ones(3), None, [x] * 2)
+
+
+def test_what_does_not_fit_the_weights_is_refused_in_the_function_s_name():
+    weights = [jnp.ones((8, 3)), jnp.ones((8, 2))]
+    x = jnp.ones((5, 4, 3))
+    for match, args, keywords in (
+        ("lstm: input must have input_size=3 features", (x[..., :2], None), {}),
+        ("lstm: input must have the dtype of the weights", (x.astype(jnp.bfloat16), None), {}),
+        (r"lstm: hx\[1\] must have shape \(1, 4, 2\)", (x, (jnp.ones((1, 4, 2)), jnp.ones((1, 4, 3)))), {}),
+        ("lstm: lengths must lie between 1 and 5", (x, None), {"lengths": jnp.array([1, 2, 3, 6])}),
+    ):
+        with pytest.raises(F.ArgumentError, match=match):
+            F.lstm(*args, weights, **keywords)

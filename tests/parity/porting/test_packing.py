@@ -113,6 +113,25 @@ def test_an_example_that_torch_cuts_is_refused():
         port(Tagger().eval(), (TOKENS, MIXED.clamp(max=5)))
 
 
+def test_the_entries_of_a_packed_sequence_may_be_averaged():
+    class Averaged(Tagger):
+        def forward(self, tokens, lengths):
+            return self.rnn(self.packed(tokens, lengths))[0].data.mean()
+
+    module = Averaged("GRU", batch_first=True).eval()
+    agree(module, port(module, (TOKENS, MIXED)).module, TOKENS, MIXED)
+
+
+def test_a_packed_sequence_made_of_the_entries_of_another_is_refused():
+    class Remade(Tagger):
+        def forward(self, tokens, lengths):
+            packed = self.rnn(self.packed(tokens, lengths))[0]
+            return pad_packed_sequence(packed._replace(data=packed.data.relu()))[0]
+
+    with pytest.raises(PortError, match="made of another one's entries"):
+        port(Remade(), (TOKENS, MIXED))
+
+
 def test_what_is_made_of_the_sizes_of_a_packed_batch_is_refused():
     class Sizes(Tagger):
         def forward(self, tokens, lengths):

@@ -102,6 +102,13 @@ def test_an_operator_does_what_torchs_does(name):
     port(Model(), (torch.randn(4, 5, generator=torch.Generator().manual_seed(0)),))
 
 
+def test_a_line_is_broken_in_its_long_bracket_and_not_in_a_short_one_behind_it():
+    arguments = [f"argument_number_{i}" for i in range(10)]
+    lines = [f"    {argument}," for argument in arguments]
+    assert wrapped(f"y = f({', '.join(arguments)})[0]", 0).split("\n") == ["y = f(", *lines, ")[0]"]
+    assert wrapped(f"y = f(x)({', '.join(arguments)})", 0).split("\n") == ["y = f(x)(", *lines, ")"]
+
+
 def test_breaking_a_line_changes_no_meaning():
     value = "first_name_of_something + " * 5 + "1"
     for line in (f"({value}).mT", f"x[{value}]", f'f("a, b", {value})'):
