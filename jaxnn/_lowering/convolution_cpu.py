@@ -23,17 +23,19 @@ channel for each place within a stride, woven together. The gradient of the kern
 import math
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array
 
-from jaxnn._lowering import blocks, columns, dense, halves, phases, pointwise, shifts
+from jaxnn._lowering import blocks, dense, phases, pointwise, shifts, taps
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
 """Products of one output up to which a kernel is too narrow for a matrix product without columns."""
 
-WORK = 2**18
-"""Products of one image's outputs from which columns pay, image by image."""
+FEW_CHANNELS = 32
+"""Channels of the outputs up to which XLA's own convolution is slow."""
+
+WASTE = 1.2
+"""How many times the products of a gradient by phases may be those that are needed."""
 
 FEW_OUTPUTS = 100
 """Outputs of one image up to which an image's columns are too short: XLA's gradient of the kernel takes all images."""
@@ -47,14 +49,13 @@ def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     if pointwise.suits(w, geometry):
         return pointwise.convolution(x, w, geometry)
-    few, rank = math.prod(w.shape[1:]) <= FEW_TERMS, len(geometry.sizes)
     if blocks.are_blocks(geometry):
         return blocks.convolution(x, w, geometry)
-    if few and geometry.groups > 1:
+    if geometry.groups > 1 and math.prod(w.shape[1:]) <= FEW_TERMS:
         return shifts.convolution(x, w, geometry)
-    large = w.size * math.prod(geometry.outputs) >= WORK
-    if geometry.groups > 1 or (large and (rank == 3 or (few and rank == 2))):
-        return columns.convolution(x, w, geometry)
+    rank = len(geometry.sizes)
+    if geometry.groups > 1 or rank == 3 or (rank == 2 and w.shape[0] <= FEW_CHANNELS):
+        return taps.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
 
@@ -66,19 +67,12 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
         return pointwise.image_gradient(y, w, geometry)
     if blocks.are_blocks(geometry):
         return blocks.image_gradient(y, w, geometry)
-    transposed = mirrored(w, geometry.groups)
-    few = math.prod(transposed.shape[1:]) <= FEW_TERMS and geometry.groups > 1
-    if max(geometry.strides) == 1 or few:
-        # With zeros between the elements of ``y`` where the stride is larger than one.
-        between = [(0, 0, stride - 1) for stride in geometry.strides]
-        y = lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), (0, 0, 0), *between])
-        ones = (1,) * len(geometry.strides)
-        return _convolution(
-            y, transposed, geometry._replace(sizes=y.shape[2:], strides=ones, pads=geometry.transposed_pads)
-        )
-    if max(geometry.dilations) == 1:
-        return phases.image_gradient(y, w, geometry, _convolution)
-    return None
+    if max(geometry.strides) == 1:
+        pads = geometry.transposed_pads
+        return _convolution(y, mirrored(w, geometry.groups), geometry._replace(sizes=y.shape[2:], pads=pads))
+    if max(geometry.dilations) > 1 or phases.waste(geometry) > WASTE:
+        return taps.image_gradient(y, w, geometry)
+    return phases.image_gradient(y, w, geometry, _convolution)
 
 
 def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
@@ -91,12 +85,9 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
         return blocks.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
         return shifts.kernel_gradient(x, y, geometry)
-    few_outputs = math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1
-    if few_outputs and max(geometry.strides) == 1 and geometry.groups == 1:
+    if geometry.groups == 1 and math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1:
         return dense.kernel_gradient(x, y, geometry)
-    if halves.suits(x, y, geometry):
-        return halves.kernel_gradient(x, y, geometry)
-    return columns.kernel_gradient(x, y, geometry)
+    return taps.kernel_gradient(x, y, geometry)
 
 
 def _is_suited(a: Array, b: Array, geometry: Geometry) -> bool:

@@ -48,10 +48,11 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
-    """Images and a weight for each output to ``(O, C, *kernel)``: a convolution of channels, over images; stride 1."""
+    """Images and a weight for each output to ``(O, C, *kernel)``: a convolution of channels, over images."""
     swapped = geometry._replace(dilations=geometry.strides, strides=geometry.dilations)
     found = _last(jnp.moveaxis(x, (0, 1), (-1, 0)), jnp.moveaxis(y, (0, 1), (-2, -1)), swapped)
-    return jnp.moveaxis(found, (0, -1), (1, 0))
+    # Where strides leave a rest of the images there are more.
+    return jnp.moveaxis(found, (0, -1), (1, 0))[(slice(None), slice(None), *map(slice, geometry.kernel_size))]
 
 
 def _last(images: Array, kernel: Array, geometry: Geometry) -> Array:

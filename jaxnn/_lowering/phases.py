@@ -1,6 +1,7 @@
 """The gradient of the images at a stride larger than one: as many images as places within a stride, woven together."""
 
 import itertools
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -8,7 +9,13 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry, mirrored
-from jaxnn._lowering.windows import padded
+from jaxnn._lowering.windows import padded, woven
+
+
+def waste(geometry: Geometry) -> float:
+    """How many times the products of this gradient are those that are needed."""
+    each = zip(geometry.kernel_size, geometry.strides, strict=True)
+    return math.prod(-(-k // s) * s / k for k, s in each)
 
 
 def image_gradient(
@@ -36,15 +43,13 @@ def image_gradient(
         groups,
         geometry.precision,
     )
-    phases = convolve(y, mirrored(_kernel(w, taps, geometry), groups), dense)
+    found = convolve(y, mirrored(_kernel(w, taps, geometry), groups), dense)
     channels = w.shape[1]
-    phases = phases.reshape(y.shape[0], groups, *strides, channels, *counts)
-    order = (0, 1, 2 + rank, *itertools.chain(*((3 + rank + i, 2 + i) for i in range(rank))))
-    extents = [count * s for count, s in zip(counts, strides, strict=True)]
-    woven = phases.transpose(order).reshape(y.shape[0], groups * channels, *extents)
+    found = found.reshape(y.shape[0], groups, -1, channels, *counts).swapaxes(1, 2)
+    images = woven(found.reshape(y.shape[0], -1, groups * channels, *counts), strides)
     starts = [pad[0] - first * s for pad, first, s in zip(geometry.pads, before, strides, strict=True)]
     stops = [start + size for start, size in zip(starts, geometry.sizes, strict=True)]
-    return lax.slice(woven, [0, 0, *starts], [*woven.shape[:2], *stops])
+    return lax.slice(images, [0, 0, *starts], [*images.shape[:2], *stops])
 
 
 def _kernel(w: Array, taps: tuple[int, ...], geometry: Geometry) -> Array:

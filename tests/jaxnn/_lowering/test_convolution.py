@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import columns, convolution_cpu, dense, halves, pointwise
+from jaxnn._lowering import convolution_cpu, dense, pointwise, portions, taps
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -56,15 +56,15 @@ def plain(geometry):
 def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, memory):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
-        patch.setattr(convolution_cpu, "WORK", 0)
         patch.setattr(convolution_cpu, "FEW_OUTPUTS", few)
         patch.setattr(pointwise, "MANY_OUTPUTS", few or 512)
         patch.setattr(pointwise, "SOME_OUTPUTS", few)
         patch.setattr(pointwise, "SMALL", few)
-        patch.setattr(halves, "IDLE", few)
+        patch.setattr(convolution_cpu, "FEW_CHANNELS", few)
+        patch.setattr(convolution_cpu, "WASTE", 1 + few)
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
-        patch.setattr(columns, "COLUMN_BYTES", memory)
+        patch.setattr(portions, "LEAST_BYTES", memory)
         patch.setattr(dense, "ROW_BYTES", memory)
         geometry, *_ = problem
         x, w, y = arrays(*problem)
@@ -76,8 +76,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
             convolution_cpu.kernel_gradient(x, y, geometry=geometry),
         ]
     for ours, theirs in zip(found, (expected, by_image, by_kernel), strict=True):
-        if ours is not None:
-            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("small", [0, 2**14])
@@ -94,27 +93,36 @@ def test_pointwise_products_are_xlas_convolution_and_its_transposes(small, strid
         np.testing.assert_allclose(pointwise.kernel_gradient(x, y, geometry), transposes(y)[1], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("images", [1, 3])
-@pytest.mark.parametrize("pads", [((1, 2), (0, 1)), ((-1, 0), (0, -1))])
-def test_halves_of_columns_give_the_gradient_of_the_kernel(images, pads):
-    geometry = Geometry((9, 8), (3, 2), (1, 1), pads, (2, 3))
-    with jax.enable_x64(True):
-        x, w, y = arrays(geometry, (images, 4, 2), 1)
-        expected = jax.vjp(plain(geometry), x, w)[1](y)[1]
-        np.testing.assert_allclose(halves.kernel_gradient(x, y, geometry), expected, rtol=1e-12, atol=1e-12)
+@given(
+    problem=problems(),
+    lead=st.integers(0, 3),
+    small=st.sampled_from([0, 2**14]),
+    memory=st.sampled_from([1, 500, 2**23]),
+)
+@settings(max_examples=16, deadline=None)
+def test_every_cut_of_a_kernel_gives_xlas_convolution_and_its_transposes(problem, lead, small, memory):
+    with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
+        patch.setattr(taps, "leading_axes", lambda geometry, *_: min(lead, len(geometry.sizes)))
+        patch.setattr(taps, "SMALL", small)
+        patch.setattr(taps, "SMALL_GRADIENT", small)
+        patch.setattr(taps, "MANY_OUTPUTS", small + 1)
+        patch.setattr(portions, "LEAST_BYTES", memory)
+        patch.setattr(portions, "SHARE", 0)
+        geometry, *_ = problem
+        x, w, y = arrays(*problem)
+        expected, transposes = jax.vjp(plain(geometry), x, w)
+        found = [taps.convolution(x, w, geometry), taps.image_gradient(y, w, geometry)]
+        found.append(taps.kernel_gradient(x, y, geometry))
+    for ours, theirs in zip(found, (expected, *transposes(y)), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
-def test_halves_are_taken_where_they_are_fewer_than_columns_and_rows_are_long():
+def test_a_kernel_is_cut_where_the_least_is_copied():
     geometry = Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
-
-    def suits(inputs, outputs, geometry):
-        x, y = (jnp.zeros((1, n, *geometry.sizes)) for n in (inputs, outputs))
-        return halves.suits(x, y, geometry)
-
-    assert suits(64, 64, geometry)
-    assert not suits(32, 64, geometry)
-    assert not suits(64, 64, geometry._replace(sizes=(14, 14)))
-    assert not suits(64, 64, geometry._replace(strides=(2, 1)))
+    assert taps.leading_axes(geometry, 64, 64) == 1
+    assert taps.leading_axes(geometry, 64, 8) == 2
+    assert taps.leading_axes(geometry, 4, 64) == 0
+    assert taps.leading_axes(geometry._replace(strides=(2, 2)), 24, 48) == 0  # each phase copies its own rows
 
 
 def kernel_gradient(x, y, geometry):
