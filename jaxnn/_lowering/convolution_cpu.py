@@ -34,11 +34,17 @@ FEW_TERMS = 64
 FEW_CHANNELS = 32
 """Channels of the outputs up to which XLA's own convolution is slow."""
 
+FEW_PRODUCTS = 2**23
+"""Products of all outputs up to which it is not."""
+
+MANY_RESULTS = 32
+"""Results for each channel of the outputs from which XLA's own gradient of strided images is faster than adding up."""
+
 WASTE = 1.2
 """How many times the products of a gradient by phases may be those that are needed."""
 
-FEW_OUTPUTS = 100
-"""Outputs of one image up to which an image's columns are too short: XLA's gradient of the kernel takes all images."""
+FEW_OUTPUTS = 64
+"""Outputs of an image for each of the kernel's elements up to which XLA's own gradient of the kernel is faster."""
 
 
 def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
@@ -49,12 +55,12 @@ def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     if pointwise.suits(w, geometry):
         return pointwise.convolution(x, w, geometry)
-    if blocks.are_blocks(geometry):
-        return blocks.convolution(x, w, geometry)
     if geometry.groups > 1 and math.prod(w.shape[1:]) <= FEW_TERMS:
         return shifts.convolution(x, w, geometry)
-    rank = len(geometry.sizes)
-    if geometry.groups > 1 or rank == 3 or (rank == 2 and w.shape[0] <= FEW_CHANNELS):
+    if blocks.are_blocks(geometry):
+        return blocks.convolution(x, w, geometry)
+    rank, products = len(geometry.sizes), x.shape[0] * w.size * math.prod(geometry.outputs)
+    if geometry.groups > 1 or rank == 3 or (rank == 2 and w.shape[0] <= FEW_CHANNELS and products >= FEW_PRODUCTS):
         return taps.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
@@ -70,6 +76,8 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     if max(geometry.strides) == 1:
         pads = geometry.transposed_pads
         return _convolution(y, mirrored(w, geometry.groups), geometry._replace(sizes=y.shape[2:], pads=pads))
+    if geometry.groups == 1 and w[0].size > MANY_RESULTS * w.shape[0]:
+        return None
     if max(geometry.dilations) > 1 or phases.waste(geometry) > WASTE:
         return taps.image_gradient(y, w, geometry)
     return phases.image_gradient(y, w, geometry, _convolution)
@@ -85,7 +93,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
         return blocks.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
         return shifts.kernel_gradient(x, y, geometry)
-    if geometry.groups == 1 and math.prod(geometry.outputs) <= FEW_OUTPUTS and x.shape[0] > 1:
+    few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(geometry.kernel_size)
+    if few and geometry.groups == 1 and max(geometry.strides) == 1 and x.shape[0] > 1 and len(geometry.sizes) < 3:
         return dense.kernel_gradient(x, y, geometry)
     return taps.kernel_gradient(x, y, geometry)
 

@@ -25,8 +25,8 @@ MANY_OUTPUTS = 512
 SMALL = 2**17
 """Numbers in a group's kernel up to which an image has a product of its own; else all images have one."""
 
-SMALL_GRADIENT = 2**14
-"""Numbers in a kernel up to which each image may have a gradient of its own, to be added up at the end."""
+SMALL_GRADIENT = 64
+"""Numbers in a kernel for each output up to which an image has a gradient of its own, to be added up at the end."""
 
 
 class Phase(NamedTuple):
@@ -94,28 +94,28 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, O, *outputs)`` to ``(N, C, *sizes)``: the whole kernel beside the results."""
     groups, rank, strides = geometry.groups, len(geometry.sizes), geometry.strides
-    taps = jnp.moveaxis(grouped(w, groups, 0), (1, 2), (-1, -2)).reshape(groups, -1, w.shape[0] // groups)
+    taps = w.reshape(groups, w.shape[0] // groups, -1).mT
     steps = [-(-(size + sum(pad)) // s) for size, pad, s in zip(geometry.sizes, geometry.pads, strides, strict=True)]
     number = {tap: index for index, tap in enumerate(positions(geometry.kernel_size))}
     present = {phase.place: phase for phase in phases(geometry, rank)}
 
     def some(y: Array) -> Array:
         found = _products(taps, y.reshape(y.shape[0], groups, y.shape[1] // groups, -1), geometry)
-        found = found.reshape(*found.shape[:2], len(number), w.shape[1], *geometry.outputs)
+        found = found.reshape(*found.shape[:2], w.shape[1], len(number), *geometry.outputs)
         images = []
         for place in positions(strides):
             total = jnp.zeros((*found.shape[:2], w.shape[1], *steps), y.dtype)
             if place in present:
                 for tap, start in zip(present[place].taps, present[place].starts, strict=True):
                     around = [(a, s - a - n) for a, s, n in zip(start, steps, geometry.outputs, strict=True)]
-                    total = total + padded(found[:, :, number[tap]], around, first=3)
+                    total = total + padded(found[:, :, :, number[tap]], around, first=3)
             images.append(total.reshape(y.shape[0], -1, *steps))
         # Or every place would be computed for every element.
-        return woven(lax.optimization_barrier(jnp.stack(images, 1)), strides)
+        return woven(lax.optimization_barrier(jnp.stack(images)), strides)
 
-    results = math.prod(geometry.kernel_size) * groups * w.shape[1]
-    each = results * math.prod(geometry.outputs) * y.dtype.itemsize
-    images = mapped(some, y, at_once(y.shape[0], each, allowed(2 * y.nbytes)))
+    found, kept = w.size // y.shape[1] * groups * math.prod(geometry.outputs), math.prod(geometry.sizes) * w.shape[1] * groups
+    limit = allowed((y.shape[0] * kept + y.size) * y.dtype.itemsize)
+    images = mapped(some, y, at_once(y.shape[0], found * y.dtype.itemsize, limit))
     each_axis = zip(geometry.pads, geometry.sizes, images.shape[2:], strict=True)
     return padded(images, [(-before, size + before - extent) for (before, _), size, extent in each_axis])
 
@@ -127,7 +127,8 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     images, band, count, step = _portions(x, y.shape[1], geometry, lead)
     weights = banded_outputs(y, geometry, count)
     numbers = y.shape[1] * channels * math.prod(geometry.kernel_size)
-    if numbers > SMALL_GRADIENT and math.prod(band.outputs) >= MANY_OUTPUTS:
+    small = numbers <= SMALL_GRADIENT * math.prod(band.outputs)
+    if not small and math.prod(band.outputs) >= MANY_OUTPUTS:
         step = 1
     leading, trailing = geometry.kernel_size[:lead], geometry.kernel_size[lead:]
 
@@ -136,7 +137,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         for phase in phases(band, lead):
             moved = _moved(grouped(weights, groups, 1), phase, band)
             columns = _columns(images, phase, band)
-            if numbers <= SMALL_GRADIENT:
+            if small:
                 axes, batch = ((3,), (3,)), ((0, 1), (0, 1))
                 total = jnp.sum(lax.dot_general(moved, columns, (axes, batch), precision=band.precision), 0)
             else:

@@ -17,6 +17,8 @@ def positions(kernel_size: Sequence[int]) -> Iterator[tuple[int, ...]]:
 
 def padded(x: Array, pads: Sequence[tuple[int, int]], first: int = 2) -> Array:
     """Zeros around the axes from ``first`` on; a negative pad crops."""
+    if all(before <= 0 and after <= 0 for before, after in pads):  # a slice, which costs no choice for each element
+        return x[(slice(None),) * first + tuple(slice(-a, n + b) for (a, b), n in zip(pads, x.shape[first:], strict=False))]
     edges = [(0, 0, 0)] * first + [(*pad, 0) for pad in pads]
     edges += [(0, 0, 0)] * (x.ndim - len(edges))
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
@@ -46,12 +48,12 @@ def window(image: Array, position: Sequence[int], geometry: Geometry) -> Array:
 
 
 def woven(x: Array, steps: Sequence[int]) -> Array:
-    """``(N, places, C, *sizes)`` to ``(N, C, *sizes * steps)``: places within a step, one behind the other."""
+    """``(places, N, C, *sizes)`` to ``(N, C, *sizes * steps)``: places within a step, one behind the other."""
     rank = len(steps)
-    places = x.reshape(x.shape[0], *steps, *x.shape[2:])
-    order = (0, 1 + rank, *itertools.chain(*((2 + rank + i, 1 + i) for i in range(rank))))
+    places = x.reshape(*steps, *x.shape[1:])
+    order = (rank, rank + 1, *itertools.chain(*((rank + 2 + i, i) for i in range(rank))))
     extents = [size * step for size, step in zip(x.shape[3:], steps, strict=True)]
-    return places.transpose(order).reshape(x.shape[0], x.shape[2], *extents)
+    return places.transpose(order).reshape(*x.shape[1:3], *extents)
 
 
 def grouped(x: Array, groups: int, axis: int) -> Array:
