@@ -21,7 +21,7 @@ MANY_OUTPUTS = 512
 SOME_OUTPUTS = 128
 """Outputs of an image from which it is with a small kernel."""
 
-SMALL = 2**14
+SMALL = 2**15
 """Numbers in the kernel of a group up to which it is small."""
 
 

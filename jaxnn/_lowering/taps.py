@@ -113,9 +113,10 @@ def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
         # Or every place would be computed for every element.
         return woven(lax.optimization_barrier(jnp.stack(images)), strides)
 
-    found, kept = w.size // y.shape[1] * groups * math.prod(geometry.outputs), math.prod(geometry.sizes) * w.shape[1] * groups
-    limit = allowed((y.shape[0] * kept + y.size) * y.dtype.itemsize)
-    images = mapped(some, y, at_once(y.shape[0], found * y.dtype.itemsize, limit))
+    channels, itemsize = groups * w.shape[1], y.dtype.itemsize
+    limit = allowed((y.shape[0] * channels * math.prod(geometry.sizes) + y.size) * itemsize)
+    bytes_each = channels * len(number) * math.prod(geometry.outputs) * itemsize
+    images = mapped(some, y, at_once(y.shape[0], bytes_each, limit))
     each_axis = zip(geometry.pads, geometry.sizes, images.shape[2:], strict=True)
     return padded(images, [(-before, size + before - extent) for (before, _), size, extent in each_axis])
 

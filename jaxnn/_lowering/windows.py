@@ -18,7 +18,8 @@ def positions(kernel_size: Sequence[int]) -> Iterator[tuple[int, ...]]:
 def padded(x: Array, pads: Sequence[tuple[int, int]], first: int = 2) -> Array:
     """Zeros around the axes from ``first`` on; a negative pad crops."""
     if all(before <= 0 and after <= 0 for before, after in pads):  # a slice, which costs no choice for each element
-        return x[(slice(None),) * first + tuple(slice(-a, n + b) for (a, b), n in zip(pads, x.shape[first:], strict=False))]
+        kept = [slice(-before, size + after) for (before, after), size in zip(pads, x.shape[first:], strict=False)]
+        return x[(slice(None),) * first + tuple(kept)]
     edges = [(0, 0, 0)] * first + [(*pad, 0) for pad in pads]
     edges += [(0, 0, 0)] * (x.ndim - len(edges))
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
