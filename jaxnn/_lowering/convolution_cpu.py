@@ -14,14 +14,15 @@ taps      other groups, volumes, ``FEW_CHANNELS`` of outputs    products with th
 dense     the rest                                              XLA's, channels last, rows of the image end to end
 ========= ===================================================== ====================================================
 
-The gradient of the images is, at stride 1, a convolution with the mirrored kernel. At a larger stride it goes by phases,
-one output channel for each place within a stride, where that multiplies few zeros, else by taps. The gradient of the
-kernel goes by taps, or as XLA's convolution of channels where images have few outputs (``FEW_OUTPUTS``).
-``python -m parity bench --suite conv`` measures every class; in milliseconds, with what XLA's own takes and torch's:
+The gradient of the images is, at stride 1, a convolution with the mirrored kernel. At a larger stride it goes by
+phases, one output channel for each place within a stride, where that multiplies few zeros, else by taps. The gradient
+of the kernel goes by taps, or as XLA's convolution of channels where images have few outputs (``FEW_OUTPUTS``).
 
-======================================= ======== ====== ===== =====
-8 images and a kernel                   class    jaxnn  XLA   torch
-======================================= ======== ====== ===== =====
+``python -m parity bench --suite conv`` measures every class. Milliseconds on two cores (AMD EPYC), 8 images:
+
+=========================================== ======== ====== ====== ======
+convolution                                 class    jaxnn  XLA    torch
+=========================================== ======== ====== ====== ======
 @@@
 """
 
@@ -44,6 +45,9 @@ FEW_PRODUCTS = 2**23
 
 MANY_RESULTS = 32
 """Results for each channel of the outputs from which XLA's own gradient of strided images is faster than adding up."""
+
+FEW_STEPS = 4
+"""Zeros in which one output lies up to which it is."""
 
 FEW_SUMMANDS = 9
 """Elements of a depthwise kernel up to which its products with strided images are added up as they come."""
@@ -84,13 +88,12 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     if max(geometry.strides) == 1:
         pads = geometry.transposed_pads
         return _convolution(y, mirrored(w, geometry.groups), geometry._replace(sizes=y.shape[2:], pads=pads))
-    if geometry.groups == 1 and w[0].size > MANY_RESULTS * w.shape[0]:
-        return None
     # Sums of more are compiled to several passes over the images.
     unrolled = geometry.groups == w.shape[0] and math.prod(geometry.kernel_size) > FEW_SUMMANDS
-    if max(geometry.dilations) > 1 or (phases.waste(geometry) > WASTE and not unrolled):
-        return taps.image_gradient(y, w, geometry)
-    return phases.image_gradient(y, w, geometry, _convolution)
+    if max(geometry.dilations) == 1 and (unrolled or phases.waste(geometry) <= WASTE):
+        return phases.image_gradient(y, w, geometry, _convolution)
+    many = w[0].size > MANY_RESULTS * w.shape[0] and math.prod(geometry.strides) <= FEW_STEPS
+    return None if many and geometry.groups == 1 else taps.image_gradient(y, w, geometry)
 
 
 def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:

@@ -23,10 +23,10 @@ MANY_OUTPUTS = 512
 """Outputs of an image from which it has a product of its own, whatever the kernel's size."""
 
 SMALL = 2**17
-"""Numbers in a group's kernel up to which an image has a product of its own; else all images have one."""
+"""Numbers in a kernel without groups up to which an image has a product of its own; else all images have one."""
 
-SMALL_GRADIENT = 64
-"""Numbers in a kernel for each output up to which an image has a gradient of its own, to be added up at the end."""
+SMALL_GRADIENT = 0.1
+"""How many of the numbers copied for an image a kernel may have for each image to have a gradient of its own."""
 
 
 class Phase(NamedTuple):
@@ -72,21 +72,23 @@ def leading_axes(geometry: Geometry, channels: int, results: int) -> int:
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C / groups, *kernel)`` to ``(N, O, *outputs)``."""
-    lead = leading_axes(geometry, x.shape[1], w.shape[0])
+    lead, groups = leading_axes(geometry, x.shape[1], w.shape[0]), geometry.groups
     images, band, count, step = _portions(x, w.shape[0], geometry, lead)
-    kernel = grouped(w, geometry.groups, 0)
+    kernel = grouped(w, groups, 0)
+    together = _goes_together(w.size, band)
 
     def some(images: Array) -> Array:
+        arranged = _arranged(images, groups, together)
         total = jnp.zeros((), x.dtype)
         for phase in phases(band, lead):
             taps = jnp.stack([kernel[(slice(None),) * 3 + tap] for tap in phase.taps], 1)
-            taps = jnp.moveaxis(taps, 3, -1).reshape(geometry.groups, -1, taps[0, 0, 0].size)
-            found = _products(taps, _columns(images, phase, band), band)
-            found = found.reshape(*found.shape[:2], len(phase.taps), -1, *phase.extents, *band.outputs[lead:])
-            for index, start in enumerate(phase.starts):
+            taps = jnp.moveaxis(taps, 3, -1).reshape(groups, len(phase.taps) * taps.shape[2], -1)
+            found = _products(taps, _columns(arranged, phase, band, together), band, together)
+            shape = (*phase.extents, *band.outputs[lead:])
+            for each, start in zip(_results(found, len(phase.taps), shape, together), phase.starts, strict=True):
                 stops = [a + n for a, n in zip(start, band.outputs, strict=False)]
-                total = total + found[(slice(None), slice(None), index, slice(None), *map(slice, start, stops))]
-        return total.reshape(images.shape[0], w.shape[0], *band.outputs)
+                total = total + each[(slice(None),) * 3 + tuple(map(slice, start, stops))]
+        return _as_images(total, together)
 
     return joined(mapped(some, images, step), geometry, count)
 
@@ -94,28 +96,31 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, O, *outputs)`` to ``(N, C, *sizes)``: the whole kernel beside the results."""
     groups, rank, strides = geometry.groups, len(geometry.sizes), geometry.strides
-    taps = w.reshape(groups, w.shape[0] // groups, -1).mT
+    taps = grouped(w, groups, 0).reshape(groups, w.shape[0] // groups, w.shape[1], -1)
+    taps = taps.transpose(0, 3, 2, 1).reshape(groups, -1, w.shape[0] // groups)
     steps = [-(-(size + sum(pad)) // s) for size, pad, s in zip(geometry.sizes, geometry.pads, strides, strict=True)]
-    number = {tap: index for index, tap in enumerate(positions(geometry.kernel_size))}
-    present = {phase.place: phase for phase in phases(geometry, rank)}
+    elements = list(positions(geometry.kernel_size))
+    at = {phase.place: phase for phase in phases(geometry, rank)}
+    together = _goes_together(w.size, geometry)
 
     def some(y: Array) -> Array:
-        found = _products(taps, y.reshape(y.shape[0], groups, y.shape[1] // groups, -1), geometry)
-        found = found.reshape(*found.shape[:2], w.shape[1], len(number), *geometry.outputs)
+        weights = _flat(_arranged(y, groups, together), together)
+        found = _products(taps, weights, geometry, together)
+        results = dict(zip(elements, _results(found, len(elements), geometry.outputs, together), strict=True))
         images = []
         for place in positions(strides):
-            total = jnp.zeros((*found.shape[:2], w.shape[1], *steps), y.dtype)
-            if place in present:
-                for tap, start in zip(present[place].taps, present[place].starts, strict=True):
+            total = jnp.zeros((*results[elements[0]].shape[:3], *steps), y.dtype)
+            if place in at:
+                for tap, start in zip(at[place].taps, at[place].starts, strict=True):
                     around = [(a, s - a - n) for a, s, n in zip(start, steps, geometry.outputs, strict=True)]
-                    total = total + padded(found[:, :, :, number[tap]], around, first=3)
-            images.append(total.reshape(y.shape[0], -1, *steps))
+                    total = total + padded(results[tap], around, first=3)
+            images.append(_as_images(total, together))
         # Or every place would be computed for every element.
         return woven(lax.optimization_barrier(jnp.stack(images)), strides)
 
     channels, itemsize = groups * w.shape[1], y.dtype.itemsize
     limit = allowed((y.shape[0] * channels * math.prod(geometry.sizes) + y.size) * itemsize)
-    bytes_each = channels * len(number) * math.prod(geometry.outputs) * itemsize
+    bytes_each = channels * len(elements) * math.prod(geometry.outputs) * itemsize
     images = mapped(some, y, at_once(y.shape[0], bytes_each, limit))
     each_axis = zip(geometry.pads, geometry.sizes, images.shape[2:], strict=True)
     return padded(images, [(-before, size + before - extent) for (before, _), size, extent in each_axis])
@@ -128,29 +133,38 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     images, band, count, step = _portions(x, y.shape[1], geometry, lead)
     weights = banded_outputs(y, geometry, count)
     numbers = y.shape[1] * channels * math.prod(geometry.kernel_size)
-    small = numbers <= SMALL_GRADIENT * math.prod(band.outputs)
-    if not small and math.prod(band.outputs) >= MANY_OUTPUTS:
+    outputs = math.prod(band.outputs)
+    together = numbers > SMALL_GRADIENT * copies(geometry, lead, x.shape[1], y.shape[1]) * outputs
+    if together and outputs >= MANY_OUTPUTS:
         step = 1
     leading, trailing = geometry.kernel_size[:lead], geometry.kernel_size[lead:]
 
     def some(images: Array, weights: Array) -> Array:
+        images, weights = _arranged(images, groups, together), _arranged(weights, groups, together)
         found = {}
         for phase in phases(band, lead):
-            moved = _moved(grouped(weights, groups, 1), phase, band)
-            columns = _columns(images, phase, band)
-            if small:
-                axes, batch = ((3,), (3,)), ((0, 1), (0, 1))
-                total = jnp.sum(lax.dot_general(moved, columns, (axes, batch), precision=band.precision), 0)
+            moved = []
+            for start in phase.starts:
+                around = [(a, e - a - n) for a, e, n in zip(start, phase.extents, band.outputs, strict=False)]
+                moved.append(padded(weights, around, first=3))
+            stacked = _flat(_stacked(moved, together), together)
+            columns = _columns(images, phase, band, together)
+            if together:
+                total = product(stacked, columns, (2, 2), band)
             else:
-                total = product(_at_end(moved), _at_end(columns), (2, 2), band)
+                axes, batch = ((3,), (3,)), ((0, 1), (0, 1))
+                total = jnp.sum(lax.dot_general(stacked, columns, (axes, batch), precision=band.precision), 0)
             total = total.reshape(groups, len(phase.taps), -1, *trailing, channels)
             found.update({tap: total[:, index] for index, tap in enumerate(phase.taps)})
         return jnp.stack([found[tap] for tap in positions(leading)], -1)
 
-    total = summed(some, step, images, weights)
-    # (groups, O / groups, *trailing, C / groups, leading)
-    total = jnp.moveaxis(total, (-2, -1), (2, 3))
-    return total.reshape(y.shape[1], channels, *geometry.kernel_size)
+    total = summed(some, step, images, weights)  # (groups, O / groups, *trailing, C / groups, leading)
+    return jnp.moveaxis(total, (-2, -1), (2, 3)).reshape(y.shape[1], channels, *geometry.kernel_size)
+
+
+def _goes_together(numbers: int, geometry: Geometry) -> bool:
+    """Whether all images are in one product, for each group, and not each in its own."""
+    return geometry.groups > 1 or (numbers > SMALL and math.prod(geometry.outputs) < MANY_OUTPUTS)
 
 
 def _portions(x: Array, results: int, geometry: Geometry, lead: int) -> tuple[Array, Geometry, int, int]:
@@ -163,42 +177,58 @@ def _portions(x: Array, results: int, geometry: Geometry, lead: int) -> tuple[Ar
     return images, band, count, at_once(images.shape[0], bytes_each / count, limit)
 
 
-def _columns(images: Array, phase: Phase, geometry: Geometry) -> Array:
-    """What the kernel's trailing elements meet: ``(N, groups, trailing * C / groups, extents * outputs)``."""
-    lead, rank = len(phase.place), len(geometry.sizes)
+# What follows holds images as (N, groups, channels, *sizes), or together as (groups, channels, N, *sizes).
+
+
+def _arranged(images: Array, groups: int, together: bool) -> Array:
+    if not together:
+        return grouped(images, groups, 1)
+    return grouped(lax.optimization_barrier(jnp.moveaxis(images, 0, 1)), groups, 0)
+
+
+def _as_images(arranged: Array, together: bool) -> Array:
+    images = jnp.moveaxis(arranged, 2, 0) if together else arranged
+    return images.reshape(images.shape[0], -1, *images.shape[3:])
+
+
+def _stacked(parts: list[Array], together: bool) -> Array:
+    """The same axes, the parts' channels one behind the other."""
+    axis = 1 if together else 2
+    stacked = jnp.stack(parts, axis)
+    return stacked.reshape(*stacked.shape[:axis], -1, *stacked.shape[axis + 2 :])
+
+
+def _flat(arranged: Array, together: bool) -> Array:
+    """``(N, groups, channels, sizes)``, or ``(groups, channels, N * sizes)``."""
+    return arranged.reshape(*arranged.shape[: 2 if together else 3], -1)
+
+
+def _columns(images: Array, phase: Phase, geometry: Geometry, together: bool) -> Array:
+    """What the kernel's trailing elements meet, flat, the elements before the channels."""
+    lead = len(phase.place)
     lines = geometry._replace(
         kernel_size=(1,) * lead + geometry.kernel_size[lead:],
         sizes=phase.extents + geometry.sizes[lead:],
         strides=(1,) * lead + geometry.strides[lead:],
     )
-    for axis, (place, extent) in enumerate(zip(phase.place, phase.extents, strict=True)):
-        stride = geometry.strides[axis]
-        images = lax.slice_in_dim(images, place, place + (extent - 1) * stride + 1, stride, axis=2 + axis)
-    windows = jnp.stack([window(images, position, lines) for position in positions(lines.kernel_size)], 1)
-    windows = jnp.swapaxes(grouped(windows, geometry.groups, 2), 1, 2)
-    return windows.reshape(images.shape[0], geometry.groups, -1, math.prod(windows.shape[-rank:]))
+    for axis, (place, extent) in enumerate(zip(phase.place, phase.extents, strict=True), start=3):
+        stride = geometry.strides[axis - 3]
+        images = lax.slice_in_dim(images, place, place + (extent - 1) * stride + 1, stride, axis=axis)
+    windows = [window(images, position, lines) for position in positions(lines.kernel_size)]
+    return _flat(_stacked(windows, together), together)
 
 
-def _moved(weights: Array, phase: Phase, geometry: Geometry) -> Array:
-    """Weights of outputs where leading elements meet them: ``(N, groups, taps * O / groups, extents * outputs)``."""
-    moved = []
-    for start in phase.starts:
-        around = [(a, e - a - n) for a, e, n in zip(start, phase.extents, geometry.outputs, strict=False)]
-        moved.append(padded(weights, around, first=3))
-    stacked = jnp.stack(moved, 2)
-    return stacked.reshape(*weights.shape[:2], len(moved) * weights.shape[2], -1)
+def _products(kernel: Array, columns: Array, geometry: Geometry, together: bool) -> Array:
+    """``(groups, M, K)`` times flat columns of ``K`` channels to flat ones of ``M``."""
+    if together:
+        return product(kernel, columns, (2, 1), geometry)
+    each = jnp.broadcast_to(kernel, (columns.shape[0], *kernel.shape))
+    return lax.dot_general(each, columns, (((3,), (2,)), ((0, 1), (0, 1))), precision=geometry.precision)
 
 
-def _products(kernel: Array, columns: Array, geometry: Geometry) -> Array:
-    """``(groups, M, K)`` times ``(N, groups, K, S)`` to ``(N, groups, M, S)``."""
-    count, groups, _, size = columns.shape
-    if count > 1 and (size >= MANY_OUTPUTS or kernel.size // groups <= SMALL):
-        each = jnp.broadcast_to(kernel, (count, *kernel.shape))
-        return lax.dot_general(each, columns, (((3,), (2,)), ((0, 1), (0, 1))), precision=geometry.precision)
-    found = product(kernel, _at_end(columns), (2, 1), geometry)
-    return jnp.moveaxis(found.reshape(groups, -1, count, size), 2, 0)
-
-
-def _at_end(x: Array) -> Array:
-    """``(N, groups, K, S)`` as ``(groups, K, N * S)``."""
-    return jnp.moveaxis(x, 0, 2).reshape(x.shape[1], x.shape[2], -1)
+def _results(flat: Array, taps: int, sizes: tuple[int, ...], together: bool) -> list[Array]:
+    """Flat columns of every tap's channels as images of each tap."""
+    axis = 1 if together else 2
+    count = (-1, *sizes) if together else sizes
+    split = flat.reshape(*flat.shape[:axis], taps, flat.shape[axis] // taps, *count)
+    return [lax.index_in_dim(split, tap, axis, keepdims=False) for tap in range(taps)]
