@@ -10,7 +10,7 @@ class     which                                                 algorithm
 pointwise 1x1 kernels, where an image has many outputs          a matrix product for each image
 shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
-taps      other groups, volumes, ``FEW_CHANNELS`` of outputs    products with the kernel's axes on either side
+taps      other groups, volumes, few copies                  products with the kernel's axes on either side
 dense     the rest                                              XLA's, channels last, rows of the image end to end
 ========= ===================================================== ====================================================
 
@@ -37,17 +37,11 @@ from jaxnn._lowering.geometry import Geometry, mirrored
 FEW_TERMS = 64
 """Products of one output up to which a kernel is too narrow for a matrix product without columns."""
 
-FEW_CHANNELS = 32
-"""Channels of the outputs up to which XLA's own convolution is slow."""
-
-FEW_PRODUCTS = 2**23
-"""Products of all outputs up to which it is not."""
-
 MANY_RESULTS = 32
-"""Results for each channel of the outputs from which XLA's own gradient of strided images is faster than adding up."""
+"""Results for each channel of the outputs from which it costs more to add them up than to multiply zeros."""
 
 FEW_STEPS = 4
-"""Zeros in which one output lies up to which it is."""
+"""Steps of a stride up to which XLA, which puts as many zeros between the outputs, is the faster then."""
 
 FEW_SUMMANDS = 9
 """Elements of a depthwise kernel up to which its products with strided images are added up as they come."""
@@ -71,8 +65,7 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         return shifts.convolution(x, w, geometry)
     if blocks.are_blocks(geometry):
         return blocks.convolution(x, w, geometry)
-    rank, products = len(geometry.sizes), x.shape[0] * w.size * math.prod(geometry.outputs)
-    if geometry.groups > 1 or rank == 3 or (rank == 2 and w.shape[0] <= FEW_CHANNELS and products >= FEW_PRODUCTS):
+    if geometry.groups > 1 or len(geometry.sizes) == 3 or taps.copies_little(x.shape[1], w.shape[0], geometry):
         return taps.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
@@ -90,10 +83,10 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
         return _convolution(y, mirrored(w, geometry.groups), geometry._replace(sizes=y.shape[2:], pads=pads))
     # Sums of more are compiled to several passes over the images.
     unrolled = geometry.groups == w.shape[0] and math.prod(geometry.kernel_size) > FEW_SUMMANDS
-    if max(geometry.dilations) == 1 and (unrolled or phases.waste(geometry) <= WASTE):
+    many = geometry.groups == 1 and w[0].size > MANY_RESULTS * w.shape[0]
+    if max(geometry.dilations) == 1 and (many or unrolled or phases.waste(geometry) <= WASTE):
         return phases.image_gradient(y, w, geometry, _convolution)
-    many = w[0].size > MANY_RESULTS * w.shape[0] and math.prod(geometry.strides) <= FEW_STEPS
-    return None if many and geometry.groups == 1 else taps.image_gradient(y, w, geometry)
+    return None if many and math.prod(geometry.strides) <= FEW_STEPS else taps.image_gradient(y, w, geometry)
 
 
 def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:

@@ -29,6 +29,10 @@ SMALL_GRADIENT = 0.1
 """How many of the numbers copied for an image a kernel may have for each image to have a gradient of its own."""
 
 
+LITTLE = 1.5
+"""Copies of each number of images and outputs up to which little is copied."""
+
+
 class Phase(NamedTuple):
     """The elements of a kernel's leading axes that begin at one place within the strides.
 
@@ -68,6 +72,12 @@ def leading_axes(geometry: Geometry, channels: int, results: int) -> int:
     """How many of the kernel's axes to take beside the results, so that the fewest numbers are copied."""
     every = range(len(geometry.sizes), -1, -1)
     return min(every, key=lambda lead: copies(geometry, lead, channels, results))
+
+
+def copies_little(channels: int, results: int, geometry: Geometry) -> bool:
+    """Whether less is copied than XLA transposes for its own convolution."""
+    lead = leading_axes(geometry, channels, results)
+    return copies(geometry, lead, channels, results) <= LITTLE * (channels + results)
 
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:

@@ -60,7 +60,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
         patch.setattr(pointwise, "MANY_OUTPUTS", few or 512)
         patch.setattr(pointwise, "SOME_OUTPUTS", few)
         patch.setattr(pointwise, "SMALL", few)
-        patch.setattr(convolution_cpu, "FEW_CHANNELS", few)
+        patch.setattr(taps, "LITTLE", few)
         patch.setattr(convolution_cpu, "WASTE", 1 + few)
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
