@@ -45,8 +45,8 @@ def image_gradient(
     )
     found = convolve(y, mirrored(_kernel(w, taps, geometry), groups), dense)
     channels = w.shape[1]
-    found = jnp.moveaxis(found.reshape(y.shape[0], groups, -1, channels, *counts), 2, 0)
-    images = woven(found.reshape(-1, y.shape[0], groups * channels, *counts), strides)
+    found = found.reshape(y.shape[0], groups, -1, channels, *counts).swapaxes(1, 2)
+    images = woven(found.reshape(y.shape[0], -1, groups * channels, *counts), strides)
     starts = [pad[0] - first * s for pad, first, s in zip(geometry.pads, before, strides, strict=True)]
     stops = [start + size for start, size in zip(starts, geometry.sizes, strict=True)]
     return lax.slice(images, [0, 0, *starts], [*images.shape[:2], *stops])

@@ -13,16 +13,16 @@ from jaxnn._lowering.windows import padded
 LEAST_BYTES = 8 * 2**20
 """What copies may take of memory, however small images and outputs are."""
 
-SHARE = 3
-"""How many times the memory of images and outputs copies may take; what XLA transposes takes twice."""
+SHARE = 1.5
+"""How many times the memory of images and outputs copies may take; with a padded image it is twice XLA's at most."""
 
 
-def allowed(size: int) -> int:
+def allowed(size: int, share: float = SHARE) -> float:
     """Bytes that copies of images and outputs of ``size`` bytes may take together."""
-    return max(LEAST_BYTES, SHARE * size)
+    return max(LEAST_BYTES, share * size)
 
 
-def at_once(count: int, bytes_each: float, limit: int) -> int:
+def at_once(count: int, bytes_each: float, limit: float) -> int:
     """How many of ``count`` images to take in one step; their number is a multiple of it."""
     return max(n for n in range(1, count + 1) if count % n == 0 and (n == 1 or n * bytes_each <= limit))
 

@@ -28,6 +28,8 @@ SMALL = 2**17
 SMALL_GRADIENT = 0.1
 """How many of the numbers copied for an image a kernel may have for each image to have a gradient of its own."""
 
+LARGE_GRADIENT = 2**15
+"""Numbers in a kernel without groups from which images have their gradients one after the other."""
 
 LITTLE = 1.5
 """Copies of each number of images and outputs up to which little is copied."""
@@ -75,9 +77,9 @@ def leading_axes(geometry: Geometry, channels: int, results: int) -> int:
 
 
 def copies_little(channels: int, results: int, geometry: Geometry) -> bool:
-    """Whether less is copied than XLA transposes for its own convolution."""
+    """Whether less is copied than XLA transposes for its own convolution, which is slow for few outputs."""
     lead = leading_axes(geometry, channels, results)
-    return copies(geometry, lead, channels, results) <= LITTLE * (channels + results)
+    return results < channels and copies(geometry, lead, channels, results) <= LITTLE * (channels + results)
 
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
@@ -126,10 +128,11 @@ def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
                     total = total + padded(results[tap], around, first=3)
             images.append(_as_images(total, together))
         # Or every place would be computed for every element.
-        return woven(lax.optimization_barrier(jnp.stack(images)), strides)
+        return woven(jnp.moveaxis(lax.optimization_barrier(jnp.stack(images)), 0, 1), strides)
 
     channels, itemsize = groups * w.shape[1], y.dtype.itemsize
-    limit = allowed((y.shape[0] * channels * math.prod(geometry.sizes) + y.size) * itemsize)
+    # Nothing is padded here.
+    limit = allowed((y.shape[0] * channels * math.prod(geometry.sizes) + y.size) * itemsize, 2)
     bytes_each = channels * len(elements) * math.prod(geometry.outputs) * itemsize
     images = mapped(some, y, at_once(y.shape[0], bytes_each, limit))
     each_axis = zip(geometry.pads, geometry.sizes, images.shape[2:], strict=True)
@@ -145,6 +148,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     numbers = y.shape[1] * channels * math.prod(geometry.kernel_size)
     outputs = math.prod(band.outputs)
     together = numbers > SMALL_GRADIENT * copies(geometry, lead, x.shape[1], y.shape[1]) * outputs
+    together |= groups == 1 and numbers >= LARGE_GRADIENT
     if together and outputs >= MANY_OUTPUTS:
         step = 1
     leading, trailing = geometry.kernel_size[:lead], geometry.kernel_size[lead:]
@@ -182,7 +186,10 @@ def _portions(x: Array, results: int, geometry: Geometry, lead: int) -> tuple[Ar
     outputs = x.shape[0] * math.prod(geometry.outputs)
     bytes_each = copies(geometry, lead, x.shape[1], results) * math.prod(geometry.outputs) * x.dtype.itemsize
     limit = allowed((x.size + results * outputs) * x.dtype.itemsize)
-    count = min(max(1, round(bytes_each / limit)), geometry.outputs[0])
+    count = 1
+    if bytes_each > limit:
+        limit /= 2  # Bands are copies too.
+        count = min(math.ceil(bytes_each / limit), geometry.outputs[0])
     images, band = banded(padded(x, geometry.pads), geometry, count)
     return images, band, count, at_once(images.shape[0], bytes_each / count, limit)
 

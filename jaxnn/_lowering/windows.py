@@ -49,12 +49,12 @@ def window(image: Array, position: Sequence[int], geometry: Geometry) -> Array:
 
 
 def woven(x: Array, steps: Sequence[int]) -> Array:
-    """``(places, N, C, *sizes)`` to ``(N, C, *sizes * steps)``: places within a step, one behind the other."""
+    """``(N, places, C, *sizes)`` to ``(N, C, *sizes * steps)``: places within a step, one behind the other."""
     rank = len(steps)
-    places = x.reshape(*steps, *x.shape[1:])
-    order = (rank, rank + 1, *itertools.chain(*((rank + 2 + i, i) for i in range(rank))))
+    places = x.reshape(x.shape[0], *steps, *x.shape[2:])
+    order = (0, 1 + rank, *itertools.chain(*((2 + rank + i, 1 + i) for i in range(rank))))
     extents = [size * step for size, step in zip(x.shape[3:], steps, strict=True)]
-    return places.transpose(order).reshape(*x.shape[1:3], *extents)
+    return places.transpose(order).reshape(x.shape[0], x.shape[2], *extents)
 
 
 def grouped(x: Array, groups: int, axis: int) -> Array:
