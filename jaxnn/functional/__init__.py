@@ -142,10 +142,15 @@ from jaxnn.functional.tensors import abs as abs
 from jaxnn.functional.tensors import angle as angle
 from jaxnn.functional.tensors import atan2 as atan2
 from jaxnn.functional.tensors import clamp as clamp
+from jaxnn.functional.tensors import copysign as copysign
+from jaxnn.functional.tensors import fmax as fmax
+from jaxnn.functional.tensors import fmin as fmin
 from jaxnn.functional.tensors import max as max
 from jaxnn.functional.tensors import min as min
+from jaxnn.functional.tensors import pow as pow
 from jaxnn.functional.tensors import std as std
 from jaxnn.functional.tensors import vector_norm as vector_norm
+from jaxnn.functional.tensors import xlogy as xlogy
 from jaxnn.functional.transposed_convolution import conv_transpose1d as conv_transpose1d
 from jaxnn.functional.transposed_convolution import conv_transpose2d as conv_transpose2d
 from jaxnn.functional.transposed_convolution import conv_transpose3d as conv_transpose3d

@@ -94,7 +94,7 @@ def binary_cross_entropy_with_logits(
     x, y = promoted(*_checked(name, input, target))
     x = floating(name, x)
     # log(1 - sigma(x)) = log sigma(x) - x, and log sigma is smooth.
-    log_sigmoid = -jnp.logaddexp(-x, jnp.zeros((), x.dtype))
+    log_sigmoid = _log_sigmoid(widened(x)).astype(x.dtype)
     if pos_weight is not None:
         # p y + (1 - y), rounded once less: in bfloat16 the two are a unit apart, and the sum over elements cancels.
         log_sigmoid *= (_broadcast(name, jnp.asarray(pos_weight, x.dtype), x.shape) - 1) * y + 1
@@ -133,3 +133,16 @@ def _clamped_cross_entropy_jvp(primals: tuple, tangents: tuple) -> tuple[Array, 
     (x, y), (dx, dy) = primals, tangents
     slope = (x - y) / jnp.maximum((1 - x) * x, 1e-12)
     return _clamped_cross_entropy(x, y), slope * dx + (jnp.log1p(-x) - jnp.log(x)) * dy
+
+
+@jax.custom_jvp
+def _log_sigmoid(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
+    # In a sum this takes two thirds of the time of the series in activation.py, without one twice as long.
+    return jnp.minimum(x, 0) - jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@_log_sigmoid.defjvp
+def _log_sigmoid_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # By hand because of the kinks of the minimum and the absolute value at 0.
+    (x,), (dx,) = primals, tangents
+    return _log_sigmoid(x), dx * jax.nn.sigmoid(-x)

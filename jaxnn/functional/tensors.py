@@ -107,6 +107,54 @@ def atan2(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Float
     return with_tangent(jnp.arctan2(y, x), jnp.where(origin, 0, jnp.arctan2(y, jnp.where(origin, 1, x))))
 
 
+def fmax(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
+    """The larger, NaN only where both are; of equal numbers ``input`` has the gradient, where that of
+    ``jax.numpy.fmax`` goes to ``other``.
+
+    Source: ``torch.fmax``.
+    """
+    x, y = jnp.asarray(input), jnp.asarray(other)
+    return jnp.where((x >= y) | jnp.isnan(y), x, y)
+
+
+def fmin(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Real[Array, "..."]:
+    """The smaller, NaN only where both are; of equal numbers ``input`` has the gradient.
+
+    Source: ``torch.fmin``.
+    """
+    x, y = jnp.asarray(input), jnp.asarray(other)
+    return jnp.where((x <= y) | jnp.isnan(y), x, y)
+
+
+def copysign(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """``input`` with the sign of ``other``; its gradient at zero is zero, where ``jax.numpy.copysign`` has one.
+
+    Source: ``torch.copysign``.
+    """
+    x = jnp.asarray(input)
+    return jnp.copysign(jnp.where(x == 0, jnp.zeros_like(x), x), other)
+
+
+def xlogy(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """``input * log(other)``, zero where ``input`` is; the gradient of ``input`` is zero there too if ``other`` has no
+    logarithm, where that of ``jax.scipy.special.xlogy`` is infinite or NaN.
+
+    Source: ``torch.xlogy``.
+    """
+    x, y = jnp.asarray(input), jnp.asarray(other)
+    return jax.scipy.special.xlogy(jnp.where((x == 0) & (y <= 0), jnp.zeros_like(x), x), y)
+
+
+def pow(input: Num[ArrayLike, "..."], exponent: Num[ArrayLike, "..."]) -> Num[Array, "..."]:
+    """``input ** exponent``; the gradient of zero to the zeroth power is zero, where that of ``jax.numpy.pow`` is NaN.
+
+    Source: ``torch.pow``.
+    """
+    x, y = jnp.asarray(input), jnp.asarray(exponent)
+    origin = (x == 0) & (y == 0)
+    return jnp.where(origin, 1, jnp.where(origin, 1, x) ** y)
+
+
 def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """Angle of complex numbers in radians; its gradient at zero is zero, where that of ``jax.numpy.angle`` is NaN.
 

@@ -6,6 +6,7 @@ import linecache
 import sys
 import types
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ from flax import nnx
 
 from jaxnn import nn
 from parity import weights
-from parity.arrays import to_numpy
+from parity.arrays import viewed
 from parity.checking import Report
-from parity.porting.capture import captured
+from parity.porting.capture import Arguments, captured
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import another, checked, verified
+from parity.porting.verification import Trial, another, checked
 
 _COUNT = itertools.count()
 
@@ -42,8 +43,10 @@ class Port:
 
     def __init__(self, source: str, name: str, arrays: dict[str, np.ndarray], notes: list[str]) -> None:
         self.source, self.name, self.notes = source, name, notes
-        self.arrays = arrays
         self.module = loaded(source, name, arrays)
+        # The module's own memory where that holds the same; numbers of a dtype that JAX lacks are copied.
+        held = {path: np.asarray(array) for path, array in nn.state_dict(self.module).items()}
+        self.arrays = {path: held[path] if held[path].dtype == x.dtype else x.copy() for path, x in arrays.items()}
         self._report: Report | None = None
         self._subject: tuple[torch.nn.Module, Any, Any] | None = None
 
@@ -119,7 +122,7 @@ def port(
         kwargs: keyword arguments.
         dynamic_shapes: of ``torch.export``, where other axes are to be free.
         verify: compare outputs on the example and on another batch, and refuse a port that differs.
-        progress: told what is begun: exporting, writing, loading, comparing.
+        progress: told what is begun: exporting, writing, running the model, loading, comparing.
 
     Raises:
         PortError: export refuses the model, or operators are unsupported (all of them are named, with module and
@@ -144,14 +147,24 @@ def port(
         + "\n\n\n".join(classes)
         + "\n"
     )
-    arrays = weights.load(module) | {path: to_numpy(tensor) for path, tensor in author.arrays.items()}
+    trials: list[Trial] = []
+    if verify:
+        progress("running the model")
+        trials = _trials(module, arguments, another(arguments, face.given, capture.graph), capture.notes)
     progress("loading")
+    tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
+    others = {path: x for path, x in module.state_dict().items() if path not in tensors}
+    arrays = {path: viewed(x) for path, x in tensors.items()} | weights.load(others)
     result = Port(source, name, arrays, capture.notes)
     _set_modes(module, result.module)
     result._subject = (module, *arguments)
-    if verify:
-        progress("comparing on the example")
-        verified(module, result.module, arguments)
+    if not verify:
+        return result
+    progress("comparing")
+    with ThreadPoolExecutor(len(trials)) as threads:
+        for trial in trials:
+            trial.begin(result.module, threads)
+        trials[0].judge()
         if capture.own_gradients:  # what goes back through them is written nowhere
             try:
                 report = checked(module, result.module, *arguments, gradients=True)
@@ -159,14 +172,24 @@ def port(
                 result.notes.append(f"the gradients that the model defines itself could not be compared: {error}")
             else:
                 report.raise_for_divergence()
-        progress("comparing on another batch")
-        other = another(arguments, face.given, capture.graph)
-        if other is not None:
+        for trial in trials[1:]:
             try:
-                verified(module, result.module, other)
-            except PortError as error:  # as where offsets have to rise
+                trial.judge()
+            except PortError as error:
                 result.notes.append(f"not compared on another batch: {error}")
     return result
+
+
+def _trials(module: torch.nn.Module, arguments: Arguments, other: Arguments | None, notes: list[str]) -> list[Trial]:
+    """The model on the example, and on another batch if there is one that it takes."""
+    lent: dict[int, Any] = {}
+    trials = [Trial(module, arguments, lent)]
+    if other is not None:
+        try:
+            trials.append(Trial(module, other, lent))
+        except PortError as error:  # as where offsets have to rise
+            notes.append(f"not compared on another batch: {error}")
+    return trials
 
 
 _HEADER = '''"""{model}, ported from PyTorch."""
@@ -245,7 +268,7 @@ def loaded(source: str, name: str, arrays: dict[str, np.ndarray]) -> nnx.Module:
     kind = getattr(namespace, name)
     takes_rngs = "rngs" in kind.__init__.__code__.co_varnames if hasattr(kind.__init__, "__code__") else False
     # No array is made before the real ones come.
-    module = nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0)) if takes_rngs else kind())
+    module = nnx.eval_shape(lambda: kind(rngs=_rngs()) if takes_rngs else kind())
     nn.load_state_dict(module, arrays)
     for i, (_, variable) in enumerate(nnx.iter_graph(module)):
         if isinstance(variable, nnx.RngKey):
@@ -253,6 +276,22 @@ def loaded(source: str, name: str, arrays: dict[str, np.ndarray]) -> nnx.Module:
         elif isinstance(variable, nnx.RngCount):
             variable.set_value(jnp.zeros((), jnp.uint32))
     return module
+
+
+def _rngs() -> nnx.Rngs:
+    rngs = nnx.Rngs(0)
+    rngs.default = _OneKey(0, tag="default")  # type: ignore[attr-defined]
+    return rngs
+
+
+class _OneKey(nnx.RngStream):
+    """Always the same key: while a constructor is traced, to count takes time that grows with all that was counted."""
+
+    def __call__(self) -> jax.Array:
+        return self.key.get_value()
+
+    def fork(self, *, split: Any = None) -> nnx.RngStream:
+        return nnx.RngStream(self(), tag=self.tag)
 
 
 def _set_modes(original: torch.nn.Module, twin: nnx.Module) -> None:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from flax import nnx
 from torch.utils import _pytree as torch_tree
 
+from jaxnn.nn.state import split_arrays
 from parity.checking import Report, check
-from parity.checking.evaluation import TorchSide, evaluate_jax
+from parity.checking.evaluation import JaxSide, TorchSide
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
 from parity.porting.errors import PortError
+from parity.porting.lean import LeanSide, one_thread
 from parity.porting.packing import Packings, length_sources, noticed_cuts, unpacked
 
 
@@ -58,22 +61,21 @@ def ordered_leaves(output: Any) -> Iterator[Any]:
         yield output
 
 
-def _flat(
-    module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any
-) -> tuple[_Flat, _FlatPort, tuple[Any, ...]]:
-    """Both with arguments and results flattened in one order, and the arguments."""
+def _flattened(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], Callable[[Any], Any]]:
+    """The arguments in one row, and what nests them again."""
     leaves, spec = torch_tree.tree_flatten((tuple(args), kwargs))
 
     def nested(leaves: Any) -> Any:
         return torch_tree.tree_unflatten(list(leaves), spec)
 
-    return _Flat(module, nested), _FlatPort(twin, nested), tuple(leaves)
+    return tuple(leaves), nested
 
 
 def checked(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any, *, gradients: bool = False) -> Report:
     """``parity.check`` of a port."""
+    leaves, nested = _flattened(args, kwargs)
     with unpacked(Packings(traced=False)):  # a layer of jaxnn takes no packed sequence
-        return _as_of_inner(check(*_flat(module, twin, args, kwargs), gradients=gradients))
+        return _as_of_inner(check(_Flat(module, nested), _FlatPort(twin, nested), leaves, gradients=gradients))
 
 
 def _as_of_inner(report: Report) -> Report:
@@ -104,33 +106,72 @@ _RUN_ONCE = {
 }
 
 
-def verified(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> None:
-    """Refuse a port whose outputs differ; its layers are looked at only then.
+class Trial:
+    """A model on one set of arguments, and then its port on the same.
+
+    Args:
+        module: the original; read, not changed.
+        arguments: positional and keyword.
+        lent: copies of its parameters to run on, by the identity of the original's.
 
     Raises:
         PortError: the model itself refuses ``arguments``.
-        DivergenceError: the port differs.
     """
-    original, twin, leaves = _flat(module, port, *arguments)
-    cuts: list[str] = []
-    try:
-        with noticed_cuts(cuts):
-            side = TorchSide(original, (leaves, {}), gradients=False)
-    except Exception as error:
-        raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
-    try:
-        passed = all(row.passed for row in judged(side, evaluate_jax(twin, side, _RUN_ONCE)))
-    except Exception:  # whatever it is, the report says in which layer
-        passed = False
-    if not passed and cuts:
-        raise PortError(
-            f"port: pad_packed_sequence cuts its result to the longest sequence, {cuts[0]} steps, which depends on the "
-            "data; give it a total_length, or inputs that the longest sequence fills"
-        )
-    if not passed:
-        report = checked(module, port, *arguments)
-        if not all(row.passed for row in report.rows):
-            report.raise_for_divergence()
+
+    def __init__(self, module: torch.nn.Module, arguments: Any, lent: dict[int, Any]) -> None:
+        self.module, self.arguments = module, arguments
+        leaves, self._nested = _flattened(*arguments)
+        self._cuts: list[str] = []
+        try:
+            with noticed_cuts(self._cuts):
+                self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), lent)
+        except Exception as error:
+            raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
+        self._program: _Program | None = None
+
+    def begin(self, port: nnx.Module, threads: Executor) -> None:
+        """Trace the port, and have it compiled while other work goes on."""
+        self._port = port
+        try:
+            self._program = _Program(_FlatPort(port, self._nested), self._side, threads)
+        except Exception:  # whatever it is, the report says in which layer
+            self._program = None
+
+    def judge(self) -> None:
+        """Refuse a port whose outputs differ; its layers are looked at only then.
+
+        Raises:
+            DivergenceError: the port differs.
+            PortError: it has to, as the model's result is cut by what the data are.
+        """
+        try:
+            with one_thread():
+                self._side.exact()  # while the port is compiled
+            passed = self._program is not None and all(row.passed for row in judged(self._side, self._program()))
+        except Exception:
+            passed = False
+        if not passed and self._cuts:
+            raise PortError(
+                f"port: pad_packed_sequence cuts its result to the longest sequence, {self._cuts[0]} steps, which "
+                "depends on the data; give it a total_length, or inputs that the longest sequence fills"
+            )
+        if not passed:
+            report = checked(self.module, self._port, *self.arguments)
+            if not all(row.passed for row in report.rows):
+                report.raise_for_divergence()
+
+
+class _Program(JaxSide):
+    """A port that other threads compile."""
+
+    def __init__(self, subject: nnx.Module, side: TorchSide, threads: Executor) -> None:
+        super().__init__(subject, side)
+        _, parameters, rest = parts = split_arrays(subject)
+        self._graphdef, self._params, self._others = parts
+        varied = [self._values[i] for i in self._varied]
+        lowered = jax.jit(self._pass).lower(parameters.arrays, varied, rest.arrays, [])
+        compiled = threads.submit(lowered.compile, _RUN_ONCE)
+        self._run = lambda *given: compiled.result()(*given)
 
 
 def another(arguments: Any, captured: Any, graph: torch.fx.Graph) -> Any:

@@ -123,6 +123,8 @@ def _rsub(op: Operation) -> Expression:
 
 @register_operator("aten.pow")
 def _pow(op: Operation) -> Expression:
+    if op.name == "aten.pow.Tensor_Tensor":
+        return op.promoted(op.call("F.pow", op.arguments["self"], op.exponent), op.arguments["self"], op.exponent)
     base, exponent = op.expression(op.arguments["self"]), op.expression(op.exponent)
     text = f"{base.within(ATOM)} ** {exponent.within(SIGN)}"
     return op.promoted(Expression(text, POWER, base.names | exponent.names), op.arguments["self"], op.exponent)
@@ -224,8 +226,8 @@ def _atan2(op: Operation) -> Expression:
 @register_operator("aten.maximum", "aten.minimum", "aten.max.other", "aten.min.other", "aten.fmax", "aten.fmin")
 def _extreme(op: Operation) -> Expression:
     name = op.name.split(".")[1]
-    function = {"max": "maximum", "min": "minimum"}.get(name, name)
-    return op.promoted(op.call(f"jnp.{function}", op.arguments["self"], op.other), op.arguments["self"], op.other)
+    function = {"max": "jnp.maximum", "min": "jnp.minimum", "fmax": "F.fmax", "fmin": "F.fmin"}.get(name, f"jnp.{name}")
+    return op.promoted(op.call(function, op.arguments["self"], op.other), op.arguments["self"], op.other)
 
 
 @register_operator(
@@ -233,7 +235,7 @@ def _extreme(op: Operation) -> Expression:
 )
 def _two(op: Operation) -> Expression:
     name = op.name.split(".")[1].rstrip("_")
-    function = "jax.scipy.special.xlogy" if name == "xlogy" else f"jnp.{name}"
+    function = f"F.{name}" if name in ("copysign", "xlogy") else f"jnp.{name}"
     second = next(value for key, value in op.arguments.items() if key != "self")
     return op.call(function, op.arguments["self"], second)
 

@@ -81,3 +81,25 @@ def test_an_angle_at_the_origin_has_no_gradient():
     agree(F.atan2, torch.atan2, ROWS, [1.0, 0.0, -1.0])
     agree(F.angle, torch.angle, ROWS)
     agree(lambda x: F.angle(jax.lax.complex(x, x)), lambda x: torch.angle(torch.complex(x, x)), ROWS)
+
+
+OTHER = [[0.0, -0.0, 2.0], [1.0, 0.5, 3.0], [0.0, -1.0, 2.0], [NAN, 1.0, 3.0]]
+
+
+@pytest.mark.parametrize("name", ["fmax", "fmin"])
+def test_of_equal_numbers_the_first_argument_has_the_gradient(name):
+    agree(getattr(F, name), getattr(torch, name), ROWS, OTHER)
+    agree(getattr(F, name), getattr(torch, name), OTHER, ROWS)
+
+
+def test_the_sign_of_zero_has_no_gradient():
+    agree(F.copysign, torch.copysign, ROWS, OTHER[:3] + OTHER[1:2])
+
+
+def test_zero_times_no_logarithm_has_no_gradient():
+    agree(F.xlogy, torch.xlogy, ROWS, OTHER)
+
+
+def test_zero_to_the_zeroth_power_has_no_gradient():
+    agree(F.pow, torch.pow, [0.0, 0.0, 2.0, 0.0, 3.0], [0.0, 2.0, 0.0, 1.0, 2.5])
+    assert F.pow(jnp.int32(3), jnp.int32(2)) == 9

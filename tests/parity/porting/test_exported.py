@@ -49,8 +49,10 @@ def test_a_number_is_not_read_from_a_buffer_that_the_model_writes():
         lambda x: x.clamp(0, 1).square() + x.clamp_min(0),
         lambda x: (x[:, :1] * 0).std(0) + x.std(1),
         lambda x: x.abs() + (x * 0).norm(dim=(0, 1), keepdim=True),
+        lambda x: torch.fmax(x, x.flip(1)) + torch.fmin(x, x * x),
+        lambda x: torch.copysign(x, x + 1) + torch.xlogy(x * 0, x.abs()) + x.abs() ** (x * 0),
     ],
-    ids=["cdist", "clamp", "std", "norm"],
+    ids=["cdist", "clamp", "std", "norm", "fmax", "pow"],
 )
 def test_gradients_are_torchs_where_jaxs_own_functions_have_another(function):
     x = torch.tensor([[0.0, 1.0, -1.0], [0.0, 0.0, 0.0], [2.0, 2.0, 0.5]], requires_grad=True)

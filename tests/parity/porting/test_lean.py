@@ -1,0 +1,87 @@
+"""The proof's torch side: the truth it finds, and the memory it takes."""
+
+import copy
+
+import jax
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import parity
+from jaxnn import nn as jnn
+from parity.checking.evaluation import TorchSide
+from parity.porting.lean import LeanSide
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(7, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.scale = nn.Parameter(torch.rand(8))
+
+    def forward(self, x):
+        # A mask of the model's own, in the dtype of a parameter.
+        mask = torch.ones(8, dtype=self.scale.dtype)
+        return nn.functional.linear(self.norm(self.embedding(x)) * self.scale * mask, self.embedding.weight)
+
+
+class Clamped(nn.Linear):
+    def forward(self, x):
+        self.weight.data.clamp_(-0.1, 0.1)
+        return super().forward(x)
+
+
+def same(found, expected):
+    # Not bit by bit: a layer that is watched uses no fused kernel.
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(found, expected, rtol=1e-12 if expected.dtype == np.float64 else 1e-6)
+
+
+TOKENS = torch.arange(6)
+MODELS = {
+    "tied, in training": (Tied(), TOKENS),
+    "recurrent": (nn.Sequential(nn.Embedding(7, 4), nn.LSTM(4, 3, 2)), TOKENS),
+    "attention": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval(), torch.rand(2, 3, 8)),
+    "weight norm": (nn.utils.parametrizations.weight_norm(nn.Conv1d(3, 4, 3)), torch.rand(2, 3, 9)),
+    "written parameter": (Clamped(4, 3), torch.rand(2, 4)),
+    "renormed embedding": (nn.Embedding(7, 4, max_norm=0.5), TOKENS),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_parameters_converted_where_they_are_used_give_the_truth_of_a_model_in_float64(name):
+    model, x = MODELS[name]
+    before = copy.deepcopy(model.state_dict())
+    lean, whole = LeanSide(model, ((x,), {}), {}), TorchSide(model, ((x,), {}), gradients=False)
+    for found, expected in ((lean.single, whole.single), (lean.exact(), whole.exact())):
+        for part in ("outputs", "buffers"):
+            jax.tree.map(same, getattr(found, part), getattr(expected, part))
+    assert all(torch.equal(x, before[path]) for path, x in model.state_dict().items())
+
+
+def test_float64_takes_no_copy_of_the_weights(monkeypatch):
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    side = LeanSide(model, ((torch.rand(3, 4),), {}), {})
+    monkeypatch.setattr(nn.Module, "double", lambda self: pytest.fail("a whole model in float64"))
+    assert side.exact().outputs["output"].dtype == np.float64
+
+
+@pytest.mark.parametrize("name", ["written parameter", "renormed embedding"])
+def test_copies_that_the_model_has_written_into_are_lent_no_further(name):
+    model, x = MODELS[name]
+    lent = {}
+    LeanSide(model, ((x,), {}), lent)
+    assert id(model.weight) not in lent
+
+
+def test_a_port_has_its_weights_once():
+    model = nn.Linear(64, 64)
+    port = parity.port(model, (torch.rand(2, 64),))
+    held = np.asarray(jnn.state_dict(port.module)["weight"])
+    assert np.shares_memory(held, port.arrays["weight"])
+    expected = model.weight.detach().numpy().copy()
+    with torch.no_grad():
+        model.weight.zero_()
+    np.testing.assert_array_equal(port.arrays["weight"], expected)
