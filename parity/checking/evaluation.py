@@ -16,7 +16,7 @@ from torch.utils import _pytree as torch_tree
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.checking.leaves import by_name, flattened, plain
-from parity.checking.perturbation import DoubleWherePossible, doubled, is_smooth, nudged, perturbed
+from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
 from parity.replay import Draws, replayed
 
 Subject = Callable[..., Any]
@@ -235,7 +235,7 @@ class JaxSide:
 
 
 def _copied(subject: Subject) -> Subject:
-    return copy.deepcopy(subject) if isinstance(subject, torch.nn.Module) else subject
+    return copied(subject) if isinstance(subject, torch.nn.Module) else subject
 
 
 def _state(subject: Subject) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import copy
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -63,6 +64,19 @@ def tagged(module: Any, pairs: dict[str, str]) -> Any:
         if path in pairs:
             object.__setattr__(layer, TAG, pairs[path])
     return module
+
+
+@contextmanager
+def tagging(module: Any, pairs: dict[str, str]) -> Iterator[None]:
+    """Within it the layers of ``module`` itself, and of what is cloned from it, are tagged."""
+    layers = [(layer, pairs[path]) for path, layer in jax_layers(module) if path in pairs]
+    for layer, path in layers:
+        object.__setattr__(layer, TAG, path)
+    try:
+        yield
+    finally:
+        for layer, _ in layers:
+            object.__delattr__(layer, TAG)
 
 
 def submodule(module: Any, path: str) -> Any:
