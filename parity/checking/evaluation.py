@@ -17,7 +17,7 @@ from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.checking.leaves import by_name, flattened, plain
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
-from parity.replay import Draws, replayed
+from parity.replay import Draws, Written, replayed
 
 Subject = Callable[..., Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,7 +39,12 @@ class TorchSide:
 
     The first evaluation notes torch's random draws and makes the cotangents; the others reuse them. Where it has been
     made already, ``known`` are what it gave and what it drew.
+
+    Attributes:
+        writes: whether the subject writes into its parameters as it runs.
     """
+
+    writes = True
 
     def __init__(
         self,
@@ -59,10 +64,21 @@ class TorchSide:
         if known is not None:
             self.single, self.draws = known
             return
-        with seeded(seed):
-            self._generator = torch.Generator().manual_seed(seed)
-            with Draws() as draws:
-                self.single = self._evaluate(_copied(subject), self.call)
+        self.writes = False
+        try:
+            self._first()
+        except Written:
+            self.writes = True
+            self._first()
+
+    def _first(self) -> None:
+        """One pass on a copy, with the parameters themselves if it does not write into them."""
+        module = isinstance(self.subject, torch.nn.Module)
+        guarded = [p for p in self.subject.parameters() if type(p) is torch.nn.Parameter] if module else []
+        with seeded(self.seed):
+            self._generator = torch.Generator().manual_seed(self.seed)
+            with Draws(guarded=() if self.writes else guarded) as draws:
+                self.single = self._evaluate(_copied(self.subject, shared=not self.writes), self.call)
             self.draws = draws.recorded
 
     def varied_inputs(self) -> list[str]:
@@ -234,8 +250,8 @@ class JaxSide:
         return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
 
 
-def _copied(subject: Subject) -> Subject:
-    return copied(subject) if isinstance(subject, torch.nn.Module) else subject
+def _copied(subject: Subject, *, shared: bool = False) -> Subject:
+    return copied(subject, shared=shared) if isinstance(subject, torch.nn.Module) else subject
 
 
 def _state(subject: Subject) -> dict[str, Any]:

@@ -171,7 +171,7 @@ class Following:
 
     def _follow(self) -> None:
         try:
-            subject = copied(self.torch_module)
+            subject = copied(self.torch_module, shared=not self.side.writes)
             for path, layer in subject.named_modules():
                 layer.register_forward_pre_hook(self._before(path), with_kwargs=True, prepend=True)
                 layer.register_forward_hook(self._behind(path))

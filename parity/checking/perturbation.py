@@ -15,15 +15,19 @@ def is_smooth(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
 
 
-def copied(module: torch.nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone) -> torch.nn.Module:
-    """A deep copy whose parameters and buffers are what ``tensor`` makes of the original's.
+def copied(
+    module: torch.nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone, *, shared: bool = False
+) -> torch.nn.Module:
+    """A deep copy whose parameters and buffers are what ``tensor`` makes of the original's; if ``shared``, its parameters
+    have the original's memory.
 
     ``copy.deepcopy`` would look at every empty dict of hooks, and copy numbers only to have them replaced.
     """
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
         if type(parameter) is torch.nn.Parameter:
-            memo[id(parameter)] = torch.nn.Parameter(tensor(parameter.detach()), parameter.requires_grad)
+            here = parameter.detach()
+            memo[id(parameter)] = torch.nn.Parameter(here if shared else tensor(here), parameter.requires_grad)
     for buffer in module.buffers():
         if type(buffer) is torch.Tensor:
             memo[id(buffer)] = tensor(buffer.detach())
