@@ -37,9 +37,7 @@ class Draws(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(
-        self, recorded: list[torch.Tensor] | None = None, guarded: Iterable[torch.Tensor] = ()
-    ) -> None:
+    def __init__(self, recorded: list[torch.Tensor] | None = None, guarded: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()
         self.guarded = {x.untyped_storage().data_ptr() for x in guarded} - {0}
         self.replaying = recorded is not None

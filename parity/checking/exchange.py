@@ -170,6 +170,8 @@ def aligned_outputs(
 
 def named_arrays(output: Any) -> dict[str, np.ndarray]:
     """Torch's outputs by name: ``output``, ``output[0]``, ``output['logits']``."""
+    if isinstance(output, torch.Tensor):
+        return {"output": viewed(output)}
     leaves, _ = torch_tree.tree_flatten_with_path(output)
     return {f"output{torch_tree.keystr(path)}": viewed(x) for path, x in leaves if isinstance(x, torch.Tensor)}
 

@@ -213,9 +213,7 @@ class Following:
             if self._frames:
                 self._frames[-1].children += 1
                 self._frames[-1].alike &= not arrivals
-            self._frames.append(
-                _Frame(path, call, rebuilt(kept), axes, self._draws.position, len(self.found.records))
-            )
+            self._frames.append(_Frame(path, call, rebuilt(kept), axes, self._draws.position, len(self.found.records)))
             return rebuilt(leaves)
 
         return hook

@@ -1,6 +1,7 @@
 """The layers of a port by dotted path, and which of torch's each stands for."""
 
 import copy
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,7 +90,13 @@ def submodule(module: Any, path: str) -> Any:
 
 
 def _is_layer(node: Any) -> bool:
-    return callable(node) and not isinstance(node, type | nnx.Variable | nnx.Rngs | jax.Array)
+    return _is_kind_of_layer(type(node))
+
+
+@functools.cache
+def _is_kind_of_layer(kind: type) -> bool:
+    called = any("__call__" in vars(base) for base in kind.__mro__)
+    return called and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -101,20 +108,25 @@ def children(node: Any) -> Iterator[tuple[str, Any]]:
         members = {str(i): value for i, value in enumerate(node)}
     elif isinstance(node, dict):
         members = node
-    elif _is_own(node):
+    elif _is_own(type(node)):
         members = vars(node)
     else:
         return
     for name, value in members.items():
-        if isinstance(value, list | tuple | dict) or _is_own(value):
+        if _may_hold(type(value)):
             yield str(name), value
 
 
-def _is_own(node: Any) -> bool:
-    """Whether ``node`` is an instance of a class written in Python that may hold layers."""
-    kind = type(node)
+@functools.cache
+def _may_hold(kind: type) -> bool:
+    return issubclass(kind, list | tuple | dict) or _is_own(kind)
+
+
+@functools.cache
+def _is_own(kind: type) -> bool:
+    """Whether ``kind`` is a class written in Python whose instances may hold layers."""
     library = kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
-    return hasattr(node, "__dict__") and "__call__" in vars(kind) and not library and not isinstance(node, nnx.Module)
+    return bool(kind.__dictoffset__) and "__call__" in vars(kind) and not library and not issubclass(kind, nnx.Module)
 
 
 def _plain(path: str) -> str:
