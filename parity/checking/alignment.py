@@ -38,6 +38,8 @@ class Layout:
 
     def to_torch(self, x: Any, shape: Sequence[int]) -> Any:
         """The port's array, laid out as torch's of ``shape``."""
+        if self.is_torchs:
+            return x.reshape(shape)
         permuted = tuple(shape[axis] for axis in self.axes)
         return x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
 

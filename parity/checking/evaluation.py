@@ -73,8 +73,8 @@ class TorchSide:
 
     def _first(self) -> None:
         """One pass on a copy, with the parameters themselves if it does not write into them."""
-        module = isinstance(self.subject, torch.nn.Module)
-        guarded = [p for p in self.subject.parameters() if type(p) is torch.nn.Parameter] if module else []
+        parameters = self.subject.parameters() if isinstance(self.subject, torch.nn.Module) else ()
+        guarded = [parameter for parameter in parameters if type(parameter) is torch.nn.Parameter]
         with seeded(self.seed):
             self._generator = torch.Generator().manual_seed(self.seed)
             with Draws(guarded=() if self.writes else guarded) as draws:

@@ -231,7 +231,9 @@ class Following:
             names, leaves, _ = flattened(event.output)
             aligned = aligned_outputs(leaves, theirs, frame.axes, names)
             statistics = own_buffers(layer)
-            compared = [(x, theirs[name], aligned.errors[name]) for name, x in aligned.ours.items()]
+            compared: list[tuple[Any, Any, float | None]] = [
+                (x, theirs[name], aligned.errors[name]) for name, x in aligned.ours.items()
+            ]
             compared += [(x, statistics[name], None) for name, x in event.buffers.items()]
             allowed = None
             if not frame.alike or not all(near_enough(x, y, off) for x, y, off in compared):

@@ -20,7 +20,7 @@ def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
     """
     if isinstance(tree, _ARRAYS):
         return [""], [tree], lambda new: new[0]
-    if isinstance(tree, tuple) and len(tree) == 2 and tree[1] == {} and _is_row(tree[0]):  # a usual call
+    if type(tree) is tuple and len(tree) == 2 and type(tree[1]) is dict and not tree[1] and _is_row(tree[0]):
         return [f"0.{i}" for i in range(len(tree[0]))], list(tree[0]), lambda new: (tuple(new), {})
     outer, spec = torch_tree.tree_flatten_with_path(tree)
     names: list[str] = []

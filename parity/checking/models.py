@@ -75,15 +75,14 @@ def check(
     modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
     if steps and not modules:
         raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
-    layered = isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module))
     following: Following | None = None
     raised: Exception | None = None
     try:
         pairs = aligned_paths(torch_module, jax_module) if isinstance(torch_module, torch.nn.Module) else {}
         twins = aliases(torch_module, jax_module, pairs) if isinstance(torch_module, torch.nn.Module) else {}
         # With gradients as the user will run it; else as its layers are run below.
-        port = JaxSide(jax_module, side, compiled=gradients or not layered)
-        if modules and not gradients:
+        port = JaxSide(jax_module, side, compiled=gradients or not any(jax_layers(jax_module)))
+        if isinstance(torch_module, torch.nn.Module) and modules and not gradients:
             following = Following(torch_module, jax_module, pairs, side, factor)
         with following.watching() if following is not None else nullcontext():
             evaluation = _renamed(port(), twins)
@@ -94,7 +93,7 @@ def check(
         raised = error
         rows = [refused("output", "output", (), f"JAX raises {type(error).__name__}: {error}")]
     report = Report(rows, next((row.name for row in rows if not row.passed), None))
-    if layered:
+    if isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module)):
         found = following.cleared() if following is not None and report.first_divergence is None else None
         if found is None:
             with progress(sum(1 for _ in torch_module.modules())) as done:
@@ -149,13 +148,6 @@ def assert_matches(torch_module: Subject, jax_module: Subject, inputs: Any, *arg
     """
     __tracebackhide__ = True
     check(torch_module, jax_module, inputs, *args, **options).raise_for_divergence()
-
-
-def _twins(torch_module: Subject, jax_module: Subject) -> dict[str, Pair]:
-    """The arrays that stand for one another, by their names in JAX."""
-    if not isinstance(torch_module, torch.nn.Module):
-        return {}
-    return aliases(torch_module, jax_module, aligned_paths(torch_module, jax_module))
 
 
 def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:

@@ -1,13 +1,15 @@
 """A model and its arguments elsewhere than they stand: in float64, and as far away as rounding may move them."""
 
 import copy
-import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
+
+from parity.checking.tree import by_class
 
 
 def is_smooth(x: Any) -> bool:
@@ -18,8 +20,9 @@ def is_smooth(x: Any) -> bool:
 def copied(
     module: torch.nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone, *, shared: bool = False
 ) -> torch.nn.Module:
-    """A deep copy whose parameters and buffers are what ``tensor`` makes of the original's; if ``shared``, its parameters
-    have the original's memory.
+    """A deep copy whose parameters and buffers are what ``tensor`` makes of the original's.
+
+    With ``shared`` its parameters have the original's memory.
 
     ``copy.deepcopy`` would look at every empty dict of hooks, and copy numbers only to have them replaced.
     """
@@ -52,8 +55,8 @@ _OF_MODULES = vars(torch.nn.Module())
 """What every module holds."""
 
 
-@functools.cache
-def _copies_itself(kind: type) -> bool:
+@by_class
+def _copies_itself(kind: Any) -> bool:
     """Whether instances of ``kind`` say themselves how they are copied."""
     return any(
         getattr(kind, name, None) is not getattr(torch.nn.Module, name, None)
@@ -64,10 +67,16 @@ def _copies_itself(kind: type) -> bool:
 def doubled(x: Any) -> Any:
     """A copy in float64 (complex128); what is neither smooth tensor nor module is returned as it is."""
     if isinstance(x, torch.nn.Module):
-        return copied(x, lambda tensor: tensor.double() if tensor.is_floating_point() else tensor.clone()).double()
+        return copied(x, _in_double).double()
     if is_smooth(x):
         return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
     return x
+
+
+def _in_double(x: torch.Tensor) -> torch.Tensor:
+    if x.dtype == torch.float32 and x.is_cpu:
+        return torch.from_numpy(x.numpy().astype(np.float64))  # numpy asks the system for large pages
+    return x.double() if x.is_floating_point() else x.clone()
 
 
 def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bool = False) -> Any:

@@ -1,6 +1,6 @@
 """Layers cleared by a truth of a few numbers.
 
-The truth of a wide layer in float64 costs more than the layer does on both sides. Where every number of a layer's output
+The truth of a wide layer in float64 costs more than the layer does on both sides. Where every number that a layer gives
 is a sum of products of its own, a few show how large torch's rounding is: those at some places and channels chosen at
 random, and at those that differ most. What differs from torch by less, in all the others, needs no more truth: by the
 triangle inequality the whole truth would clear it too.
@@ -25,7 +25,7 @@ hundreds give it to a few hundredths."""
 
 
 def explained_by_sample(side: TorchSide, outputs: dict[str, np.ndarray], factor: float) -> float | None:
-    """The relative error that torch's own explains, where a sample shows that all of the output is within it; else None.
+    """The relative error that torch's own explains, where a sample shows that all numbers are within it; else None.
 
     None says nothing against the layer: it has to be held against the whole truth.
 
@@ -34,7 +34,8 @@ def explained_by_sample(side: TorchSide, outputs: dict[str, np.ndarray], factor:
         outputs: the port's, in torch's layout, by torch's names.
         factor: how many times the error that rounding explains passes.
     """
-    layer, (args, kwargs) = side.subject, side.call
+    layer: Any = side.subject
+    args, kwargs = side.call
     single = side.single.outputs
     if type(layer) not in _BY_PLACES or _hooked(layer) or kwargs or len(args) != 1 or set(single) != {"output"}:
         return None

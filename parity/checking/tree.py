@@ -3,7 +3,7 @@
 import copy
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,11 @@ from flax import nnx
 from jaxnn.nn.module import children as nnx_children
 
 TAG = "parity_path"
+
+
+def by_class(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """``test``, of classes, asked once of each."""
+    return functools.lru_cache(maxsize=1024)(test)
 
 
 def jax_layers(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -93,8 +98,8 @@ def _is_layer(node: Any) -> bool:
     return _is_kind_of_layer(type(node))
 
 
-@functools.cache
-def _is_kind_of_layer(kind: type) -> bool:
+@by_class
+def _is_kind_of_layer(kind: Any) -> bool:
     called = any("__call__" in vars(base) for base in kind.__mro__)
     return called and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
 
@@ -117,13 +122,13 @@ def children(node: Any) -> Iterator[tuple[str, Any]]:
             yield str(name), value
 
 
-@functools.cache
-def _may_hold(kind: type) -> bool:
+@by_class
+def _may_hold(kind: Any) -> bool:
     return issubclass(kind, list | tuple | dict) or _is_own(kind)
 
 
-@functools.cache
-def _is_own(kind: type) -> bool:
+@by_class
+def _is_own(kind: Any) -> bool:
     """Whether ``kind`` is a class written in Python whose instances may hold layers."""
     library = kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
     return bool(kind.__dictoffset__) and "__call__" in vars(kind) and not library and not issubclass(kind, nnx.Module)
