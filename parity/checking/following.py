@@ -103,6 +103,7 @@ class Following:
         self._events: deque[_Entered | _Left] = deque()
         self._ahead = 0
         self._ended = False
+        self._done = False
         self._within: list[Any] = []
         self._calls: dict[str, int] = {}
         self._frames: list[_Frame] = []
@@ -127,6 +128,7 @@ class Following:
                     self._thread.join()
         if self._thread is None and not self.lost:
             self._follow()
+        self.lost = self.lost or bool(self._events)
 
     def cleared(self) -> Found | None:
         """The layers, where every one of them is right, and the code between them."""
@@ -147,7 +149,7 @@ class Following:
             self._within.pop()
         self._events.append(_Left(path, output, buffers_of(self._modules[path], layer)))
         self._ahead += sum(x.nbytes for x in jax.tree.leaves(output) if isinstance(x, jax.Array))
-        if self._ahead > AHEAD and not self.lost:
+        if self._ahead > AHEAD and not self._done:
             self._let_follow()
         return output
 
@@ -179,10 +181,9 @@ class Following:
             # Watching every operator takes as long as a small one does.
             with torch.no_grad(), self._draws if self.side.draws else nullcontext():
                 subject(*args, **kwargs)
-            self.lost = self.lost or bool(self._events) or not self._ended
         except (_Lost, Exception):
             self.lost = True
-        self._events.clear()
+        self._done = True
         self._stopped.release()
         self.found.only_torch = [path for path in self._calls if path not in self.paths]
         self.found.only_jax = [path for path, _ in jax_layers(self.jax_module) if path not in self.pairs]
