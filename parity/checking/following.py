@@ -129,6 +129,7 @@ class Following:
         if self._thread is None and not self.lost:
             self._follow()
         self.lost = self.lost or bool(self._events)
+        self._events.clear()
 
     def cleared(self) -> Found | None:
         """The layers, where every one of them is right, and the code between them."""
