@@ -39,7 +39,7 @@ class Draws(TorchDispatchMode):
 
     def __init__(self, recorded: list[torch.Tensor] | None = None, guarded: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()
-        self.guarded = {x.untyped_storage().data_ptr() for x in guarded} - {0}
+        self.guarded = {_memory(x) for x in guarded} - {0}
         self.replaying = recorded is not None
         self.recorded: list[torch.Tensor] = [] if recorded is None else recorded
         self.position = 0
@@ -92,8 +92,7 @@ class Draws(TorchDispatchMode):
         for i, argument in enumerate(arguments):
             given = args[i] if i < len(args) else kwargs.get(argument.name)
             for x in given if isinstance(given, list | tuple) else (given,):
-                written = argument.is_write and isinstance(x, torch.Tensor)
-                if written and x.untyped_storage().data_ptr() in self.guarded:
+                if argument.is_write and _memory(x) in self.guarded:
                     raise Written
 
     def _noted(self, drawn: torch.Tensor) -> torch.Tensor:
@@ -106,6 +105,12 @@ class Draws(TorchDispatchMode):
             raise ReplayError(f"torch draws more random tensors than the {self.position} it drew before")
         self.position += 1
         return self.recorded[self.position - 1]
+
+
+def _memory(x: Any) -> int:
+    """Where the numbers of a dense tensor begin; 0 of anything else."""
+    dense = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout == torch.strided
+    return x.untyped_storage().data_ptr() if dense else 0
 
 
 @contextmanager

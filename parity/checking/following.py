@@ -78,7 +78,6 @@ class Following:
         pairs: from the path of a layer of the port to that of its twin.
         side: the torch side of the whole, for its inputs and draws.
         factor: how many times the error that rounding explains passes.
-        progress: told the path of each layer that has been cleared.
     """
 
     def __init__(
@@ -88,7 +87,6 @@ class Following:
         pairs: dict[str, str],
         side: TorchSide,
         factor: float = FACTOR,
-        progress: Callable[[str], None] = lambda path: None,
     ) -> None:
         self.torch_module = torch_module
         self.jax_module = jax_module
@@ -96,7 +94,6 @@ class Following:
         self.paths = {*self.pairs.values()}
         self.side = side
         self.factor = factor
-        self.progress = progress
         self.lost = False
         self.found = Found()
         self._modules = dict(torch_module.named_modules())
@@ -206,7 +203,8 @@ class Following:
             if arrivals and (not self._frames or max(off for _, off, _ in arrivals) > GROSS):
                 raise _Lost
             # What torch's layer got, safe from what is written into it.
-            kept = [_own(x) if j not in {match.theirs for match in matches} else x for j, x in enumerate(leaves)]
+            replaced = {match.theirs for match in matches}
+            kept = [x if j in replaced else _own(x) for j, x in enumerate(leaves)]
             for match in matches:
                 kept[match.theirs] = match.layout.to_torch(match.x, match.y.shape)
                 if not match.equal:
@@ -254,7 +252,6 @@ class Following:
                     axes=() if layout is None else layout.axes,
                 )
             )
-            self.progress(path)
             given, spec = torch_tree.tree_flatten(output)
             places = [i for i, x in enumerate(given) if isinstance(x, torch.Tensor)]
             for i, name in aligned.names.items():

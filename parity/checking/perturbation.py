@@ -74,7 +74,7 @@ def doubled(x: Any) -> Any:
 
 
 def _in_double(x: torch.Tensor) -> torch.Tensor:
-    if x.dtype == torch.float32 and x.is_cpu:
+    if x.dtype == torch.float32 and x.is_cpu and x.layout == torch.strided:
         return torch.from_numpy(x.numpy().astype(np.float64))  # numpy asks the system for large pages
     return x.double() if x.is_floating_point() else x.clone()
 
