@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -20,6 +20,10 @@ class ReplayError(RuntimeError):
     """The two sides do not draw the same random tensors in the same order."""
 
 
+class Written(BaseException):
+    """A model writes into a parameter as it runs."""
+
+
 class Draws(TorchDispatchMode):
     """While active, notes every random tensor torch draws; given ``recorded`` ones, hands those out instead.
 
@@ -28,12 +32,14 @@ class Draws(TorchDispatchMode):
     Attributes:
         recorded: the draws in order, as torch made them (a dropout's as its mask).
         position: how many have been drawn so far.
+        guarded: parameters that must not be written into; :class:`Written` is raised before one is.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, recorded: list[torch.Tensor] | None = None) -> None:
+    def __init__(self, recorded: list[torch.Tensor] | None = None, guarded: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()
+        self.guarded = {_memory(x) for x in guarded} - {0}
         self.replaying = recorded is not None
         self.recorded: list[torch.Tensor] = [] if recorded is None else recorded
         self.position = 0
@@ -58,6 +64,8 @@ class Draws(TorchDispatchMode):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
+        if self.guarded and func._schema.is_mutable:
+            self._guard(func._schema.arguments, args, kwargs)
         kind = func._schema.name
         if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_", "aten::normal_"):
             return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))
@@ -80,6 +88,13 @@ class Draws(TorchDispatchMode):
             return output
         return func(*args, **kwargs)
 
+    def _guard(self, arguments: Any, args: Any, kwargs: Any) -> None:
+        for i, argument in enumerate(arguments):
+            given = args[i] if i < len(args) else kwargs.get(argument.name)
+            for x in given if isinstance(given, list | tuple) else (given,):
+                if argument.is_write and _memory(x) in self.guarded:
+                    raise Written
+
     def _noted(self, drawn: torch.Tensor) -> torch.Tensor:
         self.recorded.append(drawn.detach().clone())
         self.position += 1
@@ -90,6 +105,12 @@ class Draws(TorchDispatchMode):
             raise ReplayError(f"torch draws more random tensors than the {self.position} it drew before")
         self.position += 1
         return self.recorded[self.position - 1]
+
+
+def _memory(x: Any) -> int:
+    """Where the numbers of a dense tensor begin; 0 of anything else."""
+    dense = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout == torch.strided
+    return x.untyped_storage().data_ptr() if dense else 0
 
 
 @contextmanager

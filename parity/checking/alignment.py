@@ -1,5 +1,6 @@
 """Which axis is which: arrays of a port laid out otherwise than torch's, and leaves in another order."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -37,6 +38,8 @@ class Layout:
 
     def to_torch(self, x: Any, shape: Sequence[int]) -> Any:
         """The port's array, laid out as torch's of ``shape``."""
+        if self.is_torchs:
+            return x.reshape(shape)
         permuted = tuple(shape[axis] for axis in self.axes)
         return x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
 
@@ -46,24 +49,24 @@ class Layout:
         return f"axes {self.axes}" if len(self.axes) == len(self.shape) else f"shape {self.shape}"
 
 
-def layouts(torch_shape: Sequence[int], jax_shape: Sequence[int]) -> list[Layout]:
+@functools.lru_cache(maxsize=4096)
+def layouts(torch_shape: tuple[int, ...], jax_shape: tuple[int, ...]) -> tuple[Layout, ...]:
     """The layouts that turn one shape into the other, the likeliest first; none if the sizes differ."""
-    torch_shape, jax_shape = tuple(torch_shape), tuple(jax_shape)
     rank = len(torch_shape)
     if math.prod(torch_shape) != math.prod(jax_shape):
-        return []
+        return ()
     likely = [tuple(range(rank))]
     if rank > 2:
         likely += [(0, *range(2, rank), 1), (1, 0, *range(2, rank))]
     if rank <= 5 and rank == len(jax_shape):
         likely += [p for p in itertools.permutations(range(rank)) if p not in likely]
     elif rank == len(jax_shape):
-        return [Layout(likely[0], jax_shape)] if torch_shape == jax_shape else []
-    return [
+        return (Layout(likely[0], jax_shape),) if torch_shape == jax_shape else ()
+    return tuple(
         Layout(axes, jax_shape)
         for axes in likely
         if rank != len(jax_shape) or tuple(torch_shape[axis] for axis in axes) == jax_shape
-    ]
+    )
 
 
 def layout_of(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR) -> Layout | None:
@@ -125,6 +128,8 @@ def paired(
 ) -> list[tuple[int, int]]:
     """Indices of leaves that belong together: by name where they share one, by place where the counts are the same and
     every two could be laid out alike; else in order, those that fit first, then those that could be laid out alike."""
+    if len(jax_leaves) == len(torch_leaves) == 1:
+        return [(0, 0)]
     ours_names, their_names = names
     shared = {name for name in ours_names if list(ours_names).count(name) == 1 == list(their_names).count(name)}
     if len(jax_leaves) != len(torch_leaves):

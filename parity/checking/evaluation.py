@@ -16,8 +16,8 @@ from torch.utils import _pytree as torch_tree
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy, to_tensor
 from parity.checking.leaves import by_name, flattened, plain
-from parity.checking.perturbation import DoubleWherePossible, doubled, is_smooth, nudged, perturbed
-from parity.replay import Draws, replayed
+from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
+from parity.replay import Draws, Written, replayed
 
 Subject = Callable[..., Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -39,7 +39,12 @@ class TorchSide:
 
     The first evaluation notes torch's random draws and makes the cotangents; the others reuse them. Where it has been
     made already, ``known`` are what it gave and what it drew.
+
+    Attributes:
+        writes: whether the subject writes into its parameters as it runs.
     """
+
+    writes = True
 
     def __init__(
         self,
@@ -59,10 +64,21 @@ class TorchSide:
         if known is not None:
             self.single, self.draws = known
             return
-        with seeded(seed):
-            self._generator = torch.Generator().manual_seed(seed)
-            with Draws() as draws:
-                self.single = self._evaluate(_copied(subject), self.call)
+        self.writes = False
+        try:
+            self._first()
+        except Written:
+            self.writes = True
+            self._first()
+
+    def _first(self) -> None:
+        """One pass on a copy, with the parameters themselves if it does not write into them."""
+        parameters = self.subject.parameters() if isinstance(self.subject, torch.nn.Module) else ()
+        guarded = [parameter for parameter in parameters if type(parameter) is torch.nn.Parameter]
+        with seeded(self.seed):
+            self._generator = torch.Generator().manual_seed(self.seed)
+            with Draws(guarded=() if self.writes else guarded) as draws:
+                self.single = self._evaluate(_copied(self.subject, shared=not self.writes), self.call)
             self.draws = draws.recorded
 
     def varied_inputs(self) -> list[str]:
@@ -187,19 +203,25 @@ class JaxSide:
         self._inputs = side.varied_inputs()
         self._varied = [i for i, name in enumerate(named_inputs(side.call)) if name in self._inputs]
         self._values = [to_jax(x) for x in leaves]
-        self._run = jax.jit(self._pass, compiler_options=options) if compiled else self._pass
+        self._run = jax.jit(self._pass, compiler_options=options) if compiled else None
 
     def __call__(self, call: Call | None = None) -> Evaluation:
         """One pass, on the torch side's inputs or others in their place, of which those that vary count."""
-        side, parameters, rest = self.side, {}, {}
-        if isinstance(self.subject, nnx.Module):
-            self._graphdef, self._params, self._others = split_arrays(self.subject)
-            parameters, rest = self._params.arrays, self._others.arrays
+        side = self.side
         values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]
-        vectors = [to_jax(v) for v in side.cotangents]
-        (found, after), (by_parameter, by_input) = self._run(
-            parameters, [values[i] for i in self._varied], rest, vectors
-        )
+        changed = [values[i] for i in self._varied]
+        by_parameter: dict[str, jax.Array] = {}
+        by_input: list[jax.Array] = []
+        if self._run is None:
+            module = nnx.clone(self.subject) if isinstance(self.subject, nnx.Module) else None
+            found, after = self._forward(module, changed)[1]
+        else:
+            parameters, rest = {}, {}
+            if isinstance(self.subject, nnx.Module):
+                self._graphdef, self._params, self._others = split_arrays(self.subject)
+                parameters, rest = self._params.arrays, self._others.arrays
+            vectors = [to_jax(v) for v in side.cotangents]
+            (found, after), (by_parameter, by_input) = self._run(parameters, changed, rest, vectors)
         names = list(side.single.outputs)
         names += [f"output {i}" for i in range(len(names), len(found))]
         return Evaluation(
@@ -212,30 +234,35 @@ class JaxSide:
     def _pass(
         self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
     ) -> Any:
+        def forward(parameters: dict[str, jax.Array], changed: list[jax.Array]) -> Any:
+            if not isinstance(self.subject, nnx.Module):
+                return self._forward(None, changed)
+            return self._forward(
+                nnx.merge(self._graphdef, self._params.state(parameters), self._others.state(rest)), changed
+            )
+
         if not (self.side.gradients and self.side.cotangents):
-            return self._forward(parameters, changed, rest)[1], ({}, [])
-        smooth, pullback, aux = jax.vjp(lambda p, c: self._forward(p, c, rest), parameters, changed, has_aux=True)
+            return forward(parameters, changed)[1], ({}, [])
+        smooth, pullback, aux = jax.vjp(forward, parameters, changed, has_aux=True)
         return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
 
-    def _forward(self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array]) -> Any:
+    def _forward(self, module: nnx.Module | None, changed: list[jax.Array]) -> Any:
+        """The smooth outputs; all outputs, and the statistics behind the pass."""
         merged = list(self._values)
         for i, x in zip(self._varied, changed, strict=True):
             merged[i] = x
         args, kwargs = torch_tree.tree_unflatten(merged, self._spec)
-        module = None
-        if isinstance(self.subject, nnx.Module):
-            module = nnx.merge(self._graphdef, self._params.state(parameters), self._others.state(rest))
         with replayed(self.side.draws):
-            output = (module or self.subject)(*args, **kwargs)
+            output = (self.subject if module is None else module)(*args, **kwargs)
         found_names, found_leaves, _ = flattened(output)
         wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]
         leaves = [jnp.asarray(x) for x in by_name(found_names, found_leaves, wanted)]
-        after = split_arrays(module)[2].arrays if module is not None else {}
+        after = split_arrays(module)[2].arrays if module is not None and self.side.single.buffers else {}
         return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
 
 
-def _copied(subject: Subject) -> Subject:
-    return copy.deepcopy(subject) if isinstance(subject, torch.nn.Module) else subject
+def _copied(subject: Subject, *, shared: bool = False) -> Subject:
+    return copied(subject, shared=shared) if isinstance(subject, torch.nn.Module) else subject
 
 
 def _state(subject: Subject) -> dict[str, Any]:

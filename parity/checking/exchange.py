@@ -1,5 +1,7 @@
 """What goes in and comes out of a layer that stands on both sides: torch's numbers, in the port's layout."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -16,78 +18,160 @@ from parity.checking.pairing import pairs
 from parity.checking.stream import Node
 
 Arrival = tuple[str, float, str]
-"""What came to a layer otherwise than torch's: the layer's path, how far it is off, and that in words."""
+"""What came to a layer otherwise than torch's: the call, how far it is off, and that in words."""
+
+
+@dataclass(frozen=True)
+class Match:
+    """An array that came to a layer, and torch's that stands in its place.
+
+    Attributes:
+        ours: its place among the leaves of the port's arguments.
+        theirs: the place of torch's among its own.
+        x: the port's array.
+        y: torch's.
+        layout: how the port's lies.
+        equal: whether they hold the same bits.
+    """
+
+    ours: int
+    theirs: int
+    x: np.ndarray
+    y: np.ndarray
+    layout: Layout
+    equal: bool
+
+
+def matched(
+    name: str,
+    torch_layer: torch.nn.Module,
+    layer: Any,
+    ours: tuple[Any, Any],
+    theirs: tuple[Any, Any],
+    known: Callable[[Any, Any], Layout | None] = lambda x, y: None,
+) -> tuple[list[Match], tuple[int, ...], list[Arrival]]:
+    """Which of a layer's arguments belong together, how their axes lie, and what arrived otherwise.
+
+    Args:
+        name: of the call.
+        torch_layer: the layer.
+        layer: its twin.
+        ours: the port's leaves and their names, as :func:`flattened` gives them.
+        theirs: torch's.
+        known: the layout in which two leaves are known to hold the same numbers.
+    """
+    axes: tuple[int, ...] = ()
+    arrivals: list[Arrival] = []
+    matches: list[Match] = []
+    names, leaves = parameter_names(layer.__call__, ours[0]), ours[1]
+    their_names, their_leaves = parameter_names(torch_layer.forward, theirs[0]), theirs[1]
+    given = [j for j, y in enumerate(their_leaves) if isinstance(y, torch.Tensor)]
+    places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
+    arrays, tensors = [np.asarray(leaves[i]) for i in places], [viewed(their_leaves[j]) for j in given]
+    both = [names[i] for i in places], [their_names[j] for j in given]
+    for i, j in paired(arrays, tensors, lambda a, b: layout_of(a, b) is not None, both):
+        x, y = arrays[i], tensors[j]
+        if x.dtype == bool or y.dtype == bool:
+            continue  # which way round a mask is meant is the port's own business
+        layout, off = known(leaves[places[i]], their_leaves[given[j]]), 0.0
+        equal = layout is not None or identical(x, y)
+        if layout is None:
+            layout, off = (layouts(y.shape, x.shape)[0], 0.0) if equal else placed(x, y)
+        layout = layout or next(iter(layouts(y.shape, x.shape)), None)
+        if layout is None:
+            shapes = f"with shape {x.shape}, torch's has {y.shape}"
+            arrivals.append((name, np.inf, f"what arrives at {name} comes {shapes}"))
+            continue
+        axes = axes or layout.axes
+        matches.append(Match(places[i], given[j], x, y, layout, equal))
+        if equal:
+            continue
+        arrived = layout.to_torch(x, y.shape)
+        if not _same_kind(x.dtype, y.dtype):
+            arrivals.append((name, np.inf, f"what arrives at {name} is {x.dtype}, torch's is {y.dtype}"))
+        elif not near_enough(arrived, y, off):
+            off = min(off, distance(arrived, y))
+            arrivals.append((name, off, f"what arrives at {name} is off by {off:.1e}"))
+    return matches, axes, arrivals
 
 
 def fed(
     node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs: Any
 ) -> tuple[Any, Any, tuple[int, ...], list[Arrival]]:
     """The port's arguments with torch's numbers, how their axes lie, and what arrived otherwise."""
-    axes: tuple[int, ...] = ()
-    arrivals: list[Arrival] = []
     names, leaves, rebuilt = flattened((args, kwargs))
-    names = parameter_names(layer.__call__, names)
-    their_names, their_leaves, _ = flattened(node.arguments)
-    their_names = parameter_names(torch_layer.forward, their_names)
-    given = [(name, viewed(x)) for name, x in zip(their_names, their_leaves, strict=True) if _is_tensor(x)]
-    theirs = [y for _, y in given]
-    places = [i for i, x in enumerate(leaves) if isinstance(x, jax.Array | np.ndarray) and not _is_key(x)]
-    ours = [np.asarray(leaves[i]) for i in places]
-    both = [names[i] for i in places], [name for name, _ in given]
-    for i, j in paired(ours, theirs, lambda a, b: layout_of(a, b) is not None, both):
-        x, y = ours[i], theirs[j]
-        if x.dtype == bool or y.dtype == bool:
-            continue  # which way round a mask is meant is the port's own business
-        if identical(x, y):
-            axes = axes or tuple(range(x.ndim))
-            continue
-        layout, off = placed(x, y)
-        layout = layout or next(iter(layouts(y.shape, x.shape)), None)
-        if layout is None:
-            shapes = f"with shape {x.shape}, torch's has {y.shape}"
-            arrivals.append((node.path, np.inf, f"what arrives at {named(node)} comes {shapes}"))
-            continue
-        axes = axes or layout.axes
-        arrived = layout.to_torch(x, y.shape)
-        if not _same_kind(x.dtype, y.dtype):
-            said = f"what arrives at {named(node)} is {x.dtype}, torch's is {y.dtype}"
-            arrivals.append((node.path, np.inf, said))
-        elif not near_enough(arrived, y, off):
-            off = min(off, distance(arrived, y))
-            arrivals.append((node.path, off, f"what arrives at {named(node)} is off by {off:.1e}"))
-        leaves[places[i]] = jax.device_put(layout.from_torch(y))
+    theirs = flattened(node.arguments)[:2]
+    matches, axes, arrivals = matched(called(node.path, node.call), torch_layer, layer, (names, leaves), theirs)
+    for match in matches:
+        if not match.equal:
+            leaves[match.ours] = jax.device_put(match.layout.from_torch(match.y))
     return *rebuilt(leaves), axes, arrivals
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A layer's outputs beside torch's.
+
+    Attributes:
+        ours: the port's in torch's layout, by torch's names.
+        errors: how far they are off, by name.
+        layouts: how the port's lie, by place.
+        names: torch's names, by place.
+    """
+
+    ours: dict[str, np.ndarray]
+    errors: dict[str, float]
+    layouts: dict[int, Layout]
+    names: dict[int, str]
+
+    @property
+    def layout(self) -> Layout | None:
+        """Of the first output."""
+        return next(iter(self.layouts.values()), None)
+
+    def forced(self, leaves: list[Any], theirs: dict[str, np.ndarray]) -> list[Any]:
+        """Torch's outputs in the places of the port's."""
+        return [
+            jax.device_put(self.layouts[i].from_torch(theirs[self.names[i]])) if i in self.layouts else x
+            for i, x in enumerate(leaves)
+        ]
 
 
 def aligned_outputs(
     leaves: list[Any], theirs: dict[str, np.ndarray], axes: tuple[int, ...], paths: list[str]
-) -> tuple[dict[str, np.ndarray], list[Any], Layout | None, dict[str, float]]:
-    """The port's outputs in torch's layout by name, torch's in the port's in their places, the first's layout, and
-    by name how far they are off."""
-    first: Layout | None = None
-    names, forced = list(theirs), list(leaves)
+) -> Aligned:
+    """The port's outputs beside torch's.
+
+    Args:
+        leaves: the port's.
+        theirs: torch's, by name.
+        axes: how the layer's first argument lies.
+        paths: the names of the port's.
+    """
+    names = list(theirs)
     both = paths, [plain(name.removeprefix("output")) for name in names]
-    ours: dict[str, np.ndarray] = {}
-    errors: dict[str, float] = {}
+    found = Aligned({}, {}, {}, {})
     arrays = [np.asarray(x) for x in leaves]
     for i, j in paired(arrays, list(theirs.values()), lambda a, b: layout_of(a, b) is not None, both):
-        x, y = arrays[i], theirs[names[j]]
+        x, name = arrays[i], names[j]
+        y = theirs[name]
         layout, off = placed(x, y)
         if layout is None:
             # What is wrong does not show its layout; it is likely that of the input.
             layout = min(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes, default=None)
         if layout is None:
-            ours[names[j]], errors[names[j]] = x, off
+            found.ours[name], found.errors[name] = x, off
             continue
-        first = first or layout
-        ours[names[j]] = layout.to_torch(x, y.shape)
-        errors[names[j]] = off if np.isfinite(off) else distance(ours[names[j]], y)
-        forced[i] = jax.device_put(layout.from_torch(y))
-    return ours, forced, first, errors
+        found.layouts[i], found.names[i] = layout, name
+        found.ours[name] = layout.to_torch(x, y.shape)
+        found.errors[name] = off if np.isfinite(off) else distance(found.ours[name], y)
+    return found
 
 
 def named_arrays(output: Any) -> dict[str, np.ndarray]:
     """Torch's outputs by name: ``output``, ``output[0]``, ``output['logits']``."""
+    if isinstance(output, torch.Tensor):
+        return {"output": viewed(output)}
     leaves, _ = torch_tree.tree_flatten_with_path(output)
     return {f"output{torch_tree.keystr(path)}": viewed(x) for path, x in leaves if isinstance(x, torch.Tensor)}
 
@@ -103,14 +187,10 @@ def _same_kind(a: np.dtype, b: np.dtype) -> bool:
     return a == b or (a.kind in "iu" and b.kind in "iu")
 
 
-def _is_tensor(x: Any) -> bool:
-    return isinstance(x, torch.Tensor)
-
-
 def _is_key(x: Any) -> bool:
     return isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
-def named(node: Node) -> str:
+def called(path: str, call: int) -> str:
     """The layer's path, and the call where it is not the first."""
-    return node.path + (f" (call {node.call + 1})" if node.call else "")
+    return path + (f" (call {call + 1})" if call else "")

@@ -5,7 +5,6 @@ was given, its output is judged, and what goes on from it is torch's output. So 
 and what a model's own code does between its layers is checked in the same pass: by what arrives at the next one.
 """
 
-import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from parity.checking.interception import intercepted
 from parity.checking.judgement import Verdict, near_enough, verdict_on
 from parity.checking.leaves import flattened
 from parity.checking.pairing import aliases
+from parity.checking.perturbation import copied
 from parity.checking.scatter import Scatter
 from parity.checking.stream import Node, TorchStream
 from parity.checking.suspicion import Suspicion
@@ -114,7 +114,7 @@ class ForcedRun:
 
     def checked(self) -> Found:
         """Run, judge, and give what was found."""
-        subject = copy.deepcopy(self.torch_module)
+        subject = copied(self.torch_module)
         stream = TorchStream(subject, self.side.call, self.side.draws, set(self.pairs.values()))
         self.stream = stream
         with stream, intercepted(self.module, self._seen), drawing(self._draw):
@@ -175,13 +175,14 @@ class ForcedRun:
         undrawn = raised is None and self.stream.take_draw(node) is not None
         theirs = named_arrays(node.output)
         names, leaves, rebuilt = flattened(output)
-        ours, forced, layout, errors = aligned_outputs(leaves, theirs, frame.axes, names)
+        aligned = aligned_outputs(leaves, theirs, frame.axes, names)
+        ours, errors, layout = aligned.ours, aligned.errors, aligned.layout
         verdict = Verdict()
 
         def run_on(args: Any, kwargs: Any) -> dict[str, np.ndarray]:
             with self._unforced(), replayed(self.side.draws[node.first_draw : node.last_draw]):
                 again = original(layer, *args, **kwargs)
-            return aligned_outputs(flattened(again)[1], theirs, frame.axes, names)[0]
+            return aligned_outputs(flattened(again)[1], theirs, frame.axes, names).ours
 
         rerun = partial(run_on, args, kwargs)
 
@@ -261,7 +262,7 @@ class ForcedRun:
         self.progress(path)
         if raised is not None:
             return torch_tree.tree_map(to_jax, node.output)
-        return rebuilt(forced)
+        return rebuilt(aligned.forced(leaves, theirs))
 
     def _judged_code(
         self,

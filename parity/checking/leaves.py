@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+import torch
 from torch.utils import _pytree as torch_tree
 
 
@@ -16,6 +18,10 @@ def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
     ``jax.tree`` would sort the keys of dicts, torch does not; containers that only JAX knows are opened too. A name is
     the way to the leaf without its punctuation, so that a dict and a dataclass of the same entries agree.
     """
+    if isinstance(tree, _ARRAYS):
+        return [""], [tree], lambda new: new[0]
+    if type(tree) is tuple and len(tree) == 2 and type(tree[1]) is dict and not tree[1] and _is_row(tree[0]):
+        return [f"0.{i}" for i in range(len(tree[0]))], list(tree[0]), lambda new: (tuple(new), {})
     outer, spec = torch_tree.tree_flatten_with_path(tree)
     names: list[str] = []
     leaves: list[Any] = []
@@ -32,6 +38,13 @@ def flattened(tree: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], An
         return torch_tree.tree_unflatten(parts, spec)
 
     return names, leaves, rebuilt
+
+
+_ARRAYS = (torch.Tensor, jax.Array, np.ndarray)
+
+
+def _is_row(x: Any) -> bool:
+    return type(x) is tuple and all(isinstance(each, _ARRAYS) for each in x)
 
 
 def parameter_names(function: Callable[..., Any], names: list[str]) -> list[str]:

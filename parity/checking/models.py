@@ -1,6 +1,7 @@
 """A torch model, or function, against its port."""
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
 from parity.checking.evaluation import Evaluation, JaxSide, Subject, TorchSide
 from parity.checking.fault import Fault
+from parity.checking.following import Following
 from parity.checking.gradients import gradient_faults
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
@@ -73,12 +75,17 @@ def check(
     modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
     if steps and not modules:
         raise TypeError("check: steps trains modules, but torch_module or jax_module is a function")
+    following: Following | None = None
     raised: Exception | None = None
     try:
-        twins = _twins(torch_module, jax_module)
+        pairs = aligned_paths(torch_module, jax_module) if isinstance(torch_module, torch.nn.Module) else {}
+        twins = aliases(torch_module, jax_module, pairs) if isinstance(torch_module, torch.nn.Module) else {}
         # With gradients as the user will run it; else as its layers are run below.
         port = JaxSide(jax_module, side, compiled=gradients or not any(jax_layers(jax_module)))
-        evaluation = _renamed(port(), twins)
+        if isinstance(torch_module, torch.nn.Module) and modules and not gradients:
+            following = Following(torch_module, jax_module, pairs, side, factor)
+        with following.watching() if following is not None else nullcontext():
+            evaluation = _renamed(port(), twins)
         rows = judged(side, evaluation, factor, scatter=lambda: Scatter(side, port, twins))
     except Exception as error:
         if not isinstance(torch_module, torch.nn.Module):
@@ -87,8 +94,10 @@ def check(
         rows = [refused("output", "output", (), f"JAX raises {type(error).__name__}: {error}")]
     report = Report(rows, next((row.name for row in rows if not row.passed), None))
     if isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module)):
-        with progress(sum(1 for _ in torch_module.modules())) as done:
-            found = checked_layers(torch_module, jax_module, side, explain, factor, done)
+        found = following.cleared() if following is not None and report.first_divergence is None else None
+        if found is None:
+            with progress(sum(1 for _ in torch_module.modules())) as done:
+                found = checked_layers(torch_module, jax_module, side, explain, factor, done)
         report.faults, report.layers = found.faults, found.records
         report.only_torch, report.only_jax = found.only_torch, found.only_jax
         if found.faults:
@@ -139,13 +148,6 @@ def assert_matches(torch_module: Subject, jax_module: Subject, inputs: Any, *arg
     """
     __tracebackhide__ = True
     check(torch_module, jax_module, inputs, *args, **options).raise_for_divergence()
-
-
-def _twins(torch_module: Subject, jax_module: Subject) -> dict[str, Pair]:
-    """The arrays that stand for one another, by their names in JAX."""
-    if not isinstance(torch_module, torch.nn.Module):
-        return {}
-    return aliases(torch_module, jax_module, aligned_paths(torch_module, jax_module))
 
 
 def _renamed(found: Evaluation, twins: dict[str, Pair]) -> Evaluation:

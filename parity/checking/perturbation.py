@@ -4,9 +4,12 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
+
+from parity.checking.tree import by_class
 
 
 def is_smooth(x: Any) -> bool:
@@ -14,13 +17,66 @@ def is_smooth(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
 
 
+def copied(
+    module: torch.nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone, *, shared: bool = False
+) -> torch.nn.Module:
+    """A deep copy whose parameters and buffers are what ``tensor`` makes of the original's.
+
+    With ``shared`` its parameters have the original's memory.
+
+    ``copy.deepcopy`` would look at every empty dict of hooks, and copy numbers only to have them replaced.
+    """
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        if type(parameter) is torch.nn.Parameter:
+            here = parameter.detach()
+            memo[id(parameter)] = torch.nn.Parameter(here if shared else tensor(here), parameter.requires_grad)
+    for buffer in module.buffers():
+        if type(buffer) is torch.Tensor:
+            memo[id(buffer)] = tensor(buffer.detach())
+    plain = [layer for layer in module.modules() if not _copies_itself(type(layer))]
+    for layer in plain:
+        memo[id(layer)] = object.__new__(type(layer))
+    for layer in plain:
+        state = {name: _copy_of(name, value, memo) for name, value in vars(layer).items()}
+        memo[id(layer)].__setstate__(state)
+    return copy.deepcopy(module, memo)
+
+
+def _copy_of(name: str, value: Any, memo: dict[int, Any]) -> Any:
+    if type(value) in (int, float, bool, str, type(None)):
+        return value
+    if name in _OF_MODULES and isinstance(value, dict | set) and not value:
+        return type(value)()
+    return copy.deepcopy(value, memo)
+
+
+_OF_MODULES = vars(torch.nn.Module())
+"""What every module holds."""
+
+
+@by_class
+def _copies_itself(kind: Any) -> bool:
+    """Whether instances of ``kind`` say themselves how they are copied."""
+    return any(
+        getattr(kind, name, None) is not getattr(torch.nn.Module, name, None)
+        for name in ("__deepcopy__", "__reduce_ex__", "__reduce__", "__getstate__", "__new__")
+    )
+
+
 def doubled(x: Any) -> Any:
     """A copy in float64 (complex128); what is neither smooth tensor nor module is returned as it is."""
     if isinstance(x, torch.nn.Module):
-        return copy.deepcopy(x).double()
+        return copied(x, _in_double).double()
     if is_smooth(x):
         return x.detach().to(torch.complex128 if x.is_complex() else torch.float64)
     return x
+
+
+def _in_double(x: torch.Tensor) -> torch.Tensor:
+    if x.dtype == torch.float32 and x.is_cpu and x.layout == torch.strided:
+        return torch.from_numpy(x.numpy().astype(np.float64))  # numpy asks the system for large pages
+    return x.double() if x.is_floating_point() else x.clone()
 
 
 def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bool = False) -> Any:
@@ -63,7 +119,7 @@ def shrunk(x: Any, generator: torch.Generator) -> Any:
 
 
 def _moved(module: torch.nn.Module, move: Callable[[torch.Tensor], torch.Tensor]) -> torch.nn.Module:
-    moved = copy.deepcopy(module)
+    moved = copied(module)
     with torch.no_grad():
         for parameter in moved.parameters():
             parameter.copy_(move(parameter))

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils import _pytree as torch_tree
 
@@ -186,9 +187,7 @@ class TorchStream:
                 before = self.held
                 node.output = torch_tree.tree_map(self._own, output)
                 node.held += self.held - before
-                node.buffers = {
-                    name: to_numpy(buffer) for name, buffer in layer.named_buffers(recurse=False) if buffer is not None
-                }
+                node.buffers = own_buffers(layer)
             node.last_draw = self._draws.position
             node.done = True
             if self._stack:
@@ -228,6 +227,11 @@ class _StreamedDraws(Draws):
         drawn = super()._next()
         self.stream.drawn(drawn)
         return drawn
+
+
+def own_buffers(layer: torch.nn.Module) -> dict[str, np.ndarray]:
+    """The statistics of a layer, without those of the layers in it."""
+    return {name: to_numpy(buffer) for name, buffer in layer.named_buffers(recurse=False)}
 
 
 def _calls(node: Node) -> Iterator[Node]:

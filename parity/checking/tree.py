@@ -1,8 +1,10 @@
 """The layers of a port by dotted path, and which of torch's each stands for."""
 
 import copy
+import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -12,6 +14,11 @@ from flax import nnx
 from jaxnn.nn.module import children as nnx_children
 
 TAG = "parity_path"
+
+
+def by_class(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    """``test``, of classes, asked once of each."""
+    return functools.lru_cache(maxsize=1024)(test)
 
 
 def jax_layers(module: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -65,6 +72,19 @@ def tagged(module: Any, pairs: dict[str, str]) -> Any:
     return module
 
 
+@contextmanager
+def tagging(module: Any, pairs: dict[str, str]) -> Iterator[None]:
+    """Within it the layers of ``module`` itself, and of what is cloned from it, are tagged."""
+    layers = [(layer, pairs[path]) for path, layer in jax_layers(module) if path in pairs]
+    for layer, path in layers:
+        object.__setattr__(layer, TAG, path)
+    try:
+        yield
+    finally:
+        for layer, _ in layers:
+            object.__delattr__(layer, TAG)
+
+
 def submodule(module: Any, path: str) -> Any:
     """The part of ``module`` at ``path``, or None where there is none."""
     for name in path.split(".") if path else ():
@@ -75,7 +95,13 @@ def submodule(module: Any, path: str) -> Any:
 
 
 def _is_layer(node: Any) -> bool:
-    return callable(node) and not isinstance(node, type | nnx.Variable | nnx.Rngs | jax.Array)
+    return _is_kind_of_layer(type(node))
+
+
+@by_class
+def _is_kind_of_layer(kind: Any) -> bool:
+    called = any("__call__" in vars(base) for base in kind.__mro__)
+    return called and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -87,20 +113,25 @@ def children(node: Any) -> Iterator[tuple[str, Any]]:
         members = {str(i): value for i, value in enumerate(node)}
     elif isinstance(node, dict):
         members = node
-    elif _is_own(node):
+    elif _is_own(type(node)):
         members = vars(node)
     else:
         return
     for name, value in members.items():
-        if isinstance(value, list | tuple | dict) or _is_own(value):
+        if _may_hold(type(value)):
             yield str(name), value
 
 
-def _is_own(node: Any) -> bool:
-    """Whether ``node`` is an instance of a class written in Python that may hold layers."""
-    kind = type(node)
+@by_class
+def _may_hold(kind: Any) -> bool:
+    return issubclass(kind, list | tuple | dict) or _is_own(kind)
+
+
+@by_class
+def _is_own(kind: Any) -> bool:
+    """Whether ``kind`` is a class written in Python whose instances may hold layers."""
     library = kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
-    return hasattr(node, "__dict__") and "__call__" in vars(kind) and not library and not isinstance(node, nnx.Module)
+    return bool(kind.__dictoffset__) and "__call__" in vars(kind) and not library and not issubclass(kind, nnx.Module)
 
 
 def _plain(path: str) -> str:

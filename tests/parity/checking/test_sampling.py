@@ -3,13 +3,15 @@ import pytest
 import torch
 
 from parity.checking.evaluation import TorchSide
-from parity.checking.sampling import explained_by_sample
+from parity.checking.perturbation import doubled
+from parity.checking.sampling import _truth, explained_by_sample
 from parity.comparison import FACTOR
 
 generator = torch.Generator().manual_seed(0)
 LAYERS = [
     (torch.nn.Linear(96, 32), torch.randn(4, 512, 96, generator=generator)),
-    (torch.nn.Conv1d(8, 16, 5), torch.randn(512, 8, 20, generator=generator)),
+    (torch.nn.Conv1d(8, 16, 5), torch.randn(32, 8, 20, generator=generator)),
+    (torch.nn.Linear(40, 600), torch.randn(300, 40, generator=generator)),
 ]
 
 
@@ -38,6 +40,24 @@ def test_one_wrong_number_in_one_row_is_not_cleared(layer, x, wrong):
         return output
 
     assert not cleared(layer, x, changed)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv2d(6, 9, (3, 2), padding=(1, 2), stride=(2, 1), dilation=(1, 2)),
+        torch.nn.Conv2d(6, 12, (4, 2), padding="same", dilation=2, groups=3, bias=False),
+        torch.nn.Conv2d(6, 6, 3, padding="valid", groups=6),
+    ],
+)
+def test_the_truth_of_a_convolution_is_computed_where_it_is_wanted(layer):
+    x = torch.randn(3, 6, 11, 13)
+    with torch.no_grad():
+        whole = doubled(layer)(x.double()).flatten(2)
+        examples, within = np.unravel_index(np.arange(3 * whole.shape[2]), (3, whole.shape[2]))
+        channels = np.arange(layer.out_channels)[::-1].copy()
+        found = _truth(layer, x, examples, within, channels)
+    torch.testing.assert_close(found, whole.movedim(1, -1).flatten(0, 1)[:, channels], rtol=0, atol=1e-13)
 
 
 def test_a_layer_that_mixes_rows_or_has_few_is_held_against_the_whole_truth():
