@@ -7,10 +7,17 @@ import torch
 from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as torch_tree
 from torch.utils._python_dispatch import _disable_current_modes
 
 _READS = frozenset(
     getattr(torch.Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__")
+)
+
+# Take sizes, for which torch lets a tensor stand that holds one integer.
+_SIZED = frozenset(
+    [getattr(torch.Tensor, name) for name in ("__getitem__", "expand", "new_zeros", "repeat", "reshape", "view")]
+    + [torch.nn.functional.pad]
 )
 
 
@@ -18,6 +25,7 @@ class Known(TorchFunctionMode):
     """Answers ``int(x)``, ``x.item()``, ``if x`` where ``x`` is made of buffers and constants that nothing changes.
 
     Export has no values: it would refuse the number of steps, the padding or the flag that a model keeps in a buffer.
+    The same for sizes that are given as tensors.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -34,7 +42,19 @@ class Known(TorchFunctionMode):
             else:
                 with torch._C.DisableTorchFunction(), _disable_current_modes():
                     return func(value, *args[1:])
+        if func in _SIZED:
+            args = (args[0], *torch_tree.tree_map(self._size, args[1:]))
         return func(*args, **(kwargs or {}))
+
+    def _size(self, x: Any) -> Any:
+        if isinstance(x, slice):
+            return slice(*map(self._size, (x.start, x.stop, x.step)))
+        if not isinstance(x, torch.Tensor) or x.ndim or x.dtype in (torch.bool, torch.uint8) or x.is_floating_point():
+            return x
+        try:
+            return self._value(x).item()
+        except LookupError:
+            return x
 
     def _value(self, x: torch.Tensor) -> torch.Tensor:
         node = _node(x)
