@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Inexact, Integer, Num, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Integer, Num, Real, Shaped
 
 from jaxnn.functional._input import default_float, magnitude, widened
 from jaxnn.functional._tangents import with_tangent
@@ -117,6 +117,51 @@ def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         return atan2(x.imag, x.real)
     x = jax.lax.stop_gradient(default_float(x))
     return jnp.where(x < 0, math.pi, jnp.where(jnp.isnan(x), x, 0))
+
+
+def copysign(input: Real[ArrayLike, "..."], other: Real[ArrayLike, "..."]) -> Float[Array, "..."]:
+    """Sizes with other signs; the gradient at zero is zero, where ``jax.numpy.copysign`` has the sign.
+
+    Source: ``torch.copysign``.
+    """
+    x, y = jnp.broadcast_arrays(default_float(jnp.asarray(input)), other)
+    return with_tangent(jnp.copysign(x, y), jnp.where(x == 0, 0, jnp.copysign(x, y)))
+
+
+def pow(input: Num[ArrayLike, "..."], exponent: Num[ArrayLike, "..."]) -> Num[Array, "..."]:
+    """Powers; of exponents zero, and for the exponents of base zero, the gradient is zero, where that of
+    ``jax.numpy.power`` is NaN.
+
+    Source: ``torch.pow`` with an array of exponents.
+    """
+    x, y = jnp.broadcast_arrays(input, exponent)
+    powers = jnp.power(x, y)
+    if not jnp.issubdtype(powers.dtype, jnp.floating):
+        return powers
+    x, y = x.astype(powers.dtype), y.astype(powers.dtype)
+    none = y == 0
+    of_base = jnp.where(none, 1, jnp.where(none, 1, x) ** jax.lax.stop_gradient(jnp.where(none, 1, y)))
+    flat = (x == 0) & (y >= 0)
+    of_exponent = jnp.where(flat, 0, jax.lax.stop_gradient(jnp.where(flat, 1, x)) ** y)
+    return with_tangent(powers, of_base + of_exponent)
+
+
+def masked_scatter(
+    input: Shaped[Array, "..."], mask: Bool[Array, "..."], source: Shaped[Array, "..."]
+) -> Shaped[Array, "..."]:
+    """``input`` where the mask is false; where it is true the entries of ``source``, one after the other.
+
+    Args:
+        input: broadcasts against ``mask``.
+        mask: where to put entries.
+        source: any shape, at least as many entries as there are to put; NaN stands for those that it lacks.
+
+    Source: ``torch.masked_scatter``.
+    """
+    x, chosen = jnp.broadcast_arrays(input, mask)
+    place = jnp.cumsum(chosen.ravel()).reshape(chosen.shape) - 1
+    put = source.ravel().at[place].get(mode="fill", fill_value=jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0)
+    return jnp.where(chosen, put, x)
 
 
 def std(

@@ -20,6 +20,7 @@ from parity.porting.exporting import Distinct, as_eager, kept, noticed, quiet, u
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.packing import Packings, unpacked
+from parity.porting.places import padded
 from parity.porting.regions import inlined, traced_name
 from parity.porting.selection import kept_whole
 
@@ -104,6 +105,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
                     decomposed(part)
                     functionalized(part.graph)
                     kept_whole(part.graph)
+                    padded(part.graph)
                 except NotImplementedError as error:
                     raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)

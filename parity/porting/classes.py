@@ -186,7 +186,7 @@ class Author:
         if type(child) in CONTAINERS:
             return self._listed(path, child)
         shared = self.paths[id(child)] != path  # and put in its place when the one that it is has been built
-        if not shared and (any(True for _ in child.children()) or child.state_dict()):
+        if not shared and child.state_dict():
             raise PortError(f"port: {path} ({type(child).__name__}) is never called, and nothing says how to build it")
         return "nn.Identity()"
 

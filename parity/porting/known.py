@@ -64,12 +64,14 @@ class Known(TorchFunctionMode):
         if any(shared in sources for writer in node.graph.nodes if _writes(writer) for shared in _memory(writer)):
             raise LookupError
         values: dict[Node, Any] = {}
+        mode: Any = get_proxy_mode()
+        root = mode.tracer.root
         with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
             for source in sources:  # what a node is made of comes before it
                 if source in known:
                     values[source] = known[source]
                 elif source.op == "get_attr":
-                    values[source] = operator.attrgetter(str(source.target))(node.graph.owning_module)
+                    values[source] = operator.attrgetter(str(source.target))(root)
                 else:
                     args, kwargs = torch.fx.map_arg((source.args, source.kwargs), lambda x: values[x])
                     values[source] = source.target(*args, **kwargs)

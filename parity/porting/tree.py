@@ -75,7 +75,8 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
     for node in capture.graph.nodes:
         if is_silent(node):
             continue
-        chain = _within([("", 0)] + [key for key in _chain(node, capture.calls) if key[0] in modules and key[0]], modules)
+        entered = [key for key in _chain(node, capture.calls) if key[0] in modules and key[0]]
+        chain = _within([("", 0), *entered], modules)
         shared = 0
         while shared < min(len(chain), len(keys)) and chain[shared] == keys[shared]:
             shared += 1

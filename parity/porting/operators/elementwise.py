@@ -123,6 +123,8 @@ def _rsub(op: Operation) -> Expression:
 
 @register_operator("aten.pow")
 def _pow(op: Operation) -> Expression:
+    if isinstance(op.exponent, Tensor):
+        return op.promoted(op.call("F.pow", op.arguments["self"], op.exponent), op.arguments["self"], op.exponent)
     base, exponent = op.expression(op.arguments["self"]), op.expression(op.exponent)
     text = f"{base.within(ATOM)} ** {exponent.within(SIGN)}"
     return op.promoted(Expression(text, POWER, base.names | exponent.names), op.arguments["self"], op.exponent)
@@ -221,7 +223,16 @@ def _atan2(op: Operation) -> Expression:
     return op.call("F.atan2", op.arguments["self"], op.other)
 
 
-@register_operator("aten.maximum", "aten.minimum", "aten.max.other", "aten.min.other", "aten.fmax", "aten.fmin")
+@register_operator("aten.fmax", "aten.fmin")
+def _fmax(op: Operation) -> Expression:
+    # Of equal values torch hands the gradient to the first.
+    left, right = op.arguments["self"], op.other
+    first = op.binary(">=" if "fmax" in op.name else "<=", left, right, COMPARISON)
+    first = op.binary("|", first, op.call("jnp.isnan", right), OR)
+    return op.promoted(op.call("jnp.where", first, left, right), left, right)
+
+
+@register_operator("aten.maximum", "aten.minimum", "aten.max.other", "aten.min.other")
 def _extreme(op: Operation) -> Expression:
     name = op.name.split(".")[1]
     function = {"max": "maximum", "min": "minimum"}.get(name, name)
@@ -229,11 +240,15 @@ def _extreme(op: Operation) -> Expression:
 
 
 @register_operator(
-    "aten.logaddexp", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy", "aten.heaviside"
-)
+    "aten.logaddexp", "aten.logaddexp2", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy",
+    "aten.special_xlog1py", "aten.heaviside", "aten.nextafter", "aten.igamma", "aten.igammac", "aten.special_gammainc",
+    "aten.special_gammaincc", "aten.special_zeta",
+)  # fmt: skip
 def _two(op: Operation) -> Expression:
-    name = op.name.split(".")[1].rstrip("_")
-    function = "jax.scipy.special.xlogy" if name == "xlogy" else f"jnp.{name}"
+    name = op.name.split(".")[1].rstrip("_").removeprefix("special_")
+    name = {"igamma": "gammainc", "igammac": "gammaincc"}.get(name, name)
+    special = name in ("xlogy", "xlog1py", "gammainc", "gammaincc", "zeta")
+    function = f"jax.scipy.special.{name}" if special else f"{'F' if name == 'copysign' else 'jnp'}.{name}"
     second = next(value for key, value in op.arguments.items() if key != "self")
     return op.call(function, op.arguments["self"], second)
 

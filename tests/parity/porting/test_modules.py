@@ -93,7 +93,7 @@ class Cached(torch.nn.Module):
 def test_a_model_is_left_without_what_it_kept_while_it_was_exported():
     module = Cached()
     port(module, X)
-    assert module.length == 0 and module.angles is None and not module.tables and module.bias is None
+    assert (module.length, module.angles, module.tables, module.bias) == (0, None, {}, None)
     ported(module)
 
 
