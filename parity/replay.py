@@ -65,8 +65,21 @@ class Draws(TorchDispatchMode):
         if kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         kind = func._schema.name
-        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_", "aten::normal_"):
+        if kind == "aten::exponential_":
+            rate = args[1] if len(args) > 1 else kwargs.get("lambd", 1)
+            if self.replaying:
+                return args[0].copy_(self._next() / rate)
+            self._noted(func(*args, **kwargs) * rate)
+            return args[0]
+        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::normal_"):
             return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))
+        if kind == "aten::normal" and "Tensor" in func._overloadname:
+            mean, std = args[:2]
+            drawn = func(*args, **kwargs)
+            if self.replaying:
+                return drawn.copy_(mean + std * self._next())
+            self._noted((drawn - mean) / std)
+            return drawn
         if kind in _DRAWN:
             drawn = func(*args, **kwargs)
             return drawn.copy_(self._next()) if self.replaying else self._noted(drawn)
@@ -142,6 +155,7 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
             "jax.random",
             bernoulli=lambda key, p=0.5, shape=None: draw(jnp.shape(p) if shape is None else shape, bool),
             uniform=lambda key, shape=(), dtype=float, minval=0.0, maxval=1.0: draw(shape, dtype),
+            exponential=lambda key, shape=(), dtype=float: draw(shape, dtype),
             normal=lambda key, shape=(), dtype=float: draw(shape, dtype),
             randint=lambda key, shape, minval, maxval, dtype=int: draw(shape, dtype),
             permutation=lambda key, x: draw((x,), jnp.int32),

@@ -42,9 +42,23 @@ class Known(TorchFunctionMode):
             else:
                 with torch._C.DisableTorchFunction(), _disable_current_modes():
                     return func(value, *args[1:])
+        if func is torch.Tensor.__getitem__:
+            args = (args[0], self._index(args[1]))
         if func in _SIZED:
             args = (args[0], *torch_tree.tree_map(self._size, args[1:]))
         return func(*args, **(kwargs or {}))
+
+    def _index(self, index: Any) -> Any:
+        """The index, with the places of a known mask for the mask: the number of these is known."""
+        if isinstance(index, torch.Tensor) and index.dtype == torch.bool and index.ndim:
+            try:
+                value = self._value(index)
+            except LookupError:
+                return index
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
+                places = value.nonzero(as_tuple=True)
+            return tuple(map(torch.tensor, (place.tolist() for place in places)))
+        return index
 
     def _size(self, x: Any) -> Any:
         if isinstance(x, slice):

@@ -1,8 +1,8 @@
 """Places of a mask, padded to as many as the mask has entries.
 
-``tokens, = torch.where(mask)`` has as many entries as the mask is true, which depends on the data. Where all that is made
-of ``x[tokens]`` is made row by row, and rows end where ``index_add`` or ``index_put`` writes them, there may be more
-rows than that: the places of the others lie outside, and JAX writes nothing there.
+``tokens, = torch.where(mask)`` has as many entries as the mask is true, which depends on the data. Where all that is
+made of ``x[tokens]`` is made row by row, and rows end where ``index_add`` or ``index_put`` writes them, there may be
+more rows than that: the places of the others lie outside, and JAX writes nothing there.
 """
 
 import torch
@@ -31,11 +31,15 @@ def _unwrapped(graph: Graph, places: Node) -> None:
             continue
         operand, place = node.args[0], node.args[1][1]
         reshaped = list(node.users)
+        if len(reshaped) == 1 and packet(reshaped[0]) == "alias":
+            reshaped = list(reshaped[0].users)
         if packet(operand) != "unsqueeze" or operand.args[1] != 0 or len(reshaped) != 1:
             continue
         wanted = [-1, *operand.args[0].meta["val"].shape[1:]]
         if kind_of(reshaped[0]) in _RESHAPED and place.args[0] is places and list(reshaped[0].args[1]) == wanted:
             reshaped[0].target, reshaped[0].args = aten.index.Tensor, (operand.args[0], [place])
+            for useless in list(node.users):
+                graph.erase_node(useless)
             graph.erase_node(node)
 
 
@@ -72,10 +76,10 @@ def _is_vector(node: Node, given: list[Node]) -> bool:
 def _is_written(node: Node, given: list[Node]) -> bool:
     """Whether rows are written to their places, in what is not made of rows."""
     if kind_of(node) == "index_put":
-        places, values = list(node.args[1]), node.args[2]  # type: ignore[arg-type]
+        places, values = list(node.args[1]), node.args[2]
         alike = all(x in given and x.meta["val"].ndim == 1 for x in places)
     else:
         places, values = [node.args[2]], node.args[3]
         alike = places[0] in given and node.args[1] == 0
     single = isinstance(values, Node) and values.meta["val"].numel() == 1 and values not in given
-    return alike and node.args[0] not in given and (values in given or single)
+    return bool(alike) and node.args[0] not in given and (values in given or single)

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import linecache
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from jaxnn import nn
 from parity import weights
 from parity.arrays import to_numpy
 from parity.checking import Report
-from parity.porting.capture import captured
+from parity.porting.capture import Capture, captured, has_free_sizes
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
 from parity.porting.signature import Face
@@ -131,22 +132,17 @@ def port(
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
     progress("writing")
-    _mark_arrays(capture.program, capture.graph, module)
-    root = call_tree(capture, module)
-    face = Face(capture, root, module)
-    author = Author(module, root, set(face.classes))
-    classes = [*face.classes.values(), *author.write(face)]
-    if author.unsupported:
-        raise PortError(_unsupported(author))
-    name = author.drafts[""].class_name
-    source = (
-        _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__)
-        + "\n\n\n".join(classes)
-        + "\n"
-    )
+    try:
+        face, author, source = _written(capture, module)
+    except PortError:
+        if dynamic_shapes is not None or not has_free_sizes(capture.graph):
+            raise
+        # How many entries a mask picks that no input decides may be known once the sizes are.
+        capture = captured(module, arguments, None, fixed=True)
+        face, author, source = _written(capture, module)
     arrays = weights.load(module) | {path: to_numpy(tensor) for path, tensor in author.arrays.items()}
     progress("loading")
-    result = Port(source, name, arrays, capture.notes)
+    result = Port(source, author.drafts[""].class_name, arrays, capture.notes)
     _set_modes(module, result.module)
     result._subject = (module, *arguments)
     if verify:
@@ -169,6 +165,19 @@ def port(
     return result
 
 
+def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, str]:
+    """The source of what was captured."""
+    _mark_arrays(capture.program, capture.graph, module)
+    root = call_tree(capture, module)
+    face = Face(capture, root, module)
+    author = Author(module, root, set(face.classes))
+    classes = [*face.classes.values(), *author.write(face)]
+    if author.unsupported:
+        raise PortError(_unsupported(author))
+    header = _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__)
+    return face, author, header + "\n\n\n".join(classes) + "\n"
+
+
 _HEADER = '''"""{model}, ported from PyTorch."""
 
 {imports}
@@ -178,8 +187,9 @@ _HEADER = '''"""{model}, ported from PyTorch."""
 
 
 def _imports(text: str) -> str:
+    python = ["import math"] if re.search(r"\bmath\.", text) else []
     first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
-    python = [
+    python += [
         line
         for used, line in (
             ("@dataclass", "from dataclasses import dataclass"),

@@ -73,12 +73,12 @@ def by_rows(node: Node, given: list[Node]) -> bool:
     if kind == "linear":
         return given == [first] and behind > 0
     if kind in ("matmul", "mm"):
-        return given == [first] and behind > 0 and node.args[1].meta["val"].ndim <= 2  # type: ignore[union-attr]
+        return given == [first] and behind > 0 and node.args[1].meta["val"].ndim <= 2
     if kind == "layer_norm":
         return given == [first] and len(argument(node, "normalized_shape")) <= behind
     if kind == "embedding":
         return given == [node.args[1]]
-    if kind not in _ALONG or (list(first) if kind == "cat" else [first]) != given:  # type: ignore[arg-type]
+    if kind not in _ALONG or (list(first) if kind == "cat" else [first]) != given:
         return False
     return axes_from_the_end(node, value) is not None
 

@@ -100,12 +100,20 @@ def _randn(op: Operation) -> Expression:
     return _drawn(op, "normal")
 
 
-@register_operator("aten.normal.float_float", "aten.normal_functional")
+@register_operator("aten.normal", "aten.normal_functional")
 def _normal(op: Operation) -> Expression:
     drawn = _drawn(op, "normal")
+    if "Tensor" in op.name:
+        return op.binary("+", op.mean, op.binary("*", op.std, drawn, PRODUCT), SUM)
     if op.std != 1:
         drawn = op.binary("*", op.std, drawn, PRODUCT)
     return drawn if op.mean == 0 else op.binary("+", op.mean, drawn, SUM)
+
+
+@register_operator("aten.exponential")
+def _exponential(op: Operation) -> Expression:
+    drawn = _drawn(op, "exponential")
+    return drawn if op.lambd == 1 else op.binary("/", drawn, op.lambd, PRODUCT)
 
 
 def _drawn(op: Operation, distribution: str) -> Expression:

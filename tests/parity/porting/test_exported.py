@@ -69,6 +69,9 @@ OPERATORS = {
     "cholesky_solve": (lambda x: torch.cholesky_solve(ONES, x.tril()), SQUARES),
     "einsum with a path": (lambda x: torch.ops.aten.einsum("ij,kj,kl->il", [x, x, x], path=[1, 2, 0, 1]), X),
     "eigvals": (lambda x: torch.linalg.eigvals(x).abs().sum(), SQUARES),
+    "exponential": (lambda x: torch.empty_like(x).exponential_(3.0) + x, X),
+    "normal": (lambda x: torch.distributions.Normal(x, x.exp()).rsample() + torch.normal(x, x.exp()), X),
+    "free size as a float": (lambda x: torch.full((x.shape[0],), 1 / x.shape[0]) * x.shape[0] ** 0.5 + x[:, 0], X),
     "fmax": (lambda x: torch.fmax(x, torch.zeros(())) - torch.fmin(x, x.flip(1)), X),
     "gradient": (lambda x: torch.gradient(x, dim=1)[0], X),
     "istft": (
