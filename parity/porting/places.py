@@ -5,11 +5,13 @@ made of ``x[tokens]`` is made row by row, and rows end where ``index_add`` or ``
 more rows than that: the places of the others lie outside, and JAX writes nothing there.
 """
 
+from typing import Any
+
 import torch
 from torch.fx import Graph, Node
 
 from parity.porting.functionalization import is_symbolic, packet
-from parity.porting.rows import by_rows, is_check, is_elementwise, kind_of, only_checked
+from parity.porting.rows import argument, by_rows, is_check, is_elementwise, kind_of, only_checked
 
 aten = torch.ops.aten
 
@@ -75,11 +77,12 @@ def _is_vector(node: Node, given: list[Node]) -> bool:
 
 def _is_written(node: Node, given: list[Node]) -> bool:
     """Whether rows are written to their places, in what is not made of rows."""
+    alike: Any
     if kind_of(node) == "index_put":
         places, values = list(node.args[1]), node.args[2]
         alike = all(x in given and x.meta["val"].ndim == 1 for x in places)
     else:
         places, values = [node.args[2]], node.args[3]
-        alike = places[0] in given and node.args[1] == 0
+        alike = places[0] in given and argument(node, "dim") == 0
     single = isinstance(values, Node) and values.meta["val"].numel() == 1 and values not in given
     return bool(alike) and node.args[0] not in given and (values in given or single)

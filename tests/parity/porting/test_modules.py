@@ -97,6 +97,16 @@ def test_a_model_is_left_without_what_it_kept_while_it_was_exported():
     ported(module)
 
 
+class Described(torch.nn.Linear):
+    def state_dict(self, *args, **kwargs):
+        return {**super().state_dict(*args, **kwargs), "_metadata": {"width": 3}}
+
+
+def test_what_a_state_dict_holds_beside_tensors_is_no_weight():
+    ported(torch.nn.Sequential(Described(3, 3)))
+    ported(Described(3, 3))
+
+
 class Padded(torch.nn.Module):
     def __init__(self):
         super().__init__()

@@ -72,7 +72,7 @@ class Experts(torch.nn.Module):
 
 def by_mask(result, rows, weights, chosen, expert):
     mask = chosen.any(-1)
-    result[mask] += (weights * chosen).sum(-1)[mask].unsqueeze(1) * expert(rows[mask]).log_softmax(1)
+    result[mask] += (weights * chosen.float()).sum(-1)[mask].unsqueeze(1) * expert(rows[mask]).log_softmax(1)
     return result
 
 
