@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from parity.porting.functionalization import is_symbolic, packet
 from parity.porting.rows import argument, by_rows, is_check, is_elementwise, kind_of, only_checked
@@ -55,14 +56,16 @@ def _all_by_rows(graph: Graph, places: Node) -> bool:
             if not all(map(only_checked, node.users)):
                 return False
         elif kind_of(node) in ("index_add", "index_copy", "index_put"):
-            if not _is_written(node, given):
+            if not _is_written(node, given, places):
                 return False
         elif packet(node) == "index":
             places_only = all(x in given for x in node.args[1]) and node.args[0] not in members
             if not places_only or any(x.meta["val"].ndim != 1 for x in given):
                 return False
             members[node] = None
-        elif given == [places] or by_rows(node, given) or is_elementwise(node, given) or _is_vector(node, given):
+        elif kind_of(node) != "embedding" and (
+            by_rows(node, given) or is_elementwise(node, given) or _is_vector(node, given)
+        ):
             members[node] = None
         else:
             return False
@@ -75,14 +78,34 @@ def _is_vector(node: Node, given: list[Node]) -> bool:
     return kind_of(node) in _RESHAPED and value.shape[1:].numel() == 1 and result.ndim == 1
 
 
-def _is_written(node: Node, given: list[Node]) -> bool:
-    """Whether rows are written to their places, in what is not made of rows."""
-    alike: Any
+def _is_written(node: Node, given: list[Node], places: Node) -> bool:
+    """Whether rows are written to their places, where the padding lies outside, in what is not made of rows."""
+    target: Any = node.args[0]
+    args: Any = node.args
     if kind_of(node) == "index_put":
-        places, values = list(node.args[1]), node.args[2]
-        alike = all(x in given and x.meta["val"].ndim == 1 for x in places)
+        indices, values = list(args[1]), args[2]
     else:
-        places, values = [node.args[2]], node.args[3]
-        alike = places[0] in given and argument(node, "dim") == 0
-    single = isinstance(values, Node) and values.meta["val"].numel() == 1 and values not in given
-    return bool(alike) and node.args[0] not in given and (values in given or single)
+        indices, values = [args[2]], args[3]
+        if argument(node, "dim") != 0:
+            return False
+    if target in given or not all(x in given and x.meta["val"].ndim == 1 for x in indices):
+        return False
+    mask: Any = places.args[0]
+    sizes = [(_axis(x, places), size) for x, size in zip(indices, target.meta["val"].shape, strict=False)]
+    outside = (axis is not None and statically_known_true(mask.meta["val"].shape[axis] == size) for axis, size in sizes)
+    single = isinstance(values, Node) and values not in given and values.meta["val"].numel() == 1
+    return any(outside) and (values in given or single)
+
+
+def _axis(node: Node, places: Node) -> int | None:
+    """The axis of the mask along which ``node`` has the places, as they are."""
+    while kind_of(node) in ("alias", "contiguous", "to"):
+        node = node.args[0]  # type: ignore[assignment]
+    args: Any = node.args
+    if args[0] is not places:
+        return None
+    if not isinstance(places.meta["val"], torch.Tensor):
+        return int(args[1])  # of a tuple
+    if packet(node) == "select":
+        return int(args[2])
+    return 0 if kind_of(node) in _RESHAPED | {"squeeze"} and places.meta["val"].shape[1] == 1 else None
