@@ -52,6 +52,8 @@ def _all_by_rows(graph: Graph, places: Node) -> bool:
         given = [x for x in node.all_input_nodes if x in members]
         if not given or is_check(node):
             continue
+        if node.op == "output":
+            return False
         if is_symbolic(node):
             if not all(map(only_checked, node.users)):
                 return False

@@ -105,8 +105,8 @@ def test_experts_are_given_the_rows_that_choose_them(dispatch):
         lambda x, y, entries, rows: x.flatten(0, 1)[torch.where(rows.flatten())[0]].mean(0),
         lambda x, y, entries, rows: torch.where(rows.flatten())[0],
         lambda x, y, entries, rows: torch.argwhere(rows).sum(),
-        lambda x, y, entries, rows: x.index_add(0, torch.where(rows[:, 0])[0] // 2, y[torch.where(rows[:, 0])[0]]),
-        lambda x, y, entries, rows: x.index_add(0, torch.where(rows[0, :3])[0], y[torch.where(rows[0, :3])[0]]),
+        lambda x, y, entries, rows: x.index_add(0, torch.where(rows)[0] // 2, y[torch.where(rows)[0]]),
+        lambda x, y, entries, rows: x.index_add(0, torch.where(rows[:3])[0], y[torch.where(rows[:3])[0]]),
     ],
 )
 def test_places_whose_number_shows_in_the_result_are_refused(does):
