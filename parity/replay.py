@@ -24,6 +24,12 @@ class Written(BaseException):
     """A model writes into a parameter as it runs."""
 
 
+_DRAWN = {
+    "aten::bernoulli", "aten::multinomial", "aten::rand", "aten::rand_like", "aten::randint", "aten::randint_like",
+    "aten::randn", "aten::randn_like", "aten::randperm",
+}  # fmt: skip
+
+
 class Draws(TorchDispatchMode):
     """While active, notes every random tensor torch draws; given ``recorded`` ones, hands those out instead.
 
@@ -67,9 +73,22 @@ class Draws(TorchDispatchMode):
         if self.guarded and func._schema.is_mutable:
             self._guard(func._schema.arguments, args, kwargs)
         kind = func._schema.name
-        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::exponential_", "aten::normal_"):
+        if kind == "aten::exponential_":
+            rate = args[1] if len(args) > 1 else kwargs.get("lambd", 1)
+            if self.replaying:
+                return args[0].copy_(self._next() / rate)
+            self._noted(func(*args, **kwargs) * rate)
+            return args[0]
+        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::normal_"):
             return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))
-        if kind in ("aten::rand", "aten::rand_like", "aten::randn", "aten::randn_like", "aten::bernoulli"):
+        if kind == "aten::normal" and "Tensor" in func._overloadname:
+            mean, std = args[:2]
+            drawn = func(*args, **kwargs)
+            if self.replaying:
+                return drawn.copy_(mean + std * self._next())
+            self._noted((drawn - mean) / std)
+            return drawn
+        if kind in _DRAWN:
             drawn = func(*args, **kwargs)
             return drawn.copy_(self._next()) if self.replaying else self._noted(drawn)
         if kind == "aten::native_dropout" and args[2]:
@@ -151,12 +170,16 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
             bernoulli=lambda key, p, shape: draw(shape, bool),
             uniform=lambda key, shape, dtype, low=0.0, high=1.0: draw(shape, dtype),
             exponential=lambda key, shape, dtype: draw(shape, dtype),
+            multinomial=lambda key, weights, count, replace: draw((*weights.shape[:-1], count), jnp.int32),
         ),
         mock.patch.multiple(
             "jax.random",
             bernoulli=lambda key, p=0.5, shape=None: draw(jnp.shape(p) if shape is None else shape, bool),
             uniform=lambda key, shape=(), dtype=float, minval=0.0, maxval=1.0: draw(shape, dtype),
+            exponential=lambda key, shape=(), dtype=float: draw(shape, dtype),
             normal=lambda key, shape=(), dtype=float: draw(shape, dtype),
+            randint=lambda key, shape, minval, maxval, dtype=int: draw(shape, dtype),
+            permutation=lambda key, x: draw((x,), jnp.int32),
         ),
         mock.patch("jaxnn.nn.stack.SHALLOW", sys.maxsize),
     ):  # each layer of a stack has its own draws

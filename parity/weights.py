@@ -39,7 +39,9 @@ def load(
         WeightsError: the file is truncated, corrupt or of another kind, or holds something that is not an array.
     """
     if isinstance(source, torch.nn.Module):
-        return _to_numpy(source.state_dict(), type(source).__name__)
+        # What a module says of itself beside its tensors is no weight.
+        tensors = {path: x for path, x in source.state_dict().items() if isinstance(x, torch.Tensor)}
+        return _to_numpy(tensors, type(source).__name__)
     if isinstance(source, nnx.Module):
         return {path: np.array(array) for path, array in nn.state_dict(source).items()}
     if isinstance(source, Mapping):

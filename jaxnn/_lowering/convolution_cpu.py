@@ -50,7 +50,7 @@ WASTE = 1.2
 """How many times the products of a gradient by phases may be those that are needed."""
 
 FEW_OUTPUTS = 64
-"""Outputs of an image for each of the kernel's elements up to which XLA's own gradient of the kernel is faster."""
+"""Outputs of an image for each place that a window spans up to which XLA's own gradient of the kernel is faster."""
 
 
 def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
@@ -99,7 +99,8 @@ def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
         return shifts.kernel_gradient(x, y, geometry)
     if blocks.are_blocks(geometry):
         return blocks.kernel_gradient(x, y, geometry)
-    few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(geometry.kernel_size)
+    spans = [d * (k - 1) + 1 for d, k in zip(geometry.dilations, geometry.kernel_size, strict=True)]
+    few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(spans)
     if few and geometry.groups == 1 and max(geometry.strides) == 1 and x.shape[0] > 1 and len(geometry.sizes) < 3:
         return dense.kernel_gradient(x, y, geometry)
     return taps.kernel_gradient(x, y, geometry)

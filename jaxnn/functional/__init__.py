@@ -83,6 +83,10 @@ from jaxnn.functional.normalization import layer_norm as layer_norm
 from jaxnn.functional.normalization import local_response_norm as local_response_norm
 from jaxnn.functional.normalization import normalize as normalize
 from jaxnn.functional.normalization import rms_norm as rms_norm
+from jaxnn.functional.ordering import median as median
+from jaxnn.functional.ordering import mode as mode
+from jaxnn.functional.ordering import multinomial as multinomial
+from jaxnn.functional.ordering import nanmedian as nanmedian
 from jaxnn.functional.padding import pad as pad
 from jaxnn.functional.pixel_shuffling import channel_shuffle as channel_shuffle
 from jaxnn.functional.pixel_shuffling import native_channel_shuffle as native_channel_shuffle
@@ -131,6 +135,7 @@ from jaxnn.functional.scaled_products import SwizzleType as SwizzleType
 from jaxnn.functional.scaled_products import scaled_grouped_mm as scaled_grouped_mm
 from jaxnn.functional.scaled_products import scaled_mm as scaled_mm
 from jaxnn.functional.sequence_loss import ctc_loss as ctc_loss
+from jaxnn.functional.signals import istft as istft
 from jaxnn.functional.softmaxes import gumbel_softmax as gumbel_softmax
 from jaxnn.functional.softmaxes import log_softmax as log_softmax
 from jaxnn.functional.softmaxes import softmax as softmax
@@ -145,6 +150,7 @@ from jaxnn.functional.tensors import clamp as clamp
 from jaxnn.functional.tensors import copysign as copysign
 from jaxnn.functional.tensors import fmax as fmax
 from jaxnn.functional.tensors import fmin as fmin
+from jaxnn.functional.tensors import masked_scatter as masked_scatter
 from jaxnn.functional.tensors import max as max
 from jaxnn.functional.tensors import min as min
 from jaxnn.functional.tensors import pow as pow

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxnn.functional._argument import ArgumentError
 
@@ -28,6 +28,14 @@ def uniform(
 ) -> Float[Array, "..."]:
     """Uniform on ``[low, high)``."""
     return jax.random.uniform(key, shape, dtype, low, high)
+
+
+def multinomial(key: Key[Array, ""], weights: Float[Array, "*batch n"], count: int, replace: bool) -> Int[Array, "..."]:
+    """``count`` places of each row, a place as often as its weight says."""
+    logits = jnp.log(weights)
+    if replace:
+        return jax.random.categorical(key, logits[..., None, :], shape=(*logits.shape[:-1], count))
+    return jax.lax.top_k(logits + jax.random.gumbel(key, logits.shape, logits.dtype), count)[1]
 
 
 def exponential(key: Key[Array, ""], shape: tuple[int, ...], dtype: DTypeLike) -> Float[Array, "..."]:

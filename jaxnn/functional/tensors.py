@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Inexact, Integer, Num, Real
+from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Integer, Num, Real, Shaped
 
 from jaxnn.functional._input import default_float, magnitude, widened
 from jaxnn.functional._tangents import with_tangent
@@ -165,6 +165,24 @@ def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
         return atan2(x.imag, x.real)
     x = jax.lax.stop_gradient(default_float(x))
     return jnp.where(x < 0, math.pi, jnp.where(jnp.isnan(x), x, 0))
+
+
+def masked_scatter(
+    input: Shaped[Array, "..."], mask: Bool[Array, "..."], source: Shaped[Array, "..."]
+) -> Shaped[Array, "..."]:
+    """``input`` where the mask is false; where it is true the entries of ``source``, one after the other.
+
+    Args:
+        input: broadcasts against ``mask``.
+        mask: where to put entries.
+        source: any shape, at least as many entries as there are to put; NaN stands for those that it lacks.
+
+    Source: ``torch.masked_scatter``.
+    """
+    x, chosen = jnp.broadcast_arrays(input, mask)
+    place = jnp.cumsum(chosen.ravel()).reshape(chosen.shape) - 1
+    put = source.ravel().at[place].get(mode="fill", fill_value=jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0)
+    return jnp.where(chosen, put, x)
 
 
 def std(

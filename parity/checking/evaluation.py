@@ -203,7 +203,7 @@ class JaxSide:
         self._inputs = side.varied_inputs()
         self._varied = [i for i, name in enumerate(named_inputs(side.call)) if name in self._inputs]
         self._values = [to_jax(x) for x in leaves]
-        self._run = jax.jit(self._pass, compiler_options=options) if compiled else None
+        self._run: Callable[..., Any] | None = jax.jit(self._pass, compiler_options=options) if compiled else None
 
     def __call__(self, call: Call | None = None) -> Evaluation:
         """One pass, on the torch side's inputs or others in their place, of which those that vary count."""

@@ -20,6 +20,7 @@ from parity.porting.exporting import Distinct, as_eager, kept, noticed, quiet, u
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.packing import Packings, unpacked
+from parity.porting.places import padded
 from parity.porting.regions import inlined, traced_name
 from parity.porting.selection import kept_whole
 
@@ -63,18 +64,21 @@ class Capture:
     own_gradients: list[str] = field(default_factory=list)
 
 
-def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None) -> Capture:
-    """``module`` exported with its first axes of equal size free, or as free as export allows."""
+def captured(
+    module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None, *, fixed: bool = False
+) -> Capture:
+    """``module`` exported with its first axes of equal size free, or as free as export allows; or none of them."""
     notes: list[str] = []
+    if fixed:
+        notes.append("sizes are fixed to the example's: what depends on them cannot be written while they are free")
     arguments = _apart(arguments)
     shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
     own: set[str] = set()
     packings = Packings()
-    fixed = [] if shapes is None else [None]
     errors: list[Exception] = []
-    for sizes, eager in product([shapes, *fixed], (False, True)):
+    for sizes, eager in product([None] if fixed or shapes is None else [shapes, None], (False, True)):
         records.clear()
         calls.clear()
         try:
@@ -90,7 +94,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
     if packings.cut:
         notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
     graph_module = program.graph_module
-    if shapes is not None and dynamic is None and not notes and not _has_free_sizes(graph_module.graph):
+    if shapes is not None and dynamic is None and not notes and not has_free_sizes(graph_module.graph):
         notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
     same: dict[str, torch.fx.Node] = {}
     with warnings.catch_warnings():
@@ -104,6 +108,7 @@ def captured(module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, A
                     decomposed(part)
                     functionalized(part.graph)
                     kept_whole(part.graph)
+                    padded(part.graph)
                 except NotImplementedError as error:
                     raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)
@@ -156,7 +161,8 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
     return flat
 
 
-def _has_free_sizes(graph: torch.fx.Graph) -> bool:
+def has_free_sizes(graph: torch.fx.Graph) -> bool:
+    """Whether an input has an axis of any size."""
     values = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
     return any(is_free(size) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
 

@@ -172,6 +172,9 @@ class Author:
             inside = [part for part in (draft.arguments, "rngs=rngs" if draft.needs_rngs() else "") if part]
             return f"{draft.class_name}({', '.join(inside)})"
         if isinstance(child, torch.nn.ParameterList):
+            if any(isinstance(entry, torch.nn.Module) for entry in child):
+                entries = [self._entry(f"{path}.{i}", entry) for i, entry in enumerate(child)]
+                return f"nnx.List([{', '.join(entries)}])"
             return f"nn.ParameterList([{', '.join(zeros(p) for p in child)}])"
         if isinstance(child, torch.nn.ParameterDict):
             held = ", ".join(f'("{name}", {zeros(p)})' for name, p in child.items())
@@ -183,9 +186,13 @@ class Author:
         if type(child) in CONTAINERS:
             return self._listed(path, child)
         shared = self.paths[id(child)] != path  # and put in its place when the one that it is has been built
-        if not shared and (any(True for _ in child.children()) or child.state_dict()):
+        if not shared and child.state_dict():
             raise PortError(f"port: {path} ({type(child).__name__}) is never called, and nothing says how to build it")
         return "nn.Identity()"
+
+    def _entry(self, path: str, entry: torch.Tensor | torch.nn.Module) -> str:
+        """A parameter, or a module, in a list that holds both."""
+        return self._built(path, entry) if isinstance(entry, torch.nn.Module) else f"nnx.Param({zeros(entry)})"
 
     def _members(self, path: str, container: torch.nn.Module) -> str:
         """The modules of a container as its arguments: in a row, or by name where the names are no numbers."""
@@ -206,6 +213,9 @@ class Author:
 
     def _listed(self, path: str, child: torch.nn.Module) -> str:
         inner = self._members(path, child)
+        if isinstance(child, torch.nn.ModuleList) and None in child:
+            members = ["None" if x is None else self._member(path, name, x) for name, x in child._modules.items()]
+            return f"nnx.List([{', '.join(members)}])"
         if inner.startswith("{"):
             return f"nn.{type(child).__name__}({inner})"
         parts = [self._member(path, name, module) for name, module in _present(child)]

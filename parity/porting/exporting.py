@@ -3,6 +3,7 @@
 import io
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
@@ -91,15 +92,19 @@ def noticed(names: set[str]) -> Iterator[None]:
 
 @contextmanager
 def kept(module: torch.nn.Module) -> Iterator[None]:
-    """The tensors that modules have as plain attributes, and compute anew in every call, as they were."""
-    held = [
-        (part, name, x) for part in module.modules() for name, x in vars(part).items() if isinstance(x, torch.Tensor)
-    ]
+    """Modules as they were, whatever attributes, caches and buffers ``forward`` gives them: export has no values."""
+    held = [(part, dict(vars(part))) for part in module.modules()]
+    plain = dict, OrderedDict, list, set
+    containers = [(x, x.copy()) for _, before in held for x in before.values() if type(x) in plain]
     try:
         yield
     finally:
-        for part, name, x in held:
-            vars(part)[name] = x
+        for part, before in held:
+            vars(part).clear()
+            vars(part).update(before)
+        for x, content in containers:
+            x.clear()
+            x.extend(content) if isinstance(x, list) else x.update(content)
 
 
 class Distinct(TorchFunctionMode):

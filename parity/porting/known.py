@@ -7,10 +7,17 @@ import torch
 from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as torch_tree
 from torch.utils._python_dispatch import _disable_current_modes
 
 _READS = frozenset(
     getattr(torch.Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__")
+)
+
+# Take sizes, for which torch lets a tensor stand that holds one integer.
+_SIZED = frozenset(
+    [getattr(torch.Tensor, name) for name in ("__getitem__", "expand", "new_zeros", "repeat", "reshape", "view")]
+    + [torch.nn.functional.pad]
 )
 
 
@@ -18,6 +25,7 @@ class Known(TorchFunctionMode):
     """Answers ``int(x)``, ``x.item()``, ``if x`` where ``x`` is made of buffers and constants that nothing changes.
 
     Export has no values: it would refuse the number of steps, the padding or the flag that a model keeps in a buffer.
+    The same for sizes that are given as tensors.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -34,7 +42,33 @@ class Known(TorchFunctionMode):
             else:
                 with torch._C.DisableTorchFunction(), _disable_current_modes():
                     return func(value, *args[1:])
+        if func is torch.Tensor.__getitem__:
+            args = (args[0], self._index(args[1]))
+        if func in _SIZED:
+            args = (args[0], *torch_tree.tree_map(self._size, args[1:]))
         return func(*args, **(kwargs or {}))
+
+    def _index(self, index: Any) -> Any:
+        """The index, with the places of a known mask for the mask: the number of these is known."""
+        if isinstance(index, torch.Tensor) and index.dtype == torch.bool and index.ndim:
+            try:
+                value = self._value(index)
+            except LookupError:
+                return index
+            with torch._C.DisableTorchFunction(), _disable_current_modes():
+                places = value.nonzero(as_tuple=True)
+            return tuple(map(torch.tensor, (place.tolist() for place in places)))
+        return index
+
+    def _size(self, x: Any) -> Any:
+        if isinstance(x, slice):
+            return slice(*map(self._size, (x.start, x.stop, x.step)))
+        if not isinstance(x, torch.Tensor) or x.ndim or x.dtype in (torch.bool, torch.uint8) or x.is_floating_point():
+            return x
+        try:
+            return self._value(x).item()
+        except LookupError:
+            return x
 
     def _value(self, x: torch.Tensor) -> torch.Tensor:
         node = _node(x)
@@ -44,12 +78,14 @@ class Known(TorchFunctionMode):
         if any(shared in sources for writer in node.graph.nodes if _writes(writer) for shared in _memory(writer)):
             raise LookupError
         values: dict[Node, Any] = {}
+        mode: Any = get_proxy_mode()
+        root = mode.tracer.root
         with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
             for source in sources:  # what a node is made of comes before it
                 if source in known:
                     values[source] = known[source]
                 elif source.op == "get_attr":
-                    values[source] = operator.attrgetter(str(source.target))(node.graph.owning_module)
+                    values[source] = operator.attrgetter(str(source.target))(root)
                 else:
                     args, kwargs = torch.fx.map_arg((source.args, source.kwargs), lambda x: values[x])
                     values[source] = source.target(*args, **kwargs)

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import linecache
+import re
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from jaxnn import nn
 from parity import weights
 from parity.arrays import viewed
 from parity.checking import Report
-from parity.porting.capture import Arguments, captured
+from parity.porting.capture import Arguments, Capture, captured, has_free_sizes
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
 from parity.porting.signature import Face
@@ -134,19 +135,14 @@ def port(
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
     progress("writing")
-    _mark_arrays(capture.program, capture.graph, module)
-    root = call_tree(capture, module)
-    face = Face(capture, root, module)
-    author = Author(module, root, set(face.classes))
-    classes = [*face.classes.values(), *author.write(face)]
-    if author.unsupported:
-        raise PortError(_unsupported(author))
-    name = author.drafts[""].class_name
-    source = (
-        _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__)
-        + "\n\n\n".join(classes)
-        + "\n"
-    )
+    try:
+        face, author, source = _written(capture, module)
+    except PortError:
+        if dynamic_shapes is not None or not has_free_sizes(capture.graph):
+            raise
+        # How many entries a mask picks that no input decides may be known once the sizes are.
+        capture = captured(module, arguments, None, fixed=True)
+        face, author, source = _written(capture, module)
     trials: list[Trial] = []
     if verify:
         progress("running the model")
@@ -155,7 +151,7 @@ def port(
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
     others = {path: x for path, x in module.state_dict().items() if path not in tensors}
     arrays = {path: viewed(x) for path, x in tensors.items()} | weights.load(others)
-    result = Port(source, name, arrays, capture.notes)
+    result = Port(source, author.drafts[""].class_name, arrays, capture.notes)
     _set_modes(module, result.module)
     result._subject = (module, *arguments)
     if not verify:
@@ -180,6 +176,19 @@ def port(
     return result
 
 
+def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, str]:
+    """The source of what was captured."""
+    _mark_arrays(capture.program, capture.graph, module)
+    root = call_tree(capture, module)
+    face = Face(capture, root, module)
+    author = Author(module, root, set(face.classes))
+    classes = [*face.classes.values(), *author.write(face)]
+    if author.unsupported:
+        raise PortError(_unsupported(author))
+    header = _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__)
+    return face, author, header + "\n\n\n".join(classes) + "\n"
+
+
 def _trials(module: torch.nn.Module, arguments: Arguments, other: Arguments | None, notes: list[str]) -> list[Trial]:
     """The model on the example, and on another batch if there is one that it takes."""
     lent: dict[int, Any] = {}
@@ -201,8 +210,9 @@ _HEADER = '''"""{model}, ported from PyTorch."""
 
 
 def _imports(text: str) -> str:
+    python = ["import math"] if re.search(r"\bmath\.", text) else []
     first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
-    python = [
+    python += [
         line
         for used, line in (
             ("@dataclass", "from dataclasses import dataclass"),

@@ -12,20 +12,18 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.functionalization import in_place, is_symbolic, packet
+from parity.porting.rows import (
+    argument,
+    axes_from_the_end,
+    by_rows,
+    counted_from_the_end,
+    is_check,
+    is_elementwise,
+    kind_of,
+    only_checked,
+)
 
 aten = torch.ops.aten
-
-# Of one entry each, whatever its place.
-_ELEMENTWISE = {
-    "abs", "add", "alias", "atan", "bitwise_and", "bitwise_not", "bitwise_or", "ceil", "celu", "full_like", "isfinite",
-    "isnan", "log_sigmoid", "logaddexp", "ones_like", "zeros_like",
-    "clamp", "clamp_max", "clamp_min", "clip", "clone", "contiguous", "cos", "cosh", "detach", "div", "dropout", "elu",
-    "eq", "erf", "exp", "expm1", "float_power", "floor", "ge", "gelu", "gt", "hardsigmoid", "hardswish", "hardtanh",
-    "le", "leaky_relu", "lerp", "log", "log10", "log1p", "log2", "logical_and", "logical_not", "logical_or", "lt",
-    "maximum", "minimum", "mish", "mul", "ne", "neg", "pow", "reciprocal", "relu", "relu6", "round", "rsqrt", "rsub",
-    "selu", "sigmoid", "sign", "silu", "sin", "sinh", "softplus", "sqrt", "square", "sub", "tan", "tanh", "to", "trunc",
-    "where", "masked_fill",
-}  # fmt: skip
 
 # Infinite, or of infinite slope, at some entry; the first argument that makes it so.
 _SINGULAR_FROM = {
@@ -47,7 +45,9 @@ def kept_whole(graph: Graph) -> None:
     for node in list(graph.nodes):
         mask = _mask(node)
         members = _followed(graph, mask) if mask is not None else []
-        picked = {member for member in members if _kind(member) not in _ENDS}
+        picked = {member for member in members if not _is_end(member)}
+        for member in picked:
+            counted_from_the_end(member, _rows(member).meta["val"])
         for member in members:
             _rewritten(graph, member, mask, picked)
 
@@ -63,58 +63,58 @@ def _mask(node: Node) -> Node | None:
     return mask if mask.meta["val"].dtype == torch.bool else None
 
 
-def _kind(node: Node) -> str:
-    return packet(node).removesuffix("_")
+def _is_end(node: Node) -> bool:
+    """Whether picked entries are put back by ``node`` or summed up, not row by row."""
+    kind = kind_of(node)
+    return kind in _ENDS and (kind not in ("sum", "mean") or axes_from_the_end(node, _rows(node).meta["val"]) is None)
+
+
+def _rows(node: Node) -> Node:
+    """What ``node`` is made of, the first of them."""
+    return node.all_input_nodes[0]
 
 
 def _followed(graph: Graph, mask: Node) -> list[Node]:
     """All that is made of values picked by ``mask``, in order; nothing if a step is not of single entries."""
     members: dict[Node, None] = {}
     for node in graph.nodes:
-        given = [x for x in node.all_input_nodes if x in members and _kind(x) not in _ENDS]
+        given = [x for x in node.all_input_nodes if x in members and not _is_end(x)]
         if _equal(_mask(node), mask):
             members[node] = None
         elif given and is_symbolic(node):
-            if not all(_only_checked(user) for user in node.users):
+            if not all(only_checked(user) for user in node.users):
                 return []  # the number of the picked ones
-        elif given and not _is_check(node):
+        elif given and not is_check(node):
             if not _is_alike(node, given, mask):
                 return []
             members[node] = None
     return list(members)
 
 
-def _is_check(node: Node) -> bool:
-    return any(name in str(node.target) for name in ("_assert", "sym_constrain"))
-
-
-def _only_checked(node: Node) -> bool:
-    """Whether a size, or what is computed of it, is in no array."""
-    return _is_check(node) or (is_symbolic(node) and all(map(_only_checked, node.users)))
-
-
 def _is_alike(node: Node, given: list[Node], mask: Node) -> bool:
     """Whether ``node`` does the same to every picked entry, in whatever shape they stand."""
-    kind = _kind(node)
+    kind = kind_of(node)
+    if packet(node) == "<built-in function getitem>" or not isinstance(given[0].meta["val"], torch.Tensor):
+        return by_rows(node, given)
     behind = given[0].meta["val"].ndim - 1
     others = [x for x in node.all_input_nodes if x not in given and not is_symbolic(x)]
     if kind == "index_put":
         return (
             given == [node.args[2]] and len(node.args[1]) == 1 and _equal(node.args[1][0], mask) and not node.args[3:]
         )
-    if kind == "linear":
-        return given == [node.args[0]] and behind > 0
-    if kind == "layer_norm":
-        return given == [node.args[0]] and len(node.args[1]) <= behind
+    if by_rows(node, given):
+        return True
     if kind in ("sum", "mean"):
-        return _argument(node, "dim") in (None, [], [0]) and not _argument(node, "keepdim")
+        return argument(node, "dim") in (None, [], [0]) and not argument(node, "keepdim")
     if kind in _CLASS_LOSSES:
         classes = len(given) > 1 and given[1].meta["val"].ndim == 1 and behind == 1
-        return classes and given == list(node.args[:2]) and bool(_argument(node, "reduction"))
-    if kind in _LOSSES and (given != list(node.args[:2]) or not _argument(node, "reduction")):
+        return classes and given == list(node.args[:2]) and bool(argument(node, "reduction"))
+    if kind in _LOSSES and (given != list(node.args[:2]) or not argument(node, "reduction")):
         return False
-    alike = {x.meta["val"].ndim - 1 for x in given} == {behind}
-    return kind in _ELEMENTWISE | _LOSSES and alike and all(x.meta["val"].ndim <= behind for x in others)
+    if kind in _LOSSES:
+        alike = {x.meta["val"].ndim - 1 for x in given} == {behind}
+        return alike and all(x.meta["val"].ndim <= behind for x in others)
+    return is_elementwise(node, given)
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -127,7 +127,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
     """``node`` for every entry; where the mask is false it computes with ones, so that no gradient is infinite."""
-    kind = _kind(node)
+    kind = kind_of(node)
     first = _SINGULAR_FROM.get(kind)
     if first is not None:
         safe = [_chosen(graph, node, mask, x, 1) if x in picked else x for x in node.args[first:]]
@@ -135,14 +135,14 @@ def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
     args: Any = node.args
     if kind == "index_put":
         node.target, node.args = aten.copy_.default, (args[0], _chosen(graph, node, mask, args[2], args[0]))
-    elif kind in ("sum", "mean"):
+    elif kind in ("sum", "mean") and node not in picked:
         _summed(graph, node, mask, args[0], kind == "mean")
     elif kind in _LOSSES:
         each = _inserted(graph, node, node.target, *_without_reduction(node))
-        _summed(graph, node, mask, each, _argument(node, "reduction") == 1)
+        _summed(graph, node, mask, each, argument(node, "reduction") == 1)
     elif kind in _CLASS_LOSSES:
         # Classes that are not picked are ones that the loss ignores.
-        ignored = _chosen(graph, node, mask, args[1], _argument(node, "ignore_index"))
+        ignored = _chosen(graph, node, mask, args[1], argument(node, "ignore_index"))
         last = mask.meta["val"].ndim - 1
         flat = [_inserted(graph, node, aten.flatten.using_ints, (x, 0, last)) for x in (args[0], ignored)]
         node.args = (*flat, *args[2:])
@@ -155,26 +155,18 @@ def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
         node.meta["val"] = _value(node)
 
 
-def _argument(node: Node, name: str) -> Any:
-    """An argument by its name in the operator's schema, its default if not given; None if there is no such."""
-    for i, argument in enumerate(cast(Any, node.target)._schema.arguments):
-        if argument.name == name:
-            return node.args[i] if i < len(node.args) else node.kwargs.get(name, argument.default_value)
-    return None
-
-
 def _without_reduction(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a loss that gives one number for every entry."""
     names = [argument.name for argument in cast(Any, node.target)._schema.arguments]
     position = names.index("reduction")
-    given = [_argument(node, name) for name in names[:position]] + [0]
+    given = [argument(node, name) for name in names[:position]] + [0]
     return (*given, *node.args[position + 1 :]), {k: v for k, v in node.kwargs.items() if k in names[position + 1 :]}
 
 
 def _summed(graph: Graph, node: Node, mask: Node, x: Node, mean: bool) -> None:
     """Make ``node`` the sum or mean over the picked entries of ``x``; the mean of half precision is taken in single."""
     value, picked = x.meta["val"], mask.meta["val"].ndim
-    result, rows = node.meta["val"].dtype, bool(_argument(node, "dim"))
+    result, rows = node.meta["val"].dtype, bool(argument(node, "dim"))
     half = mean and result in (torch.float16, torch.bfloat16)
     wanted = {"dtype": torch.float32 if half else result}
     chosen = _chosen(graph, node, mask, x, 0)

@@ -34,7 +34,8 @@ def size_of(writer: Writer, wanted: Any) -> Expression:
         known = _shape_equal(writer, symbol) or _multiple(writer, symbol) or _outer(writer, symbol)
         text_of[str(symbol)] = known.within(ATOM)
         names |= known.names
-    text = PythonPrinter().doprint(wanted)
+    text = PythonPrinter().doprint(wanted).replace("torch.sym_float(", "float(")
+    text = re.sub(r"(\.\d+?)0+\b", r"\1", text)
     text = re.sub(r"\b[su]\d+\b", lambda m: text_of.get(m[0], m[0]), text)
     return Expression(text, ATOM if re.fullmatch(r"[\w.\[\]]+", text) else PRODUCT - 8, names)
 

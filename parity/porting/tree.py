@@ -75,7 +75,8 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
     for node in capture.graph.nodes:
         if is_silent(node):
             continue
-        chain = [("", 0)] + [key for key in _chain(node, capture.calls) if key[0] in modules and key[0]]
+        entered = [key for key in _chain(node, capture.calls) if key[0] in modules and key[0]]
+        chain = _within([("", 0), *entered], modules)
         shared = 0
         while shared < min(len(chain), len(keys)) and chain[shared] == keys[shared]:
             shared += 1
@@ -96,6 +97,16 @@ def _chain(node: Node, calls: dict[str, tuple[str, int]]) -> list[tuple[str, int
     """The calls that led to ``node``, outermost first."""
     entered = [key.removeprefix("L__self__") for key in node.meta.get("nn_module_stack") or {}]
     return [calls[key] for key in entered if key in calls]
+
+
+def _within(chain: list[tuple[str, int]], modules: dict[str, torch.nn.Module]) -> list[tuple[str, int]]:
+    """The calls that are each of a module inside the one before; what a module was lent it does as its own."""
+    kept = chain[:1]
+    for path, index in chain[1:]:
+        holder = kept[-1][0]
+        if path.startswith(f"{holder}.") or not holder or modules[path] in modules[holder].modules():
+            kept.append((path, index))
+    return kept
 
 
 def _mark_leaves(call: Call, names: dict[str, Node]) -> None:

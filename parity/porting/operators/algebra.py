@@ -36,6 +36,7 @@ def _add_product(op: Operation) -> Expression:
 
 @register_operator("aten.einsum")
 def _einsum(op: Operation) -> Expression:
+    op.arguments.get("path")  # which products come first: XLA finds one of its own
     operands = Expression(
         ", ".join(x.text for x in op.tensors), ATOM, frozenset().union(*(x.names for x in op.tensors))
     )
@@ -71,7 +72,8 @@ def _behind(operand: Tensor, index: str) -> Expression:
 @register_operator(
     "aten.linalg_inv", "aten.inverse", "aten.linalg_det", "aten.det", "aten.linalg_solve", "aten.linalg_cholesky",
     "aten.linalg_eigh", "aten.linalg_qr", "aten.linalg_pinv", "aten.linalg_slogdet", "aten.slogdet",
-    "aten.linalg_matrix_power", "aten.matrix_exp", "aten.cholesky", "aten.linalg_inv_ex",
+    "aten.linalg_matrix_power", "aten.matrix_exp", "aten.linalg_matrix_exp", "aten.cholesky", "aten.linalg_inv_ex",
+    "aten.linalg_eig", "aten.linalg_eigvals", "aten.linalg_eigvalsh", "aten.linalg_svdvals", "aten.linalg_cond",
 )  # fmt: skip
 def _linalg(op: Operation) -> Expression:
     name = op.name.split(".")[1].removeprefix("linalg_")
@@ -80,7 +82,9 @@ def _linalg(op: Operation) -> Expression:
     if name == "cholesky":
         return op.call("jnp.linalg.cholesky", op.arguments["self"], upper=op.upper or None)
     name = {"inverse": "inv"}.get(name, name)
-    count = 2 if name in ("solve", "matrix_power") else 1
+    if name in ("eigh", "eigvalsh") and op.arguments.get("UPLO", "L") != "L":
+        return op.call(f"jnp.linalg.{name}", op.arguments["self" if "self" in op.arguments else "A"], UPLO=op.UPLO)
+    count = 2 if name in ("solve", "matrix_power", "cond") else 1
     return op.call(f"jnp.linalg.{name}", *(op.arguments[key] for key in list(op.arguments)[:count]))
 
 
@@ -99,12 +103,40 @@ def _svd(op: Operation) -> Expression:
 
 @register_operator("aten.linalg_solve_triangular")
 def _solve_triangular(op: Operation) -> Expression:
-    if not op.left:
-        raise NotImplementedError("solve_triangular from the right")
-    return op.call(
-        "jax.scipy.linalg.solve_triangular", op.arguments["self"], op.B, lower=None if op.upper else True,
+    operand, right, lower = op.arguments["self"], op.B, not op.upper
+    if not op.left:  # xA = b is Aᵀxᵀ = bᵀ
+        operand, right = (Expression(f"{x.within(ATOM)}.mT", ATOM, x.names) for x in (operand, right))
+        lower = not lower
+    found = op.call(
+        "jax.scipy.linalg.solve_triangular", operand, right, lower=lower or None,
         unit_diagonal=op.unitriangular or None,
     )  # fmt: skip
+    return found if op.left else Expression(f"{found.text}.mT", ATOM, found.names)
+
+
+@register_operator("aten.cholesky_solve", "aten.cholesky_inverse")
+def _cholesky_solve(op: Operation) -> Expression:
+    factor = op.arguments["input2" if "solve" in op.name else "self"]
+    right = op.arguments["self"] if "solve" in op.name else op.call("jnp.eye", factor.shape[-1])
+    if factor.ndim > 2:
+        right = op.call("jnp.broadcast_to", right, list(op.output.shape))
+    return op.call("jax.scipy.linalg.cho_solve", (factor, not op.upper), right)
+
+
+@register_operator("aten.linalg_lu")
+def _lu(op: Operation) -> Expression:
+    if not op.pivot:
+        raise NotImplementedError("an LU decomposition that does not exchange rows")
+    if op.A.ndim > 3:
+        raise NotImplementedError("LU decompositions along several axes")
+    return op.call("jax.vmap(jax.scipy.linalg.lu)" if op.A.ndim == 3 else "jax.scipy.linalg.lu", op.A)
+
+
+@register_operator("aten.block_diag")
+def _block_diag(op: Operation) -> Expression:
+    names = frozenset().union(*(x.names for x in op.tensors))
+    blocks = Expression(", ".join(x.text for x in op.tensors), ATOM, names)
+    return op.call("jax.scipy.linalg.block_diag", blocks)
 
 
 @register_operator("aten.logdet")

@@ -100,12 +100,20 @@ def _randn(op: Operation) -> Expression:
     return _drawn(op, "normal")
 
 
-@register_operator("aten.normal.float_float", "aten.normal_functional")
+@register_operator("aten.normal", "aten.normal_functional")
 def _normal(op: Operation) -> Expression:
     drawn = _drawn(op, "normal")
+    if "Tensor" in op.name:
+        return op.binary("+", op.mean, op.binary("*", op.std, drawn, PRODUCT), SUM)
     if op.std != 1:
         drawn = op.binary("*", op.std, drawn, PRODUCT)
     return drawn if op.mean == 0 else op.binary("+", op.mean, drawn, SUM)
+
+
+@register_operator("aten.exponential")
+def _exponential(op: Operation) -> Expression:
+    drawn = _drawn(op, "exponential")
+    return drawn if op.lambd == 1 else op.binary("/", drawn, op.lambd, PRODUCT)
 
 
 def _drawn(op: Operation, distribution: str) -> Expression:
@@ -126,3 +134,22 @@ def _bernoulli(op: Operation) -> Expression:
     shape = Expression(f"{operand.within(ATOM)}.shape", ATOM, operand.names)
     drawn = op.call("jax.random.bernoulli", op.host.random_key(), operand if p is None else p, shape)
     return op.method(drawn, "astype", Expression(dtype_name(op.output.dtype)))
+
+
+@register_operator("aten.randint", "aten.randint_like")
+def _randint(op: Operation) -> Expression:
+    low = op.arguments.get("low", 0)
+    return op.call(
+        "jax.random.randint", op.host.random_key(), list(op.output.shape), low, op.high, dtype=_dtype(op, "int32")
+    )
+
+
+@register_operator("aten.randperm")
+def _randperm(op: Operation) -> Expression:
+    return op.call("jax.random.permutation", op.host.random_key(), op.n)
+
+
+@register_operator("aten.multinomial")
+def _multinomial(op: Operation) -> Expression:
+    again = op.replacement or None
+    return op.call("F.multinomial", op.arguments["self"], op.num_samples, replacement=again, key=op.host.random_key())

@@ -123,7 +123,7 @@ def _rsub(op: Operation) -> Expression:
 
 @register_operator("aten.pow")
 def _pow(op: Operation) -> Expression:
-    if op.name == "aten.pow.Tensor_Tensor":
+    if isinstance(op.exponent, Tensor):
         return op.promoted(op.call("F.pow", op.arguments["self"], op.exponent), op.arguments["self"], op.exponent)
     base, exponent = op.expression(op.arguments["self"]), op.expression(op.exponent)
     text = f"{base.within(ATOM)} ** {exponent.within(SIGN)}"
@@ -231,11 +231,15 @@ def _extreme(op: Operation) -> Expression:
 
 
 @register_operator(
-    "aten.logaddexp", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy", "aten.heaviside"
-)
+    "aten.logaddexp", "aten.logaddexp2", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy",
+    "aten.special_xlog1py", "aten.heaviside", "aten.nextafter", "aten.igamma", "aten.igammac", "aten.special_gammainc",
+    "aten.special_gammaincc", "aten.special_zeta",
+)  # fmt: skip
 def _two(op: Operation) -> Expression:
-    name = op.name.split(".")[1].rstrip("_")
-    function = f"F.{name}" if name in ("copysign", "xlogy") else f"jnp.{name}"
+    name = op.name.split(".")[1].rstrip("_").removeprefix("special_")
+    name = {"igamma": "gammainc", "igammac": "gammaincc"}.get(name, name)
+    special = name in ("xlog1py", "gammainc", "gammaincc", "zeta")
+    function = f"jax.scipy.special.{name}" if special else f"{'F' if name in ('copysign', 'xlogy') else 'jnp'}.{name}"
     second = next(value for key, value in op.arguments.items() if key != "self")
     return op.call(function, op.arguments["self"], second)
 

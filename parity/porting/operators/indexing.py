@@ -195,8 +195,9 @@ def _index_update(op: Operation) -> Expression:
 
 
 @register_operator(
-    "aten.masked_scatter", "aten.masked_select", "aten.nonzero", "aten.unique_consecutive", "aten._unique2"
-)
+    "aten.masked_select", "aten.unique_consecutive", "aten._unique2", "aten.unique_dim",
+    "aten.bincount", "aten.repeat_interleave.Tensor", "aten.repeat_interleave.self_Tensor",
+)  # fmt: skip
 def _data_dependent(op: Operation) -> Expression:
     raise NotImplementedError("a shape that depends on the data")
 
@@ -207,8 +208,34 @@ def _bucketize(op: Operation) -> Expression:
     if "bucketize" in op.name:
         return op.call("jnp.searchsorted", op.boundaries, op.arguments["self"], side=side)
     if op.sorted_sequence.ndim > 1:
-        raise NotImplementedError("searchsorted in several sequences")
+        if op.sorter is not None or op.sorted_sequence.ndim != 2:
+            raise NotImplementedError("searchsorted in several sequences of several axes, or with a sorter")
+        search = f'jax.vmap(lambda row, x: jnp.searchsorted(row, x, side="{side}"))'
+        return op.call(search, op.sorted_sequence, op.arguments["self"])
     return op.call("jnp.searchsorted", op.sorted_sequence, op.arguments["self"], side=side, sorter=op.sorter)
+
+
+@register_operator("aten.where.default", "aten.nonzero", "aten.nonzero_numpy")
+def _places(op: Operation) -> Expression:
+    if not op.host.node.meta.get("padded"):
+        raise NotImplementedError("places of a mask, whose number depends on the data")
+    mask = next(iter(op.arguments.values()))
+    size, shape = (Expression(f"{mask.within(ATOM)}.{name}", ATOM, mask.names) for name in ("size", "shape"))
+    function = "argwhere" if op.name == "aten.nonzero.default" else "nonzero"
+    return op.call(f"jnp.{function}", mask, size=size, fill_value=shape)
+
+
+@register_operator("aten.masked_scatter")
+def _masked_scatter(op: Operation) -> Expression:
+    return op.call("F.masked_scatter", op.arguments["self"], op.mask, op.source)
+
+
+@register_operator("aten.put")
+def _put(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    verb = "add" if op.accumulate else "set"
+    flat = updated(op, op.method(operand, "ravel"), op.index.text, op.index.names, op.source, verb)
+    return op.method(flat, "reshape", *operand.shape)
 
 
 @register_operator("aten.isin")

@@ -177,11 +177,14 @@ def _order(op: Operation) -> Expression:
     return several(op.method(value, "squeeze", axis), op.method(index, "squeeze", axis))
 
 
-@register_operator("aten.median.default")
+@register_operator("aten.median.default", "aten.nanmedian.default")
 def _median(op: Operation) -> Expression:
-    operand = op.method(op.arguments["self"], "reshape", -1)
-    count = op.arguments["self"].value.numel()
-    return Expression(f"{op.call('jnp.sort', operand).text}[{op.expression((count - 1) // 2).text}]", 20, operand.names)
+    return op.call(f"F.{op.name.split('.')[1]}", op.arguments["self"])
+
+
+@register_operator("aten.mode")
+def _mode(op: Operation) -> Expression:
+    return op.call("F.mode", op.arguments["self"], op.dim, keepdim=op.keepdim or None)
 
 
 @register_operator("aten.diff")

@@ -199,6 +199,15 @@ def _diag(op: Operation) -> Expression:
     return op.call("jnp.diag", op.arguments["self"], op.diagonal)
 
 
+@register_operator("aten.gradient.scalarint")
+def _gradient(op: Operation) -> Expression:
+    if op.edge_order != 1:
+        raise NotImplementedError("a gradient whose edges are of second order")
+    spacing = [] if op.spacing in (None, 1) else [op.spacing]
+    found = op.call("jnp.gradient", op.arguments["self"], *spacing, axis=op.dim)
+    return Expression(f"[{found.text}]", ATOM, found.names) if isinstance(op.dim, int) else found
+
+
 @register_operator("aten.diag_embed")
 def _diag_embed(op: Operation) -> Expression:
     if (op.offset, op.dim1, op.dim2) != (0, -2, -1):

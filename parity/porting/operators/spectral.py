@@ -128,3 +128,11 @@ def _stft(op: Operation) -> Expression:
     if op.return_complex is False:
         return op.call("jnp.stack", Expression(f"[{found.text}.real, {found.text}.imag]", ATOM, found.names), axis=-1)
     return found
+
+
+@register_operator("aten.istft")
+def _istft(op: Operation) -> Expression:
+    given = {"hop_length": op.hop_length, "win_length": op.win_length, "window": op.window, "length": op.length}
+    flags = {"center": None if op.center else False, "normalized": op.normalized or None, "onesided": op.onesided}
+    flags["return_complex"] = op.return_complex or None
+    return op.call("F.istft", op.arguments["self"], op.n_fft, **given, **flags)

@@ -27,6 +27,57 @@ def agree(ours, theirs, *arrays):
             np.testing.assert_allclose(gradient, expected_gradient.numpy(), rtol=1e-12)
 
 
+def test_median_shares_the_gradient_among_equal_values():
+    agree(F.median, torch.median, [3.0, 1.0, 1.0, 0.0, 1.0, 7.0])
+    agree(F.nanmedian, torch.nanmedian, [3.0, NAN, 1.0, 1.0, 7.0, NAN])
+    assert jnp.isnan(F.median(jnp.array([1.0, NAN])))
+
+
+def test_mode_is_the_least_of_the_most_frequent_values():
+    x = [[2.0, 1.0, 2.0, 1.0, 3.0], [0.0, 0.0, 5.0, 5.0, 5.0]]
+    for dim in (0, 1):
+        values, indices = F.mode(jnp.array(x), dim, keepdim=True)
+        np.testing.assert_array_equal(values, torch.mode(torch.tensor(x), dim, keepdim=True)[0])
+        np.testing.assert_array_equal(jnp.take_along_axis(jnp.array(x), indices, dim), values)
+
+
+def test_pow_and_copysign_have_no_gradient_where_torch_has_none():
+    agree(F.pow, torch.pow, [0.0, 0.0, 2.0, 0.0, -2.0], [0.0, 2.0, 0.0, 1.0, 3.0])
+    agree(F.copysign, torch.copysign, [0.0, -1.0, 2.0], [-1.0, 1.0, -1.0])
+
+
+def test_masked_scatter_puts_entries_one_after_the_other():
+    mask = [[True, False], [True, True]]
+    x, source = torch.zeros(2, 2), torch.arange(5.0)
+    ours = F.masked_scatter(jnp.zeros((2, 2)), jnp.array(mask), jnp.arange(5.0))
+    np.testing.assert_array_equal(ours, x.masked_scatter(torch.tensor(mask), source))
+    assert jnp.isnan(F.masked_scatter(jnp.zeros((2, 2)), jnp.array(mask), jnp.arange(2.0))[1, 1])
+
+
+def test_multinomial_draws_in_proportion_and_none_twice():
+    weights = jnp.array([[0.0, 1.0, 3.0], [1.0, 0.0, 0.0]])
+    drawn = F.multinomial(weights, 4000, replacement=True, key=jax.random.key(0))
+    np.testing.assert_allclose([(drawn[0] == i).mean() for i in range(3)], [0, 0.25, 0.75], atol=0.03)
+    assert (drawn[1] == 0).all()
+    assert set(F.multinomial(jnp.ones((2, 3)), 3, key=jax.random.key(0))[0].tolist()) == {0, 1, 2}
+    with pytest.raises(ValueError, match="cannot draw 4 of 3"):
+        F.multinomial(weights, 4, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("length", [None, 30, 66])
+@pytest.mark.parametrize("options", [{}, {"normalized": True}, {"onesided": False}, {"win_length": 8}])
+def test_istft_gives_the_signal_back(options, length):
+    signal = torch.randn(2, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    window = torch.hann_window(options.get("win_length", 12), dtype=torch.float64) + 0.1
+    spectrum = torch.stft(signal, 12, 3, window=window, return_complex=True, **options)
+    expected = torch.istft(spectrum, 12, 3, window=window, length=length, **options)
+    with jax.enable_x64():
+        given = jnp.asarray(spectrum.numpy())
+        ours = F.istft(given, 12, 3, window=jnp.asarray(window.numpy()), length=length, **options)
+    np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
+    assert ours.shape == expected.shape
+
+
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, None), (None, 0.5), (2.0, 1.0), (-INF, 0.0)])
 def test_clamp_passes_the_whole_gradient_at_a_bound(bounds):
     agree(lambda x: F.clamp(x, *bounds), lambda x: torch.clamp(x, *bounds), ROWS)

@@ -62,6 +62,44 @@ def test_gradients_are_torchs_where_jaxs_own_functions_have_another(function):
     np.testing.assert_allclose(gradient, expected, 1e-6)
 
 
+SQUARES = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)) + 2 * torch.eye(3)
+WINDOW = torch.hann_window(6)
+ONES = torch.ones(2, 3, 1)
+OPERATORS = {
+    "block_diag": (lambda x: torch.block_diag(x, x[:1]), X),
+    "cholesky_inverse": (lambda x: torch.cholesky_inverse(x.tril()), SQUARES),
+    "cholesky_solve": (lambda x: torch.cholesky_solve(ONES, x.tril()), SQUARES),
+    "einsum with a path": (lambda x: torch.ops.aten.einsum("ij,kj,kl->il", [x, x, x], path=[1, 2, 0, 1]), X),
+    "eigvals": (lambda x: torch.linalg.eigvals(x).abs().sum(), SQUARES),
+    "exponential": (lambda x: torch.empty_like(x).exponential_(3.0) + x, X),
+    "normal": (lambda x: torch.distributions.Normal(x, x.exp()).rsample() + torch.normal(x, x.exp()), X),
+    "free size as a float": (lambda x: torch.full((x.shape[0],), 1 / x.shape[0]) * x.shape[0] ** 0.5 + x[:, 0], X),
+    "fmax": (lambda x: torch.fmax(x, torch.zeros(())) - torch.fmin(x, x.flip(1)), X),
+    "gradient": (lambda x: torch.gradient(x, dim=1)[0], X),
+    "istft": (
+        lambda x: torch.istft(torch.stft(x, 8, 2, 6, WINDOW, return_complex=True), 8, 2, 6, WINDOW),
+        X.reshape(1, 12),
+    ),
+    "lu": (lambda x: torch.linalg.lu(x)[2], SQUARES),
+    "masked_scatter": (lambda x: x.masked_scatter(x > 0, x.flip(0) * 2), X),
+    "matrix_exp": (lambda x: torch.linalg.matrix_exp(x), SQUARES),
+    "mode": (lambda x: torch.mode(x.round(), 0)[0], X),
+    "multinomial": (lambda x: torch.multinomial(x.softmax(-1), 2), X),
+    "multinomial with replacement": (lambda x: torch.multinomial(x.softmax(-1), 5, replacement=True), X),
+    "put": (lambda x: x.put(torch.tensor([0, 7]), torch.ones(2)), X),
+    "randint": (lambda x: x + torch.randint(3, 9, (3,)).float(), X),
+    "randperm": (lambda x: x[:, torch.randperm(3)], X),
+    "searchsorted": (lambda x: torch.searchsorted(x.sort(1)[0], x, right=True), X),
+    "solve_triangular": (lambda x: torch.linalg.solve_triangular(x.triu(), ONES.mT, upper=True, left=False), SQUARES),
+}
+
+
+@pytest.mark.parametrize("name", list(OPERATORS))
+def test_an_operator_is_written_and_proven(name):
+    function, x = OPERATORS[name]
+    port(Does(lambda self, x: function(x)), x)
+
+
 def test_an_argument_that_the_writer_would_drop_stops_the_port():
     with pytest.raises(PortError, match="input_scale"):
         port(Does(lambda self, x: torch.ops.aten.elu(x, 1.0, 1.0, 2.0)), (X,))

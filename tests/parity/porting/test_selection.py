@@ -53,6 +53,75 @@ def test_entries_picked_by_a_mask_are_summed_up_in_their_places(does):
     np.testing.assert_allclose(jax.grad(lambda x: module(x, y).sum())(given), x.grad, 2e-6, 1e-6)
 
 
+class Experts(torch.nn.Module):
+    """Each row by the experts that its scores are highest for."""
+
+    def __init__(self, dispatch):
+        super().__init__()
+        self.gate, self.dispatch = torch.nn.Linear(3, 3), dispatch
+        self.experts = torch.nn.ModuleList(torch.nn.Linear(3, 3) for _ in range(3))
+
+    def forward(self, x):
+        rows = x.reshape(-1, 3)
+        weights, chosen = self.gate(rows).softmax(-1).topk(2)
+        result = torch.zeros_like(rows)
+        for i, expert in enumerate(self.experts):
+            result = self.dispatch(result, rows, weights, chosen == i, expert)
+        return result.view_as(x)
+
+
+def by_mask(result, rows, weights, chosen, expert):
+    mask = chosen.any(-1)
+    result[mask] += (weights * chosen.float()).sum(-1)[mask].unsqueeze(1) * expert(rows[mask]).log_softmax(1)
+    return result
+
+
+def by_place(result, rows, weights, chosen, expert):
+    row, rank = torch.where(chosen)
+    return result.index_add_(0, row, expert(rows[row]) * weights[row, rank, None])
+
+
+def by_place_in_front(result, rows, weights, chosen, expert):
+    rank, row = chosen.T.nonzero(as_tuple=True)
+    result[row] += expert(rows[None, row].reshape(-1, 3)).exp() * weights[row, rank, None]
+    return result
+
+
+@pytest.mark.parametrize("dispatch", [by_mask, by_place, by_place_in_front])
+def test_experts_are_given_the_rows_that_choose_them(dispatch):
+    torch.manual_seed(0)
+    module, x = Experts(dispatch), X[0]
+    ported = port(module, x).module
+    given = x.clone().requires_grad_()
+    module(given).pow(2).sum().backward()
+    gradient = jax.grad(lambda x: (ported(x) ** 2).sum())(jnp.asarray(x.numpy()))
+    np.testing.assert_allclose(gradient, given.grad, 1e-4, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        lambda x, y, entries, rows: x[torch.where(rows)].cumsum(0),
+        lambda x, y, entries, rows: x.flatten(0, 1)[torch.where(rows.flatten())[0]].mean(0),
+        lambda x, y, entries, rows: torch.where(rows.flatten())[0],
+        lambda x, y, entries, rows: torch.argwhere(rows).sum(),
+        lambda x, y, entries, rows: x.index_add(0, torch.where(rows)[0] // 2, y[torch.where(rows)[0]]),
+        lambda x, y, entries, rows: x.index_add(0, torch.where(rows[:3])[0], y[torch.where(rows[:3])[0]]),
+    ],
+)
+def test_places_whose_number_shows_in_the_result_are_refused(does):
+    with pytest.raises(PortError, match="depends on the data"):
+        port(Does(does), (X[0], Y[0]))
+
+
+def test_a_mask_that_no_input_decides_picks_what_it_picks():
+    def others(x, y, entries, rows):
+        alike = x.flatten(1) @ x.flatten(1).T
+        return alike[~torch.eye(x.shape[0], dtype=torch.bool)].view(x.shape[0], -1)
+
+    assert "fixed" in port(Does(others), (X, Y)).notes[0]
+
+
 def test_the_mean_of_nothing_is_not_a_number_and_the_sum_is_zero():
     module = port(Does(lambda x, y, entries, rows: (x[rows].mean(), x[rows].sum())), (X, Y)).module
     mean, total = module(jnp.asarray(X.numpy()), -jnp.ones(Y.shape))

@@ -1,0 +1,89 @@
+"""Values in the middle, most frequent values and values drawn."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, Integer, Key, Real
+
+from jaxnn.functional import _random
+from jaxnn.functional._tangents import with_tangent
+
+
+def median(input: Real[ArrayLike, "..."]) -> Real[Array, ""]:
+    """The lower of the two values in the middle, NaN if there is one; equal values share the gradient.
+
+    Source: ``torch.median`` over all values.
+    """
+    x = jnp.ravel(input)
+    middle = jnp.sort(x)[(x.size - 1) // 2]
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return middle
+    return _shared(jnp.where(jnp.isnan(x).any(), jnp.nan, middle), x)
+
+
+def nanmedian(input: Real[ArrayLike, "..."]) -> Real[Array, ""]:
+    """The lower of the two values in the middle of those that are numbers; equal values share the gradient.
+
+    Source: ``torch.nanmedian`` over all values.
+    """
+    x = jnp.ravel(input)
+    numbers = x.size - jnp.isnan(x).sum()
+    middle = jnp.sort(x)[jnp.maximum(numbers - 1, 0) // 2]
+    return _shared(middle, x) if jnp.issubdtype(x.dtype, jnp.floating) else middle
+
+
+def _shared(value: Array, x: Array) -> Array:
+    """``value``, whose gradient is shared among those of ``x`` that are as it is."""
+    same = jnp.where(jnp.isnan(value), jnp.isnan(x), x == value)
+    carrier = jnp.where(same, x, 0).sum() / jax.lax.stop_gradient(same.sum().astype(x.dtype))
+    return with_tangent(value.astype(x.dtype), carrier)
+
+
+def mode(
+    input: Real[ArrayLike, "..."], dim: int = -1, keepdim: bool = False
+) -> tuple[Real[Array, "..."], Integer[Array, "..."]]:
+    """Most frequent values along an axis, the least of equally frequent ones, and where they are.
+
+    Args:
+        input: any shape.
+        dim: the axis.
+        keepdim: keep it, of size one.
+
+    Returns:
+        Values and indices, of each value the last.
+
+    Source: ``torch.mode``.
+    """
+    x = jnp.asarray(input)
+    if not x.ndim:
+        return x, jnp.zeros((), int)
+    x = jnp.moveaxis(x, dim, -1)
+    order = jnp.argsort(x)
+    ranked = jnp.take_along_axis(x, order, -1)
+    place = jax.lax.broadcasted_iota(int, x.shape, x.ndim - 1)
+    begins = jnp.concatenate([jnp.ones_like(ranked[..., :1], bool), ranked[..., 1:] != ranked[..., :-1]], -1)
+    length = place - jax.lax.cummax(jnp.where(begins, place, 0), x.ndim - 1)
+    found = jnp.take_along_axis(order, length.argmax(-1, keepdims=True), -1)
+    values = jnp.take_along_axis(x, found, -1)
+    both = (jnp.moveaxis(values, -1, dim), jnp.moveaxis(found, -1, dim))
+    return both if keepdim else (both[0].squeeze(dim), both[1].squeeze(dim))
+
+
+def multinomial(
+    input: Float[Array, "*batch n"], num_samples: int, replacement: bool = False, *, key: Key[Array, ""] | None = None
+) -> Integer[Array, "*batch num_samples"]:
+    """Places drawn in proportion to the weights of a row.
+
+    Args:
+        input: weights, not negative; they need not sum to one.
+        num_samples: how many of each row.
+        replacement: whether a place may be drawn again.
+        key: of ``jax.random``.
+
+    Raises:
+        ValueError: more places are to be drawn than there are, and none again.
+
+    Source: ``torch.multinomial``.
+    """
+    if not replacement and num_samples > input.shape[-1]:
+        raise ValueError(f"multinomial: cannot draw {num_samples} of {input.shape[-1]} places without replacement")
+    return _random.multinomial(_random.required(key, "multinomial"), input, num_samples, replacement)
