@@ -10,20 +10,33 @@ class     which                                                 algorithm
 pointwise 1x1 kernels, where an image has many outputs          a matrix product for each image
 shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
-taps      other groups, volumes, few copies                  products with the kernel's axes on either side
+taps      other groups, volumes, little to copy                 products with the kernel's axes on either side
 dense     the rest                                              XLA's, channels last, rows of the image end to end
 ========= ===================================================== ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel. At a larger stride it goes by
 phases, one output channel for each place within a stride, where that multiplies few zeros, else by taps. The gradient
-of the kernel goes by taps, or as XLA's convolution of channels where images have few outputs (``FEW_OUTPUTS``).
+of the kernel goes by taps; by phases too from ``LONG_STRIDE`` on; and as XLA's convolution of channels where images
+have few outputs.
 
-``python -m parity bench --suite conv`` measures every class. Milliseconds on two cores (AMD EPYC), 8 images:
+``python -m parity bench --suite conv`` measures every class. Here milliseconds, on two cores of an AMD EPYC:
 
-=========================================== ======== ====== ====== ======
-convolution                                 class    jaxnn  XLA    torch
-=========================================== ======== ====== ====== ======
-@@@
+=========================================== ========= ====== ====== ======
+convolution, or gradient                    class      jaxnn    XLA  torch
+=========================================== ========= ====== ====== ======
+8 x 64 @ 56 to 256, 1x1                     pointwise    2.1    8.3    3.0
+8 x 96 @ 56, 3x3, depthwise                 shifts       1.1     47    0.9
+8 x 3 @ 224 to 192, 16x16/16                blocks       1.7    2.1    1.2
+8 x 128 @ 28, 3x3, in 8 groups              taps         1.9    9.0    0.6
+8 x 16 @ 24 x 24 x 24, 3x3x3                taps         7.7     51    3.4
+8 x 64 @ 56, 3x3                            dense        5.7    9.1    3.9
+images: 8 x 96 @ 56, 3x3/2, depthwise       taps         0.6     66    0.5
+images: 8 x 64 @ 56 to 128, 3x3/2           taps         4.2    4.4    2.8
+images: 8 x 64 @ 56, 4x4/2                  phases       2.8    5.8    2.6
+kernel: 8 x 64 @ 56, 3x3                    taps         8.1   13.1    4.4
+kernel: 8 x 128 @ 28, 3x3, in 8 groups      taps         2.9    331    0.7
+kernel: 8 x 96 @ 14, 5x5                    dense        2.4    3.1    1.5
+=========================================== ========= ====== ====== ======
 """
 
 import math
@@ -48,6 +61,9 @@ FEW_SUMMANDS = 9
 
 WASTE = 1.2
 """How many times the products of a gradient by phases may be those that are needed."""
+
+LONG_STRIDE = 4
+"""From here on the gradient of the kernel goes by blocks of a stride rather than by every element."""
 
 FEW_OUTPUTS = 64
 """Outputs of an image for each place that a window spans up to which XLA's own gradient of the kernel is faster."""
@@ -91,14 +107,18 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
 
 def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:
     """The gradient of the kernel from images ``x`` and ``y``, a weight for each output, or None."""
-    if not _is_suited(x, y, geometry):
-        return None
+    return _kernel_gradient(x, y, geometry) if _is_suited(x, y, geometry) else None
+
+
+def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     if pointwise.is_pointwise(geometry) and math.prod(geometry.outputs) >= pointwise.SOME_OUTPUTS:
         return pointwise.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
         return shifts.kernel_gradient(x, y, geometry)
     if blocks.are_blocks(geometry):
         return blocks.kernel_gradient(x, y, geometry)
+    if max(geometry.strides) >= LONG_STRIDE and max(geometry.dilations) == 1 and phases.waste(geometry) <= WASTE:
+        return phases.kernel_gradient(x, y, geometry, _kernel_gradient)
     spans = [d * (k - 1) + 1 for d, k in zip(geometry.dilations, geometry.kernel_size, strict=True)]
     few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(spans)
     if few and geometry.groups == 1 and max(geometry.strides) == 1 and x.shape[0] > 1 and len(geometry.sizes) < 3:

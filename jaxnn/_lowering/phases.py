@@ -1,4 +1,9 @@
-"""The gradient of the images at a stride larger than one: as many images as places within a stride, woven together."""
+"""Gradients at a stride larger than one by convolutions of stride 1.
+
+The images' gradient has as many images as there are places within a stride, woven together; the kernel's is that of
+images cut into blocks of a stride, the places in a block as channels. A kernel that the stride does not divide is
+filled up with zeros.
+"""
 
 import itertools
 import math
@@ -50,6 +55,27 @@ def image_gradient(
     starts = [pad[0] - first * s for pad, first, s in zip(geometry.pads, before, strides, strict=True)]
     stops = [start + size for start, size in zip(starts, geometry.sizes, strict=True)]
     return lax.slice(images, [0, 0, *starts], [*images.shape[:2], *stops])
+
+
+def kernel_gradient(
+    x: Array, y: Array, geometry: Geometry, gradient: Callable[[Array, Array, Geometry], Array]
+) -> Array:
+    """Images and a weight for each output to ``(O, C / groups, *kernel)``, by a gradient of stride 1; no dilation."""
+    strides, rank = geometry.strides, len(geometry.strides)
+    taps = tuple(-(-k // s) for k, s in zip(geometry.kernel_size, strides, strict=True))
+    blocks = tuple(n + t - 1 for n, t in zip(geometry.outputs, taps, strict=True))
+    each = zip(geometry.pads, geometry.sizes, blocks, strides, strict=True)
+    images = padded(x, [(before, count * s - before - size) for (before, _), size, count, s in each])
+    images = images.reshape(*x.shape[:2], *itertools.chain(*zip(blocks, strides, strict=True)))
+    places = range(3, 3 + 2 * rank, 2)
+    images = images.transpose(0, 1, *places, *(i - 1 for i in places)).reshape(x.shape[0], -1, *blocks)
+    images = lax.optimization_barrier(images)
+    dense = Geometry(blocks, taps, (1,) * rank, ((0, 0),) * rank, (1,) * rank, geometry.groups, geometry.precision)
+    found = gradient(images, y, dense)
+    found = found.reshape(y.shape[1], x.shape[1] // geometry.groups, *strides, *taps)
+    found = found.transpose(0, 1, *itertools.chain(*((2 + rank + i, 2 + i) for i in range(rank))))
+    whole = found.reshape(*found.shape[:2], *(t * s for t, s in zip(taps, strides, strict=True)))
+    return whole[(slice(None), slice(None), *map(slice, geometry.kernel_size))]
 
 
 def _kernel(w: Array, taps: tuple[int, ...], geometry: Geometry) -> Array:
