@@ -149,8 +149,7 @@ def port(
         trials = _trials(module, arguments, another(arguments, face.given, capture.graph), capture.notes)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
-    others = {path: x for path, x in module.state_dict().items() if path not in tensors}
-    arrays = {path: viewed(x) for path, x in tensors.items()} | weights.load(others)
+    arrays = {path: viewed(x) for path, x in tensors.items()}
     result = Port(source, author.drafts[""].class_name, arrays, capture.notes)
     _set_modes(module, result.module)
     result._subject = (module, *arguments)
