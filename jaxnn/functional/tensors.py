@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Integer, Num, Real, Shaped
 
+from jaxnn.functional._argument import ArgumentError, check_same_dtype, concrete, promoted
 from jaxnn.functional._input import default_float, magnitude, widened
 from jaxnn.functional._tangents import with_tangent
 
@@ -150,9 +151,23 @@ def pow(input: Num[ArrayLike, "..."], exponent: Num[ArrayLike, "..."]) -> Num[Ar
 
     Source: ``torch.pow``.
     """
-    x, y = jnp.asarray(input), jnp.asarray(exponent)
-    origin = (x == 0) & (y == 0)
-    return jnp.where(origin, 1, jnp.where(origin, 1, x) ** y)
+    x, y = promoted(input, exponent)
+    return _power(x, y) if jnp.issubdtype(x.dtype, jnp.inexact) else x**y
+
+
+@jax.custom_jvp
+def _power(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    return x**y
+
+
+@_power.defjvp
+def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    # Of powers again: so the second derivative of zero to the first power is zero as well.
+    (x, y), (dx, dy) = primals, tangents
+    value = _power(x, y)
+    slope = jnp.where(y == 0, 0, y * _power(x, jnp.where(y == 0, 1, y) - 1))
+    log = jnp.log(jnp.where((x == 0) & (y.real >= 0), 1, x))
+    return value, slope * dx + value * log * dy
 
 
 def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
@@ -175,14 +190,23 @@ def masked_scatter(
     Args:
         input: broadcasts against ``mask``.
         mask: where to put entries.
-        source: any shape, at least as many entries as there are to put; NaN stands for those that it lacks.
+        source: any shape, of the dtype of ``input``, at least as many entries as there are to put.
+
+    Raises:
+        ArgumentError: the dtypes differ, or ``source`` has too few entries (under ``jit`` NaN stands for those that it
+            lacks, zero among integers).
 
     Source: ``torch.masked_scatter``.
     """
+    check_same_dtype("masked_scatter", input=input, source=source)
+    known = concrete(mask)
     x, chosen = jnp.broadcast_arrays(input, mask)
+    if known is not None and (count := np.broadcast_to(known, x.shape).sum()) > source.size:
+        raise ArgumentError(f"masked_scatter: source must have {count} entries or more, got {source.size}")
+    lacking = jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0
+    entries = jnp.append(source, jnp.asarray(lacking, x.dtype))  # JAX picks nothing of no entries
     place = jnp.cumsum(chosen.ravel()).reshape(chosen.shape) - 1
-    put = source.ravel().at[place].get(mode="fill", fill_value=jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0)
-    return jnp.where(chosen, put, x)
+    return jnp.where(chosen, entries.at[place].get(mode="fill", fill_value=lacking), x)
 
 
 def std(

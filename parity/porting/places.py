@@ -116,9 +116,7 @@ def _is_written(node: Node, given: list[Node], places: Node) -> bool:
     mask: Any = places.args[0]
     sizes = [(_axis(x, places), size) for x, size in zip(indices, target.meta["val"].shape, strict=False)]
     outside = (axis is not None and statically_known_true(mask.meta["val"].shape[axis] == size) for axis, size in sizes)
-    single = (
-        isinstance(values, Node) and values not in given and statically_known_true(values.meta["val"].numel() == 1)
-    )
+    single = isinstance(values, Node) and values not in given and statically_known_true(values.meta["val"].numel() == 1)
     return any(outside) and (values in given or single)
 
 

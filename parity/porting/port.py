@@ -38,6 +38,7 @@ class Port:
     Attributes:
         source: Python source of ``nnx.Module`` classes; the last is the model.
         module: an instance of it, weights loaded.
+        arrays: these weights by the original's paths, to be read; in memory they are the module's.
         name: of the model's class.
         notes: what was fixed while porting.
     """

@@ -205,6 +205,7 @@ def _expanded(graph: Graph, before: Node, mask: Node, like: Node) -> Node:
 def inserted(
     graph: Graph, before: Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
 ) -> Node:
+    """A call of ``target`` in front of ``before``, as if the same line of the model had made it."""
     with graph.inserting_before(before):
         node = graph.call_function(target, args, kwargs)
     node.meta = dict(before.meta)
