@@ -11,6 +11,7 @@ from torch import nn
 import parity
 from jaxnn import nn as jnn
 from parity.checking.evaluation import TorchSide
+from parity.checking.perturbation import copied
 from parity.porting.lean import LeanSide
 
 
@@ -86,3 +87,28 @@ def test_a_port_has_its_weights_once():
     with torch.no_grad():
         model.weight.zero_()
     np.testing.assert_array_equal(port.arrays["weight"], expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*")
+def test_a_model_that_keeps_what_it_computed_has_a_report():
+    model = nn.utils.weight_norm(nn.Linear(3, 3))
+    model(torch.rand(2, 3))
+    assert parity.port(model, (torch.rand(2, 3),)).report.passed
+
+
+class Aware(nn.Module):
+    """Is copied with a look at what it holds."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.mode = inner, inner.training
+
+    def __deepcopy__(self, memo):
+        return Aware(copy.deepcopy(self.inner, memo))
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+def test_who_copies_itself_sees_whole_modules():
+    assert copied(nn.Sequential(Aware(nn.Linear(2, 2))))[0].mode
