@@ -96,6 +96,24 @@ def test_a_model_that_keeps_what_it_computed_has_a_report():
     assert parity.port(model, (torch.rand(2, 3),)).report.passed
 
 
+class Single(nn.Linear):
+    def __init__(self):
+        super().__init__(3, 3)
+        self.register_buffer("scale", torch.rand(3))
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def forward(self, x):
+        return super().forward(x) * self.scale
+
+
+def test_buffers_of_a_module_that_is_never_copied_stay_as_they_are():
+    model = nn.Sequential(Single())
+    LeanSide(model, ((torch.rand(2, 3),), {}), {}).exact()
+    assert model[0].scale.dtype == torch.float32
+
+
 class Aware(nn.Module):
     """Is copied with a look at what it holds."""
 
