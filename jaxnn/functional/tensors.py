@@ -5,10 +5,12 @@ They are not in ``torch.nn.functional``; a port of a model that calls them needs
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Integer, Num, Real, Shaped
 
 from jaxnn.functional._argument import ArgumentError, check_same_dtype, concrete, promoted
@@ -160,14 +162,19 @@ def _power(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array,
     return x**y
 
 
-@_power.defjvp
-def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
     # Of powers again: so the second derivative of zero to the first power is zero as well.
     (x, y), (dx, dy) = primals, tangents
     value = _power(x, y)
-    slope = jnp.where(y == 0, 0, y * _power(x, jnp.where(y == 0, 1, y) - 1))
-    log = jnp.log(jnp.where((x == 0) & (y.real >= 0), 1, x))
-    return value, slope * dx + value * log * dy
+    change = jnp.zeros_like(value)
+    if not isinstance(dx, SymbolicZero):
+        change += jnp.where(y == 0, 0, y * _power(x, jnp.where(y == 0, 1, y) - 1)) * dx
+    if not isinstance(dy, SymbolicZero):  # a constant exponent asks for no logarithm of what may be negative
+        change += value * jnp.log(jnp.where((x == 0) & (y.real >= 0), 1, x)) * dy
+    return value, change
+
+
+_power.defjvp(_power_jvp, symbolic_zeros=True)
 
 
 def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:

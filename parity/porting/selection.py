@@ -157,7 +157,7 @@ def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
 
 def _without_reduction(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a loss that gives one number for every entry."""
-    names = [argument.name for argument in cast(Any, node.target)._schema.arguments]
+    names = [entry.name for entry in cast(Any, node.target)._schema.arguments]
     position = names.index("reduction")
     given = [argument(node, name) for name in names[:position]] + [0]
     return (*given, *node.args[position + 1 :]), {k: v for k, v in node.kwargs.items() if k in names[position + 1 :]}

@@ -185,3 +185,5 @@ def test_second_derivatives_of_powers_of_zero():
     (expected,) = torch.autograd.grad(slope.sum(), given)
     second = jax.vmap(jax.grad(jax.grad(F.pow)))(jnp.array(x), jnp.array(y))
     np.testing.assert_allclose(second, expected, 1e-6)
+    forward = jax.vmap(jax.hessian(F.pow))(jnp.array(x), jnp.array(y))
+    np.testing.assert_allclose(forward, expected, 1e-6)
