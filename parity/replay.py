@@ -86,7 +86,7 @@ class Draws(TorchDispatchMode):
             drawn = func(*args, **kwargs)
             if self.replaying:
                 return drawn.copy_(mean + std * self._next())
-            self._noted((drawn - mean) / std)
+            self._noted(((drawn - mean) / std).nan_to_num(0.0, 0.0, 0.0))  # where the deviation is zero
             return drawn
         if kind in _DRAWN:
             drawn = func(*args, **kwargs)

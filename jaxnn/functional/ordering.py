@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, Key, Real
 
 from jaxnn.functional import _random
+from jaxnn.functional._argument import ArgumentError, concrete
+from jaxnn.functional._input import checked_axis, floating, widened
 from jaxnn.functional._tangents import with_tangent
 
 
@@ -13,7 +15,7 @@ def median(input: Real[ArrayLike, "..."]) -> Real[Array, ""]:
 
     Source: ``torch.median`` over all values.
     """
-    x = jnp.ravel(input)
+    x = _some("median", input)
     middle = jnp.sort(x)[(x.size - 1) // 2]
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return middle
@@ -25,10 +27,18 @@ def nanmedian(input: Real[ArrayLike, "..."]) -> Real[Array, ""]:
 
     Source: ``torch.nanmedian`` over all values.
     """
-    x = jnp.ravel(input)
+    x = _some("nanmedian", input)
     numbers = x.size - jnp.isnan(x).sum()
     middle = jnp.sort(x)[jnp.maximum(numbers - 1, 0) // 2]
     return _shared(middle, x) if jnp.issubdtype(x.dtype, jnp.floating) else middle
+
+
+def _some(name: str, input: Real[ArrayLike, "..."]) -> Real[Array, " n"]:
+    """The values in a row; the one in the middle of none is NaN, and among integers there is none."""
+    x = jnp.ravel(input)
+    if x.size:
+        return x
+    return jnp.full(1, jnp.nan, floating(name, x).dtype)
 
 
 def _shared(value: Array, x: Array) -> Array:
@@ -51,11 +61,17 @@ def mode(
     Returns:
         Values and indices, of each value the last.
 
+    Raises:
+        IndexError: there is no such axis, or it has no entries.
+
     Source: ``torch.mode``.
     """
     x = jnp.asarray(input)
+    dim = checked_axis("mode", dim, x.ndim)
     if not x.ndim:
         return x, jnp.zeros((), int)
+    if not x.shape[dim]:
+        raise IndexError(f"mode: axis {dim} must have entries, got shape {x.shape}")
     x = jnp.moveaxis(x, dim, -1)
     order = jnp.argsort(x)
     ranked = jnp.take_along_axis(x, order, -1)
@@ -80,10 +96,20 @@ def multinomial(
         key: of ``jax.random``.
 
     Raises:
-        ValueError: more places are to be drawn than there are, and none again.
+        ArgumentError: the weights are not one row or several, a row has a negative or infinite weight or none above
+            zero (under ``jit`` its places are -1), or no places are to be drawn, or more than there are and none again.
 
     Source: ``torch.multinomial``.
     """
-    if not replacement and num_samples > input.shape[-1]:
-        raise ValueError(f"multinomial: cannot draw {num_samples} of {input.shape[-1]} places without replacement")
-    return _random.multinomial(_random.required(key, "multinomial"), input, num_samples, replacement)
+    weights = widened(floating("multinomial", input))  # in half precision many draws would be equal
+    if weights.ndim not in (1, 2):
+        raise ArgumentError(f"multinomial: input must have 1 or 2 axes, got shape {weights.shape}")
+    if num_samples < 1:
+        raise ArgumentError(f"multinomial: num_samples must be positive, got {num_samples}")
+    if not replacement and num_samples > weights.shape[-1]:
+        raise ArgumentError(f"multinomial: cannot draw {num_samples} of {weights.shape[-1]} places without replacement")
+    drawn = _random.multinomial(_random.required(key, "multinomial"), weights, num_samples, replacement)
+    valid = ((weights >= 0) & (weights < jnp.inf)).all(-1) & (weights > 0).any(-1)
+    if (known := concrete(valid)) is not None and not known.all():
+        raise ArgumentError("multinomial: weights must be finite, not negative, and one in each row above zero")
+    return jnp.where(valid[..., None], drawn, -1)

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
+from jaxnn.functional._argument import ArgumentError, concrete
+
 
 def istft(
     input: Complex[Array, "*batch frequencies frames"],
@@ -30,22 +32,27 @@ def istft(
         length: of the signal; what the frames reach by default.
         return_complex: whether the signal is complex.
 
-    Returns:
-        The signal; NaN where the windows leave a gap.
-
     Raises:
-        ValueError: the frequencies are not those of ``n_fft``, or the window is not of ``win_length``.
+        ArgumentError: ``input`` is not complex, its frequencies are not those of ``n_fft``, a complex signal is asked
+            of half of them, the window is not of ``win_length`` or longer than a frame, or the windows leave a gap
+            (under ``jit`` the signal is NaN there).
 
     Source: ``torch.istft``.
     """
     hop = n_fft // 4 if hop_length is None else hop_length
     width = n_fft if win_length is None else win_length
     half = n_fft // 2 + 1
+    if not jnp.iscomplexobj(input):
+        raise ArgumentError(f"istft: input must be complex, got {input.dtype}")
+    if not (0 < width <= n_fft and 0 < hop <= width):
+        raise ArgumentError(f"istft: expected 0 < hop_length <= win_length <= n_fft, got {hop}, {width} and {n_fft}")
+    if onesided and return_complex:
+        raise ArgumentError("istft: onesided must be false where return_complex is true")
     onesided = (input.shape[-2] == half and not return_complex) if onesided is None else onesided
     if input.shape[-2] != (half if onesided else n_fft):
-        raise ValueError(f"istft: expected {half if onesided else n_fft} frequencies, got {input.shape[-2]}")
+        raise ArgumentError(f"istft: expected {half if onesided else n_fft} frequencies, got {input.shape[-2]}")
     if window is not None and window.shape != (width,):
-        raise ValueError(f"istft: expected a window of shape ({width},), got {window.shape}")
+        raise ArgumentError(f"istft: expected a window of shape ({width},), got {window.shape}")
     left = (n_fft - width) // 2
     weights = jnp.ones(width, input.real.dtype) if window is None else window
     weights = jnp.pad(weights, (left, n_fft - width - left))
@@ -63,5 +70,8 @@ def istft(
     start = n_fft // 2 if center else 0
     end = reach - start if length is None else start + length
     signal, envelope = signal[..., start:end], envelope[start:end]
-    signal = jnp.where(jnp.abs(envelope) > 1e-11, signal / envelope, jnp.nan)
+    covered = envelope > 1e-11
+    if (known := concrete(covered)) is not None and not known.all():
+        raise ArgumentError("istft: the windows must overlap everywhere, got a gap between them")
+    signal = jnp.where(covered, signal / envelope, jnp.nan)
     return jnp.pad(signal, [(0, 0)] * (signal.ndim - 1) + [(0, max(end - reach, 0))])

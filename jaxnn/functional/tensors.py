@@ -5,12 +5,15 @@ They are not in ``torch.nn.functional``; a port of a model that calls them needs
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Bool, Float, Inexact, Integer, Num, Real, Shaped
 
+from jaxnn.functional._argument import ArgumentError, check_same_dtype, concrete, promoted
 from jaxnn.functional._input import default_float, magnitude, widened
 from jaxnn.functional._tangents import with_tangent
 
@@ -150,9 +153,28 @@ def pow(input: Num[ArrayLike, "..."], exponent: Num[ArrayLike, "..."]) -> Num[Ar
 
     Source: ``torch.pow``.
     """
-    x, y = jnp.asarray(input), jnp.asarray(exponent)
-    origin = (x == 0) & (y == 0)
-    return jnp.where(origin, 1, jnp.where(origin, 1, x) ** y)
+    x, y = promoted(input, exponent)
+    return _power(x, y) if jnp.issubdtype(x.dtype, jnp.inexact) else x**y
+
+
+@jax.custom_jvp
+def _power(x: Inexact[Array, "..."], y: Inexact[Array, "..."]) -> Inexact[Array, "..."]:
+    return x**y
+
+
+def _power_jvp(primals: tuple[Array, Array], tangents: tuple[Any, Any]) -> tuple[Array, Array]:
+    # Of powers again: so the second derivative of zero to the first power is zero as well.
+    (x, y), (dx, dy) = primals, tangents
+    value = _power(x, y)
+    change = jnp.zeros_like(value)
+    if not isinstance(dx, SymbolicZero):
+        change += jnp.where(y == 0, 0, y * _power(x, jnp.where(y == 0, 1, y) - 1)) * dx
+    if not isinstance(dy, SymbolicZero):  # a constant exponent asks for no logarithm of what may be negative
+        change += value * jnp.log(jnp.where((x == 0) & (y.real >= 0), 1, x)) * dy
+    return value, change
+
+
+_power.defjvp(_power_jvp, symbolic_zeros=True)
 
 
 def angle(input: Num[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
@@ -175,14 +197,23 @@ def masked_scatter(
     Args:
         input: broadcasts against ``mask``.
         mask: where to put entries.
-        source: any shape, at least as many entries as there are to put; NaN stands for those that it lacks.
+        source: any shape, of the dtype of ``input``, at least as many entries as there are to put.
+
+    Raises:
+        ArgumentError: the dtypes differ, or ``source`` has too few entries (under ``jit`` NaN stands for those that it
+            lacks, zero among integers).
 
     Source: ``torch.masked_scatter``.
     """
+    check_same_dtype("masked_scatter", input=input, source=source)
+    known = concrete(mask)
     x, chosen = jnp.broadcast_arrays(input, mask)
+    if known is not None and (count := np.broadcast_to(known, x.shape).sum()) > source.size:
+        raise ArgumentError(f"masked_scatter: source must have {count} entries or more, got {source.size}")
+    lacking = jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0
+    entries = jnp.append(source, jnp.asarray(lacking, x.dtype))  # JAX picks nothing of no entries
     place = jnp.cumsum(chosen.ravel()).reshape(chosen.shape) - 1
-    put = source.ravel().at[place].get(mode="fill", fill_value=jnp.nan if jnp.issubdtype(x.dtype, jnp.inexact) else 0)
-    return jnp.where(chosen, put, x)
+    return jnp.where(chosen, entries.at[place].get(mode="fill", fill_value=lacking), x)
 
 
 def std(

@@ -37,7 +37,10 @@ def copied(
     plain = [layer for layer in module.modules() if not _copies_itself(type(layer))]
     for layer in plain:
         memo[id(layer)] = object.__new__(type(layer))
-    for layer in plain:
+        # What torch.nn.utils.weight_norm keeps on a module is computed, and torch copies no such tensor.
+        computed = [x for x in vars(layer).values() if isinstance(x, torch.Tensor) and not x.is_leaf]
+        memo |= {id(x): x.detach().clone() for x in computed}
+    for layer in reversed(plain):  # what is inside first: who copies itself may look at its copy
         state = {name: _copy_of(name, value, memo) for name, value in vars(layer).items()}
         memo[id(layer)].__setstate__(state)
     return copy.deepcopy(module, memo)

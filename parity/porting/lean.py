@@ -54,6 +54,7 @@ class LeanSide(TorchSide):
         """The truth with parameters converted on their way, or None where some were not."""
         parameters = {id(x): x for x in self.subject.parameters()}
         subject = copy.deepcopy(self.subject, dict[int, Any](parameters))
+        held = [(part, dict(part._buffers)) for part in subject.modules()]
         buffers = {id(x): doubled(x) for x in subject.buffers()}
         for part in subject.modules():
             part._buffers |= {name: buffers.get(id(x), x) for name, x in part._buffers.items()}
@@ -68,6 +69,9 @@ class LeanSide(TorchSide):
             truth = self._in_double(subject, torch_tree.tree_map(doubled, self.call))
         except Exception:  # whoever refuses this may take a whole model in float64
             return None
+        finally:
+            for part, before in held:  # it may be the original's, where that is its own copy
+                part._buffers |= before
         exact = all(x.dtype.kind in "iub" or x.dtype in (np.float64, np.complex128) for x in truth.outputs.values())
         return truth if exact else None
 

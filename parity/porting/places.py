@@ -2,10 +2,10 @@
 
 ``tokens, = torch.where(mask)`` has as many entries as the mask is true, which depends on the data. Where all that is
 made of ``x[tokens]`` is made row by row, and rows end where ``index_add`` or ``index_put`` writes them, there may be
-more rows than that: the places of the others lie outside, and JAX writes nothing there.
+more rows than that: the places of the others lie outside, where JAX reads ones and writes nothing.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Graph, Node
@@ -13,6 +13,7 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from parity.porting.functionalization import is_symbolic, packet
 from parity.porting.rows import argument, by_rows, is_check, is_elementwise, kind_of, only_checked
+from parity.porting.selection import SINGULAR_FROM, chosen, inserted
 
 aten = torch.ops.aten
 
@@ -20,11 +21,14 @@ _RESHAPED = {"flatten", "reshape", "view"}
 
 
 def padded(graph: Graph) -> None:
-    """Mark the places of a mask that may be padded."""
+    """Mark the places of a mask that may be padded, and what is read there."""
     for node in list(graph.nodes):
         if node.target in (aten.where.default, aten.nonzero_numpy.default, aten.nonzero.default):
             _unwrapped(graph, node)
-            node.meta["padded"] = _all_by_rows(graph, node)
+            rows = _all_by_rows(graph, node)
+            for row in rows:
+                row.meta["padded"] = row is node or packet(row) == "index"
+            _finite(graph, node, rows)
 
 
 def _unwrapped(graph: Graph, places: Node) -> None:
@@ -46,32 +50,49 @@ def _unwrapped(graph: Graph, places: Node) -> None:
             graph.erase_node(node)
 
 
-def _all_by_rows(graph: Graph, places: Node) -> bool:
+def _all_by_rows(graph: Graph, places: Node) -> list[Node]:
+    """All that is made of ``places`` row by row, themselves first; nothing if a step is otherwise."""
     members: dict[Node, None] = {places: None}
     for node in graph.nodes:
         given = [x for x in node.all_input_nodes if x in members]
         if not given or is_check(node):
             continue
         if node.op == "output":
-            return False
+            return []
         if is_symbolic(node):
             if not all(map(only_checked, node.users)):
-                return False
+                return []
         elif kind_of(node) in ("index_add", "index_copy", "index_put"):
             if not _is_written(node, given, places):
-                return False
+                return []
         elif packet(node) == "index":
             places_only = all(x in given for x in node.args[1]) and node.args[0] not in members
             if not places_only or any(x.meta["val"].ndim != 1 for x in given):
-                return False
+                return []
             members[node] = None
         elif kind_of(node) != "embedding" and (
             by_rows(node, given) or is_elementwise(node, given) or _is_vector(node, given)
         ):
             members[node] = None
         else:
-            return False
-    return True
+            return []
+    return list(members)
+
+
+def _finite(graph: Graph, places: Node, rows: list[Node]) -> None:
+    """In rows of the padding compute with ones what is infinite elsewhere: a parameter's gradient is of all rows."""
+    singular = [row for row in rows if kind_of(row) in SINGULAR_FROM]
+    if not singular:
+        return
+    part: Any = next(row for row in rows[1:] if _axis(row, places) is not None)
+    axis, mask = _axis(part, places), cast(Any, places.args[0])
+    inside = inserted(graph, part.next, aten.lt.Scalar, (part, mask.meta["val"].shape[axis]))
+    inside.meta = dict(part.meta) | {"val": inside.meta["val"]}
+    inside.meta.pop("traced", None)
+    for row in singular:
+        first = SINGULAR_FROM[kind_of(row)]
+        safe = [chosen(graph, row, inside, x, 1) if x in rows else x for x in row.args[first:]]
+        row.args = (*row.args[:first], *safe)
 
 
 def _is_vector(node: Node, given: list[Node]) -> bool:
@@ -95,7 +116,7 @@ def _is_written(node: Node, given: list[Node], places: Node) -> bool:
     mask: Any = places.args[0]
     sizes = [(_axis(x, places), size) for x, size in zip(indices, target.meta["val"].shape, strict=False)]
     outside = (axis is not None and statically_known_true(mask.meta["val"].shape[axis] == size) for axis, size in sizes)
-    single = isinstance(values, Node) and values not in given and values.meta["val"].numel() == 1
+    single = isinstance(values, Node) and values not in given and statically_known_true(values.meta["val"].numel() == 1)
     return any(outside) and (values in given or single)
 
 

@@ -1,22 +1,15 @@
 """A torch model as JAX source, and the proof that it is the same."""
 
 import gc
-import itertools
-import linecache
 import re
-import sys
-import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 
 from jaxnn import nn
 from parity import weights
@@ -25,11 +18,10 @@ from parity.checking import Report
 from parity.porting.capture import Arguments, Capture, captured, has_free_sizes
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
+from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
 from parity.porting.verification import Trial, another, checked
-
-_COUNT = itertools.count()
 
 
 class Port:
@@ -38,6 +30,7 @@ class Port:
     Attributes:
         source: Python source of ``nnx.Module`` classes; the last is the model.
         module: an instance of it, weights loaded.
+        arrays: these weights by the original's paths, to be read; in memory they are the module's.
         name: of the model's class.
         notes: what was fixed while porting.
     """
@@ -114,15 +107,17 @@ def port(
 ) -> Port:
     """Write the JAX source of a torch model, and make sure that it does the same.
 
-    The model is run once, by ``torch.export``, on the example inputs. The first axis of every input as long as the
-    first input's is free in the port; the other sizes are the example's.
+    ``torch.export`` traces the model on the example inputs. The first axis of every input as long as the first input's
+    is free in the port; the other sizes are the example's. Where a free axis cannot be exported or written, that one
+    has the example's size too, and ``notes`` says so.
 
     Args:
         module: the model; read, not changed. Its mode, training or evaluation, is the port's.
         args: positional arguments; one tensor alone need not be in a tuple.
         kwargs: keyword arguments.
         dynamic_shapes: of ``torch.export``, where other axes are to be free.
-        verify: compare outputs on the example and on another batch, and refuse a port that differs.
+        verify: compare outputs on the example and on another batch, and refuse a port that differs. The model runs on
+            a copy meanwhile.
         progress: told what is begun: exporting, writing, running the model, loading, comparing.
 
     Raises:
@@ -149,31 +144,39 @@ def port(
         trials = _trials(module, arguments, another(arguments, face.given, capture.graph), capture.notes)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
-    others = {path: x for path, x in module.state_dict().items() if path not in tensors}
-    arrays = {path: viewed(x) for path, x in tensors.items()} | weights.load(others)
+    arrays = {path: viewed(x) for path, x in tensors.items()}
     result = Port(source, author.drafts[""].class_name, arrays, capture.notes)
-    _set_modes(module, result.module)
+    set_modes(module, result.module)
     result._subject = (module, *arguments)
-    if not verify:
-        return result
-    progress("comparing")
+    if verify:
+        progress("comparing")
+        _proven(result, trials, own_gradients=bool(capture.own_gradients))
+    return result
+
+
+def _proven(result: Port, trials: list[Trial], *, own_gradients: bool) -> None:
+    """Refuse a port that differs; what cannot be compared is noted.
+
+    Args:
+        result: the port.
+        trials: on the example first.
+        own_gradients: whether the model defines some: what goes back through them is written nowhere.
+    """
     with ThreadPoolExecutor(len(trials)) as threads:
         for trial in trials:
             trial.begin(result.module, threads)
         trials[0].judge()
-        if capture.own_gradients:  # what goes back through them is written nowhere
-            try:
-                report = checked(module, result.module, *arguments, gradients=True)
-            except Exception as error:  # the model's own, as where it gives gradients in training alone
-                result.notes.append(f"the gradients that the model defines itself could not be compared: {error}")
+        if own_gradients:
+            refusal = trials[0].gradients_refused()
+            if refusal is None:
+                result.report.raise_for_divergence()
             else:
-                report.raise_for_divergence()
+                result.notes.append(f"the gradients that the model defines itself could not be compared: {refusal}")
         for trial in trials[1:]:
             try:
                 trial.judge()
             except PortError as error:
                 result.notes.append(f"not compared on another batch: {error}")
-    return result
 
 
 def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, str]:
@@ -265,51 +268,3 @@ def _unsupported(author: Author) -> str:
         + '\nAdd one with @parity.register_operator("aten.name.overload"): a function of the operation that returns '
         'its expression, such as op.call("jnp.name", op.self).'
     )  # fmt: skip
-
-
-def loaded(source: str, name: str, arrays: dict[str, np.ndarray]) -> nnx.Module:
-    """The model that ``source`` defines, with ``arrays`` in it."""
-    title = f"parity_port_{next(_COUNT)}"
-    file = f"<{title}>"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    namespace = types.ModuleType(title)
-    sys.modules[title] = namespace
-    exec(compile(source, file, "exec"), namespace.__dict__)
-    kind = getattr(namespace, name)
-    takes_rngs = "rngs" in kind.__init__.__code__.co_varnames if hasattr(kind.__init__, "__code__") else False
-    # No array is made before the real ones come.
-    module = nnx.eval_shape(lambda: kind(rngs=_rngs()) if takes_rngs else kind())
-    nn.load_state_dict(module, arrays)
-    for i, (_, variable) in enumerate(nnx.iter_graph(module)):
-        if isinstance(variable, nnx.RngKey):
-            variable.set_value(jax.random.fold_in(jax.random.key(0), i))
-        elif isinstance(variable, nnx.RngCount):
-            variable.set_value(jnp.zeros((), jnp.uint32))
-    return module
-
-
-def _rngs() -> nnx.Rngs:
-    rngs = nnx.Rngs(0)
-    rngs.default = _OneKey(0, tag="default")  # type: ignore[attr-defined]
-    return rngs
-
-
-class _OneKey(nnx.RngStream):
-    """Always the same key: while a constructor is traced, to count takes time that grows with all that was counted."""
-
-    def __call__(self) -> jax.Array:
-        return self.key.get_value()
-
-    def fork(self, *, split: Any = None) -> nnx.RngStream:
-        return nnx.RngStream(self(), tag=self.tag)
-
-
-def _set_modes(original: torch.nn.Module, twin: nnx.Module) -> None:
-    twin.train() if original.training else twin.eval()
-    for path, module in original.named_modules():
-        at: Any = twin
-        for name in path.split(".") if path else ():
-            at = at[int(name)] if isinstance(at, nnx.List) else getattr(at, name, None)
-        for attribute in ("deterministic", "use_running_average"):
-            if hasattr(at, attribute):
-                setattr(at, attribute, not module.training)

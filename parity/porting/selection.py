@@ -26,7 +26,7 @@ from parity.porting.rows import (
 aten = torch.ops.aten
 
 # Infinite, or of infinite slope, at some entry; the first argument that makes it so.
-_SINGULAR_FROM = {
+SINGULAR_FROM = {
     "binary_cross_entropy": 0,
     "cosh": 0, "div": 1, "exp": 0, "expm1": 0, "float_power": 0, "log": 0, "log10": 0, "log1p": 0, "log2": 0, "pow": 0,
     "reciprocal": 0, "rsqrt": 0, "sinh": 0, "sqrt": 0, "tan": 0,
@@ -128,26 +128,26 @@ def _equal(a: Any, b: Any) -> bool:
 def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
     """``node`` for every entry; where the mask is false it computes with ones, so that no gradient is infinite."""
     kind = kind_of(node)
-    first = _SINGULAR_FROM.get(kind)
+    first = SINGULAR_FROM.get(kind)
     if first is not None:
-        safe = [_chosen(graph, node, mask, x, 1) if x in picked else x for x in node.args[first:]]
+        safe = [chosen(graph, node, mask, x, 1) if x in picked else x for x in node.args[first:]]
         node.args = (*node.args[:first], *safe)
     args: Any = node.args
     if kind == "index_put":
-        node.target, node.args = aten.copy_.default, (args[0], _chosen(graph, node, mask, args[2], args[0]))
+        node.target, node.args = aten.copy_.default, (args[0], chosen(graph, node, mask, args[2], args[0]))
     elif kind in ("sum", "mean") and node not in picked:
         _summed(graph, node, mask, args[0], kind == "mean")
     elif kind in _LOSSES:
-        each = _inserted(graph, node, node.target, *_without_reduction(node))
+        each = inserted(graph, node, node.target, *_without_reduction(node))
         _summed(graph, node, mask, each, argument(node, "reduction") == 1)
     elif kind in _CLASS_LOSSES:
         # Classes that are not picked are ones that the loss ignores.
-        ignored = _chosen(graph, node, mask, args[1], argument(node, "ignore_index"))
+        ignored = chosen(graph, node, mask, args[1], argument(node, "ignore_index"))
         last = mask.meta["val"].ndim - 1
-        flat = [_inserted(graph, node, aten.flatten.using_ints, (x, 0, last)) for x in (args[0], ignored)]
+        flat = [inserted(graph, node, aten.flatten.using_ints, (x, 0, last)) for x in (args[0], ignored)]
         node.args = (*flat, *args[2:])
     elif _mask(node) is not None:
-        filled = _chosen(graph, node, mask, args[0], 1)
+        filled = chosen(graph, node, mask, args[0], 1)
         node.target, node.args, node.meta["val"] = filled.target, filled.args, filled.meta["val"]
         node.meta["picked by"] = mask
         graph.erase_node(filled)
@@ -157,7 +157,7 @@ def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
 
 def _without_reduction(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a loss that gives one number for every entry."""
-    names = [argument.name for argument in cast(Any, node.target)._schema.arguments]
+    names = [entry.name for entry in cast(Any, node.target)._schema.arguments]
     position = names.index("reduction")
     given = [argument(node, name) for name in names[:position]] + [0]
     return (*given, *node.args[position + 1 :]), {k: v for k, v in node.kwargs.items() if k in names[position + 1 :]}
@@ -169,28 +169,28 @@ def _summed(graph: Graph, node: Node, mask: Node, x: Node, mean: bool) -> None:
     result, rows = node.meta["val"].dtype, bool(argument(node, "dim"))
     half = mean and result in (torch.float16, torch.bfloat16)
     wanted = {"dtype": torch.float32 if half else result}
-    chosen = _chosen(graph, node, mask, x, 0)
+    zeroed = chosen(graph, node, mask, x, 0)
     if rows:
-        total = _inserted(graph, node, aten.sum.dim_IntList, (chosen, list(range(picked))), wanted)
+        total = inserted(graph, node, aten.sum.dim_IntList, (zeroed, list(range(picked))), wanted)
     else:
-        total = _inserted(graph, node, aten.sum.default, (chosen,), wanted)
+        total = inserted(graph, node, aten.sum.default, (zeroed,), wanted)
     if mean:
-        count = _inserted(graph, node, aten.sum.default, (mask,))
+        count = inserted(graph, node, aten.sum.default, (mask,))
         for size in () if rows else value.shape[picked:]:
-            count = _inserted(graph, node, aten.mul.Tensor, (count, size))
-        count = _inserted(graph, node, aten.to.dtype, (count, total.meta["val"].dtype))
-        total = _inserted(graph, node, aten.div.Tensor, (total, count))
+            count = inserted(graph, node, aten.mul.Tensor, (count, size))
+        count = inserted(graph, node, aten.to.dtype, (count, total.meta["val"].dtype))
+        total = inserted(graph, node, aten.div.Tensor, (total, count))
     node.target, node.args, node.kwargs = aten.to.dtype, (total, result), {}
 
 
-def _chosen(graph: Graph, before: Node, mask: Node, value: Node, other: Any) -> Node:
+def chosen(graph: Graph, before: Node, mask: Node, value: Node, other: Any) -> Node:
     """``value`` where the mask is true, else ``other``."""
     source: Any = value.args[1] if value.meta.get("picked by") is mask else None
     if source is not None and not any(map(in_place, source.users)):  # where it is read later, it is the same
         value = source
     where = aten.where.self if isinstance(other, Node) else aten.where.ScalarOther
     filling = bool(other) if value.meta["val"].dtype == torch.bool and not isinstance(other, Node) else other
-    node = _inserted(graph, before, where, (_expanded(graph, before, mask, value), value, filling))
+    node = inserted(graph, before, where, (_expanded(graph, before, mask, value), value, filling))
     node.meta["picked by"] = mask
     return node
 
@@ -198,13 +198,14 @@ def _chosen(graph: Graph, before: Node, mask: Node, value: Node, other: Any) -> 
 def _expanded(graph: Graph, before: Node, mask: Node, like: Node) -> Node:
     """``mask`` with as many axes as ``like``."""
     for _ in range(like.meta["val"].ndim - mask.meta["val"].ndim):
-        mask = _inserted(graph, before, aten.unsqueeze.default, (mask, -1))
+        mask = inserted(graph, before, aten.unsqueeze.default, (mask, -1))
     return mask
 
 
-def _inserted(
+def inserted(
     graph: Graph, before: Node, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None
 ) -> Node:
+    """A call of ``target`` in front of ``before``, as if the same line of the model had made it."""
     with graph.inserting_before(before):
         node = graph.call_function(target, args, kwargs)
     node.meta = dict(before.meta)

@@ -160,6 +160,15 @@ class Trial:
             if not all(row.passed for row in report.rows):
                 report.raise_for_divergence()
 
+    def gradients_refused(self) -> Exception | None:
+        """What the model itself says where it gives no gradients, as it may in evaluation."""
+        leaves, nested = _flattened(*self.arguments)
+        try:
+            TorchSide(_Flat(self.module, nested), (leaves, {}))
+        except Exception as error:
+            return error
+        return None
+
 
 class _Program(JaxSide):
     """A port that other threads compile."""

@@ -93,7 +93,10 @@ def _index_tensor(op: Operation) -> Expression:
     if any(x is not None and x.dtype == torch.bool for x in op.indices):
         raise NotImplementedError(_MASKED)
     index = _index(op, operand, list(op.indices))
-    return Expression(f"{operand.within(ATOM)}[{index.text}]", ATOM, operand.names | index.names)
+    read = f"{operand.within(ATOM)}[{index.text}]"
+    if op.host.node.meta.get("padded"):
+        read = f'{operand.within(ATOM)}.at[{index.text}].get(mode="fill", fill_value=1)'
+    return Expression(read, ATOM, operand.names | index.names)
 
 
 @register_operator("aten.index_put", "aten._index_put_impl")

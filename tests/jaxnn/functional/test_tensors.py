@@ -31,6 +31,8 @@ def test_median_shares_the_gradient_among_equal_values():
     agree(F.median, torch.median, [3.0, 1.0, 1.0, 0.0, 1.0, 7.0])
     agree(F.nanmedian, torch.nanmedian, [3.0, NAN, 1.0, 1.0, 7.0, NAN])
     assert jnp.isnan(F.median(jnp.array([1.0, NAN])))
+    assert jnp.isnan(F.median(jnp.zeros(0)))
+    assert jnp.isnan(F.nanmedian(jnp.zeros(0)))
 
 
 def test_mode_is_the_least_of_the_most_frequent_values():
@@ -41,17 +43,18 @@ def test_mode_is_the_least_of_the_most_frequent_values():
         np.testing.assert_array_equal(jnp.take_along_axis(jnp.array(x), indices, dim), values)
 
 
-def test_pow_and_copysign_have_no_gradient_where_torch_has_none():
-    agree(F.pow, torch.pow, [0.0, 0.0, 2.0, 0.0, -2.0], [0.0, 2.0, 0.0, 1.0, 3.0])
-    agree(F.copysign, torch.copysign, [0.0, -1.0, 2.0], [-1.0, 1.0, -1.0])
-
-
 def test_masked_scatter_puts_entries_one_after_the_other():
     mask = [[True, False], [True, True]]
     x, source = torch.zeros(2, 2), torch.arange(5.0)
     ours = F.masked_scatter(jnp.zeros((2, 2)), jnp.array(mask), jnp.arange(5.0))
     np.testing.assert_array_equal(ours, x.masked_scatter(torch.tensor(mask), source))
-    assert jnp.isnan(F.masked_scatter(jnp.zeros((2, 2)), jnp.array(mask), jnp.arange(2.0))[1, 1])
+    few = jnp.zeros((2, 2)), jnp.array(mask), jnp.arange(2.0)
+    assert jnp.isnan(jax.jit(F.masked_scatter)(*few)[1, 1])
+    with pytest.raises(ValueError, match="3 entries"):
+        F.masked_scatter(*few)
+    with pytest.raises(ValueError, match="one dtype"):
+        F.masked_scatter(jnp.zeros(2), jnp.array([True, False]), jnp.arange(2))
+    assert (F.masked_scatter(jnp.ones(2), jnp.zeros(2, bool), jnp.zeros(0)) == 1).all()
 
 
 def test_multinomial_draws_in_proportion_and_none_twice():
@@ -62,6 +65,16 @@ def test_multinomial_draws_in_proportion_and_none_twice():
     assert set(F.multinomial(jnp.ones((2, 3)), 3, key=jax.random.key(0))[0].tolist()) == {0, 1, 2}
     with pytest.raises(ValueError, match="cannot draw 4 of 3"):
         F.multinomial(weights, 4, key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [-1.0, 2.0], [NAN, 1.0], [INF, 1.0]])
+def test_multinomial_draws_of_no_distribution_nothing(weights):
+    draw, weights = lambda x: F.multinomial(x, 1, key=jax.random.key(0)), jnp.array(weights)
+    with pytest.raises(RuntimeError):
+        torch.multinomial(torch.tensor(weights.tolist()), 1)
+    with pytest.raises(ValueError, match="weights must be finite"):
+        draw(weights)
+    assert jax.jit(draw)(weights) == -1
 
 
 @pytest.mark.parametrize("length", [None, 30, 66])
@@ -76,6 +89,15 @@ def test_istft_gives_the_signal_back(options, length):
         ours = F.istft(given, 12, 3, window=jnp.asarray(window.numpy()), length=length, **options)
     np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-10)
     assert ours.shape == expected.shape
+
+
+def test_istft_refuses_windows_that_leave_a_gap():
+    spectrum, window = jnp.ones((4, 3), complex), jnp.array([0.0, 0.0, 1.0, 1.0, 0.0, 0.0])
+    with pytest.raises(RuntimeError):
+        torch.istft(torch.ones(4, 3, dtype=torch.complex64), 6, 4, window=torch.tensor(window.tolist()))
+    with pytest.raises(ValueError, match="gap"):
+        F.istft(spectrum, 6, 4, window=window)
+    assert jnp.isnan(jax.jit(lambda x: F.istft(x, 6, 4, window=window))(spectrum)).any()
 
 
 @pytest.mark.parametrize("bounds", [(0.0, 1.0), (0.0, None), (None, 0.5), (2.0, 1.0), (-INF, 0.0)])
@@ -154,3 +176,14 @@ def test_zero_times_no_logarithm_has_no_gradient():
 def test_zero_to_the_zeroth_power_has_no_gradient():
     agree(F.pow, torch.pow, [0.0, 0.0, 2.0, 0.0, 3.0], [0.0, 2.0, 0.0, 1.0, 2.5])
     assert F.pow(jnp.int32(3), jnp.int32(2)) == 9
+
+
+def test_second_derivatives_of_powers_of_zero():
+    x, y = [0.0, 0.0, 2.0, -2.0], [1.0, 2.0, 2.5, 3.0]
+    given = torch.tensor(x, requires_grad=True)
+    (slope,) = torch.autograd.grad(torch.pow(given, torch.tensor(y)).sum(), given, create_graph=True)
+    (expected,) = torch.autograd.grad(slope.sum(), given)
+    second = jax.vmap(jax.grad(jax.grad(F.pow)))(jnp.array(x), jnp.array(y))
+    np.testing.assert_allclose(second, expected, 1e-6)
+    forward = jax.vmap(jax.hessian(F.pow))(jnp.array(x), jnp.array(y))
+    np.testing.assert_allclose(forward, expected, 1e-6)

@@ -73,6 +73,7 @@ OPERATORS = {
     "eigvals": (lambda x: torch.linalg.eigvals(x).abs().sum(), SQUARES),
     "exponential": (lambda x: torch.empty_like(x).exponential_(3.0) + x, X),
     "normal": (lambda x: torch.distributions.Normal(x, x.exp()).rsample() + torch.normal(x, x.exp()), X),
+    "normal of no deviation": (lambda x: torch.normal(x, torch.zeros_like(x)), X),
     "free size as a float": (lambda x: torch.full((x.shape[0],), 1 / x.shape[0]) * x.shape[0] ** 0.5 + x[:, 0], X),
     "fmax": (lambda x: torch.fmax(x, torch.zeros(())) - torch.fmin(x, x.flip(1)), X),
     "gradient": (lambda x: torch.gradient(x, dim=1)[0], X),

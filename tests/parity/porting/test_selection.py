@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch.nn import functional as F
 
 from parity.porting import PortError, port
@@ -98,6 +99,37 @@ def test_experts_are_given_the_rows_that_choose_them(dispatch):
     np.testing.assert_allclose(gradient, given.grad, 1e-4, 1e-5)
 
 
+class Root(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, x):
+        return (self.scale * x).sqrt()
+
+
+class Positive(torch.nn.Module):
+    """The root of rows that have one; the last has none, or an infinite slope."""
+
+    def __init__(self):
+        super().__init__()
+        self.root = Root()
+
+    def forward(self, x):
+        (row,) = torch.where(x[:, 0] > 0)
+        return torch.zeros_like(x).index_add(0, row, self.root(x[row]))
+
+
+@pytest.mark.parametrize("last", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("first", [0.5, 0.0])
+def test_rows_that_are_not_picked_spoil_no_gradient_of_a_parameter(first, last):
+    module, x = Positive(), torch.tensor([[first, 1.0, 2.0], [last, last, last]])
+    ported = port(module, torch.rand(2, 3)).module
+    module(x).sum().backward()
+    gradient = nnx.grad(lambda module: module(jnp.asarray(x.numpy())).sum())(ported)
+    np.testing.assert_allclose(gradient["root"]["scale"][...], module.root.scale.grad, 1e-6)
+
+
 @pytest.mark.parametrize(
     "does",
     [
@@ -105,6 +137,7 @@ def test_experts_are_given_the_rows_that_choose_them(dispatch):
         lambda x, y, entries, rows: x.flatten(0, 1)[torch.where(rows.flatten())[0]].mean(0),
         lambda x, y, entries, rows: torch.where(rows.flatten())[0],
         lambda x, y, entries, rows: torch.argwhere(rows).sum(),
+        lambda x, y, entries, rows: x.index_put((torch.where(rows)[0],), x[torch.where(entries)[0]]),
         lambda x, y, entries, rows: x.index_add(0, torch.where(rows)[0] // 2, y[torch.where(rows)[0]]),
         lambda x, y, entries, rows: x.index_add(0, torch.where(rows[:3])[0], y[torch.where(rows[:3])[0]]),
     ],
