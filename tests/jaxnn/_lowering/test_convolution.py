@@ -126,6 +126,19 @@ def test_a_kernel_is_cut_where_the_least_is_copied():
     assert taps.leading_axes(geometry._replace(strides=(2, 2)), 24, 48) == 0  # each phase copies its own rows
 
 
+def test_a_long_stride_never_falls_to_xla_which_would_multiply_its_zeros():
+    def classes(geometry, inputs, outputs):
+        kernel = jax.ShapeDtypeStruct((outputs, inputs, *geometry.kernel_size), jnp.float32)
+        weights = jax.ShapeDtypeStruct((2, outputs, *geometry.outputs), jnp.float32)
+        return jax.eval_shape(partial(convolution_cpu.image_gradient, geometry=geometry), weights, kernel)
+
+    vocoder = Geometry((131072,), (1024,), (256,), ((0, 0),), (1,))
+    assert classes(vocoder, 64, 128) is not None
+    assert classes(vocoder._replace(kernel_size=(1023,), dilations=(2,)), 64, 128) is not None
+    dilated = Geometry((64, 64), (4, 4), (2, 2), ((3, 3), (3, 3)), (2, 2))
+    assert classes(dilated, 64, 16) is None
+
+
 def kernel_gradient(x, y, geometry):
     """What the transpose of the convolution in its kernel makes of weights ``y`` of the outputs."""
     kernel = jnp.zeros((y.shape[1], x.shape[1] // geometry.groups, *geometry.kernel_size), x.dtype)
