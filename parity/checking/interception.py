@@ -25,10 +25,10 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
     def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            path = vars(layer).get(TAG)
-            if path is None:
+            tag = vars(layer).get(TAG)
+            if tag is None:
                 return original(layer, *args, **kwargs)
-            return handler(original, layer, path, args, kwargs)
+            return handler(original, layer, tag.path, args, kwargs)
 
         return call
 
