@@ -40,12 +40,12 @@ def checked(theirs, ours, inputs):
 
 
 def masked(inner, x):
-    causal, short = torch.ones(4, 4).triu(1).bool(), torch.arange(4) > 2
+    causal, short = torch.ones(4, 4).triu(1).bool(), torch.tensor([False, True, False, True])
     return inner(x).masked_fill((causal | short)[..., None], 0.0)
 
 
 def masked_by(mask):
-    causal, short = np.triu(np.ones((4, 4), bool), 1), np.arange(4) > 2
+    causal, short = np.triu(np.ones((4, 4), bool), 1), np.array([False, True, False, True])
     return lambda inner, x: jnp.where(mask(causal, short)[..., None], 0.0, inner(x))
 
 
