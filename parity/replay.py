@@ -45,7 +45,7 @@ class Draws(TorchDispatchMode):
 
     def __init__(self, recorded: list[torch.Tensor] | None = None, guarded: Iterable[torch.Tensor] = ()) -> None:
         super().__init__()
-        self.guarded = {_memory(x) for x in guarded} - {0}
+        self.guarded = {memory(x) for x in guarded} - {0}
         self.replaying = recorded is not None
         self.recorded: list[torch.Tensor] = [] if recorded is None else recorded
         self.position = 0
@@ -111,7 +111,7 @@ class Draws(TorchDispatchMode):
         for i, argument in enumerate(arguments):
             given = args[i] if i < len(args) else kwargs.get(argument.name)
             for x in given if isinstance(given, list | tuple) else (given,):
-                if argument.is_write and _memory(x) in self.guarded:
+                if argument.is_write and memory(x) in self.guarded:
                     raise Written
 
     def _noted(self, drawn: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,7 @@ class Draws(TorchDispatchMode):
         return self.recorded[self.position - 1]
 
 
-def _memory(x: Any) -> int:
+def memory(x: Any) -> int:
     """Where the numbers of a dense tensor begin; 0 of anything else."""
     dense = type(x) in (torch.Tensor, torch.nn.Parameter) and x.layout == torch.strided
     return x.untyped_storage().data_ptr() if dense else 0

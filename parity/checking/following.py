@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch.utils import _pytree as torch_tree
 
-from parity.arrays import to_tensor
-from parity.checking.alignment import Layout
+from parity.arrays import to_tensor, viewed
+from parity.checking.alignment import Layout, identical
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.exchange import aligned_outputs, buffers_of, matched, named_arrays
 from parity.checking.fault import LayerRecord
-from parity.checking.interception import intercepted
+from parity.checking.interception import intercepted, traced
 from parity.checking.judgement import near_enough, verdict_on
 from parity.checking.layers import GROSS, Found
 from parity.checking.leaves import flattened
@@ -31,7 +31,7 @@ from parity.checking.perturbation import copied
 from parity.checking.stream import own_buffers
 from parity.checking.tree import jax_layers, tagging
 from parity.comparison import FACTOR
-from parity.replay import Draws
+from parity.replay import Draws, memory
 
 AHEAD = 128 << 20
 """Bytes that the port may be ahead of torch."""
@@ -136,7 +136,7 @@ class Following:
         """A call of the port's layer: noted before and behind."""
         if self.lost or (self._within and self._within[-1] is layer):
             return original(layer, *args, **kwargs)
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+        if traced((args, kwargs)):
             self.lost = True  # in a function that the user compiles there are no numbers
             return original(layer, *args, **kwargs)
         self._events.append(_Entered(path, layer, (args, kwargs)))
@@ -172,6 +172,7 @@ class Following:
     def _follow(self) -> None:
         try:
             subject = copied(self.torch_module, shared=not self.side.writes)
+            self._parameters = {memory(x) for x in subject.parameters()}
             for path, layer in subject.named_modules():
                 layer.register_forward_pre_hook(self._before(path), with_kwargs=True, prepend=True)
                 layer.register_forward_hook(self._behind(path))
@@ -189,10 +190,10 @@ class Following:
     def _before(self, path: str) -> Any:
         paired = path in self.paths
 
-        def hook(_: torch.nn.Module, args: Any, kwargs: Any) -> Any:
+        def hook(_: torch.nn.Module, args: Any, kwargs: Any) -> None:
             call = self._calls[path] = self._calls.get(path, -1) + 1
             if not paired:
-                return None
+                return
             event = self._next()
             if not isinstance(event, _Entered) or event.path != path:
                 raise _Lost
@@ -202,28 +203,25 @@ class Following:
             matches, axes, arrivals = matched(path, twin, event.layer, ours[:2], (names, leaves), self._same)
             if arrivals and (not self._frames or max(off for _, off, _ in arrivals) > GROSS):
                 raise _Lost
-            # What torch's layer got, safe from what is written into it.
-            replaced = {match.theirs for match in matches}
-            kept = [x if j in replaced else _own(x) for j, x in enumerate(leaves)]
+            # What torch's layer gets, safe from what is written into it.
+            given = {match.theirs: match for match in matches}
+            kept = [given[j].as_torchs if j in given else _own(x) for j, x in enumerate(leaves)]
             for match in matches:
-                kept[match.theirs] = match.layout.to_torch(match.x, match.y.shape)
                 if not match.equal:
-                    leaf = ours[1][match.ours]
-                    leaves[match.theirs] = self._given(leaf, kept[match.theirs], leaves[match.theirs], match.layout)
+                    self._give(ours[1][match.ours], kept[match.theirs], leaves[match.theirs], match.layout)
             if self._frames:
                 self._frames[-1].children += 1
                 self._frames[-1].alike &= not arrivals
             self._frames.append(_Frame(path, call, rebuilt(kept), axes, self._draws.position, len(self.found.records)))
-            return rebuilt(leaves)
 
         return hook
 
     def _behind(self, path: str) -> Any:
         paired = path in self.paths
 
-        def hook(layer: torch.nn.Module, _: Any, output: Any) -> Any:
+        def hook(layer: torch.nn.Module, _: Any, output: Any) -> None:
             if not paired:
-                return None
+                return
             event, frame = self._next(), self._frames.pop()
             if not isinstance(event, _Left) or event.path != path:
                 raise _Lost
@@ -252,12 +250,10 @@ class Following:
                     axes=() if layout is None else layout.axes,
                 )
             )
-            given, spec = torch_tree.tree_flatten(output)
-            places = [i for i, x in enumerate(given) if isinstance(x, torch.Tensor)]
+            given = [x for x in torch_tree.tree_leaves(output) if isinstance(x, torch.Tensor)]
             for i, name in aligned.names.items():
-                place = places[list(theirs).index(name)]
-                given[place] = self._given(leaves[i], aligned.ours[name], given[place], aligned.layouts[i])
-            return torch_tree.tree_unflatten(given, spec)
+                tensor = given[list(theirs).index(name)]
+                self._give(leaves[i], aligned.ours[name], tensor, aligned.layouts[i])
 
         return hook
 
@@ -273,13 +269,17 @@ class Following:
         verdict = verdict_on(alone, ours, {}, self.factor)
         if not verdict.passed or not verdict_on(alone if buffers else None, {}, buffers, self.factor).passed:
             raise _Lost
+        if verdict.allowed is None and ours:
+            raise _Lost  # passed for want of a truth, which the arguments of here may be the reason of
         return verdict.allowed
 
-    def _given(self, leaf: Any, array: np.ndarray, theirs: torch.Tensor, layout: Layout) -> torch.Tensor:
-        """A tensor of the port's numbers, in place of ``theirs``."""
-        tensor = to_tensor(array).to(theirs.dtype)
+    def _give(self, leaf: Any, array: np.ndarray, tensor: torch.Tensor, layout: Layout) -> None:
+        """Write the port's numbers into torch's tensor, so that all that shares its memory has them too."""
+        if not identical(array, viewed(tensor)):
+            if memory(tensor) in self._parameters:
+                raise _Lost
+            tensor.copy_(to_tensor(array))
         self._known.append((leaf, tensor, tensor._version, layout))
-        return tensor
 
     def _same(self, leaf: Any, tensor: torch.Tensor) -> Layout | None:
         """How ``leaf`` lies, where ``tensor`` was made of it and not written into."""

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from parity.checking.tree import TAG, jax_layers
 
 Handler = Callable[[Callable[..., Any], Any, str, tuple[Any, ...], dict[str, Any]], Any]
@@ -22,10 +25,10 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
     def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            path = vars(layer).get(TAG)
-            if path is None:
+            tag = vars(layer).get(TAG)
+            if tag is None:
                 return original(layer, *args, **kwargs)
-            return handler(original, layer, path, args, kwargs)
+            return handler(original, layer, tag.path, args, kwargs)
 
         return call
 
@@ -39,3 +42,8 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
                 del kind.__call__
             else:
                 kind.__call__ = original
+
+
+def traced(arguments: Any) -> bool:
+    """Whether a call with these arguments is part of a function that is compiled, where it has no numbers."""
+    return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(arguments), jnp.zeros(())))

@@ -21,7 +21,7 @@ from parity.checking.alignment import distance
 from parity.checking.evaluation import Call, Evaluation, TorchSide
 from parity.checking.exchange import Arrival, aligned_outputs, buffers_of, fed, named_arrays
 from parity.checking.fault import Fault, LayerRecord
-from parity.checking.interception import intercepted
+from parity.checking.interception import intercepted, traced
 from parity.checking.judgement import Verdict, near_enough, verdict_on
 from parity.checking.leaves import flattened
 from parity.checking.pairing import aliases
@@ -131,7 +131,7 @@ class ForcedRun:
         frame = self.frames[-1] if self.frames else None
         if not self.forcing or frame is None or frame.layer is layer:
             return original(layer, *args, **kwargs)
-        if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((args, kwargs))):
+        if traced((args, kwargs)):
             self.traced = True
             return original(layer, *args, **kwargs)
         node = self.stream.find(frame.node, path)
@@ -172,6 +172,9 @@ class ForcedRun:
             raised = error
         self.stream.finish(node)
         self.frames.pop()
+        if raised is not None and node.raised:
+            self.stream.drop(node)
+            raise raised  # as torch's did, for the model's code to catch
         undrawn = raised is None and self.stream.take_draw(node) is not None
         theirs = named_arrays(node.output)
         names, leaves, rebuilt = flattened(output)

@@ -37,7 +37,7 @@ def explained_by_sample(side: TorchSide, outputs: dict[str, np.ndarray], factor:
     layer: Any = side.subject
     args, kwargs = side.call
     single = side.single.outputs
-    if type(layer) not in _BY_PLACES or _hooked(layer) or kwargs or len(args) != 1 or set(single) != {"output"}:
+    if type(layer) not in _BY_PLACES or _altered(layer) or kwargs or len(args) != 1 or set(single) != {"output"}:
         return None
     ours, theirs, x = outputs.get("output"), single["output"], args[0]
     inner = _BY_PLACES[type(layer)]
@@ -120,8 +120,9 @@ def _size(x: np.ndarray) -> float:
     return math.sqrt(sum_of_squares(x) / x.size)
 
 
-def _hooked(layer: Any) -> bool:
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+def _altered(layer: Any) -> bool:
+    """Whether the layer does something besides what its class says."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
 
 
 _BY_PLACES = {torch.nn.Linear: 1, torch.nn.Conv1d: 2, torch.nn.Conv2d: 3, torch.nn.Conv3d: 4}

@@ -1,5 +1,6 @@
 """A torch forward pass that waits to be looked at, so that no more of it is kept than a little."""
 
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -33,7 +34,8 @@ class Node:
         items: what happened inside, in order: draws of its own code, and calls of layers.
         output: what it returned.
         buffers: running statistics behind it.
-        done: whether it has returned.
+        done: whether it has returned, or raised.
+        raised: whether it raised, and the model's code caught that.
         held: bytes kept of it.
     """
 
@@ -47,6 +49,7 @@ class Node:
     output: Any = None
     buffers: dict[str, Any] = field(default_factory=dict)
     done: bool = False
+    raised: bool = False
     held: int = 0
 
 
@@ -92,7 +95,7 @@ class TorchStream:
         self._handles = []
         for path, layer in self.module.named_modules():
             self._handles.append(layer.register_forward_pre_hook(self._before(path), with_kwargs=True, prepend=True))
-            self._handles.append(layer.register_forward_hook(self._after()))
+            self._handles.append(layer.register_forward_hook(self._after(), always_call=True))
         self._thread.start()
         self._stopped.acquire()
         self.advance()
@@ -183,6 +186,7 @@ class TorchStream:
     def _after(self) -> Any:
         def hook(layer: torch.nn.Module, _: Any, output: Any) -> None:
             node = self._stack.pop()
+            node.raised = output is None and sys.exc_info()[0] is not None
             if node.path in self.paths:
                 before = self.held
                 node.output = torch_tree.tree_map(self._own, output)

@@ -5,6 +5,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,7 +14,14 @@ from flax import nnx
 
 from jaxnn.nn.module import children as nnx_children
 
-TAG = "parity_path"
+TAG = "parity_tag"
+
+
+@dataclass(frozen=True, eq=False)
+class Tag:
+    """A layer's path in torch. No two are equal, so that what was compiled with others is traced anew, and seen."""
+
+    path: str
 
 
 def by_class(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -68,16 +76,16 @@ def tagged(module: Any, pairs: dict[str, str]) -> Any:
     module = nnx.clone(module) if isinstance(module, nnx.Module) else copy.deepcopy(module)
     for path, layer in list(jax_layers(module)):
         if path in pairs:
-            object.__setattr__(layer, TAG, pairs[path])
+            object.__setattr__(layer, TAG, Tag(pairs[path]))
     return module
 
 
 @contextmanager
 def tagging(module: Any, pairs: dict[str, str]) -> Iterator[None]:
     """Within it the layers of ``module`` itself, and of what is cloned from it, are tagged."""
-    layers = [(layer, pairs[path]) for path, layer in jax_layers(module) if path in pairs]
-    for layer, path in layers:
-        object.__setattr__(layer, TAG, path)
+    layers = [(layer, Tag(pairs[path])) for path, layer in jax_layers(module) if path in pairs]
+    for layer, tag in layers:
+        object.__setattr__(layer, TAG, tag)
     try:
         yield
     finally:

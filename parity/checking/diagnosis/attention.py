@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutated, Mutation
-from parity.checking.diagnosis.mutations import other, suspects_of
+from parity.checking.diagnosis.mutations import input_of, other, suspects_of
 
 
 @suspects_of("scaled_dot_product_attention")
@@ -175,7 +175,7 @@ def masked_late(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
 
 @suspects_of("softmax", "log_softmax", "softmin", "glu", "gumbel_softmax")
 def _axis(call: Call) -> Iterator[Mutation]:
-    x = call["input"]
+    x = input_of(call)
     now = call["dim"]
     for dim in range(x.ndim):
         if now is None or dim != now % x.ndim:

@@ -105,6 +105,15 @@ def _product(call: Call) -> Iterator[Mutation]:
         yield "combination", "the factors are added", lambda c: torch.add(*operands_of(c))
 
 
+@suspects_of("pow", "square")
+def _power(call: Call) -> Iterator[Mutation]:
+    now = 2 if call.name == "square" else operands_of(call)[1]
+    yield "exponent", f"it takes the absolute value, torch the power {now}", lambda c: input_of(c).abs()
+    for power in (1, 2, 3, 4, 0.5):
+        if power != now:
+            yield "exponent", f"the exponent is {power}, torch's is {now}", lambda c, p=power: input_of(c) ** p
+
+
 @suspects_of("matmul", "bmm")
 def _matrices(call: Call) -> Iterator[Mutation]:
     a, b = operands_of(call)
@@ -177,6 +186,10 @@ def _spread(call: Call) -> Iterator[Mutation]:
         yield "biased or unbiased variance", said, lambda c, a=axes, k=kept: c.function(input_of(c), *a, **k)
 
 
+_JOINS = (
+    "__or__", "__and__", "__ior__", "__iand__", "logical_or", "logical_and", "bitwise_or", "bitwise_and",
+)  # fmt: skip
+
 _OTHER_BOUND = {"lt": torch.le, "le": torch.lt, "gt": torch.ge, "ge": torch.gt}
 
 
@@ -215,6 +228,19 @@ def _where(call: Call) -> Iterator[Mutation]:
                         lambda c, i=at, v=value: torch.where(*(v if i == j else y for j, y in enumerate(c.positional))),
                     )
         del mask, like
+
+
+@suspects_of(*_JOINS)
+def _two_masks(call: Call) -> Iterator[Mutation]:
+    a, b = operands_of(call)
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dtype == b.dtype == torch.bool:
+        shape = torch.broadcast_shapes(a.shape, b.shape)
+        for kept, word in ((0, "second"), (1, "first")):
+            said = f"the {word} of two masks is missing"
+            yield "mask", said, lambda c, k=kept: operands_of(c)[k].expand(shape)
+        joined, torchs = (torch.logical_and, "or") if "or" in call.name else (torch.logical_or, "and")
+        said = f"the masks are joined by {'and' if torchs == 'or' else 'or'}, torch's by {torchs}"
+        yield "mask", said, lambda c: joined(*operands_of(c))
 
 
 @suspects_of("tril", "triu")

@@ -91,14 +91,15 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
         suspicion.torch_layer, suspicion.arguments, suspicion.draws, suspicion.twins if suspicion.kind == "code" else ()
     )
     coarse = relations.coarseness(ours, suspicion.torch_outputs)
+    many = _many(ours, suspicion.torch_outputs, before)
     best: Explanation | None = None
     with as_many_as_help(experiment.outputs):
-        for candidate in _candidates(experiment, ours, before):
+        for candidate in _candidates(experiment, ours, before, many=many):
             if best is None or candidate.left < 0.5 * best.left:
                 best = candidate
             if best.left <= max(4e-7, 1e-3 * before):
                 break
-    allowed = EXPLAINED if _many(ours) else OF_ONE
+    allowed = EXPLAINED if many else OF_ONE
     if best is not None and best.left <= allowed * before:
         where = f"; torch's layer with this mistake gives the port's output (to {best.left:.0e})"
         besides = f"; besides, {by_weights[1]}" if by_weights is not None else ""
@@ -191,7 +192,7 @@ def _by_weights(suspicion: "Suspicion", before: float) -> tuple[tuple[str, str] 
     return (suspect, sentence), mended
 
 
-def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterator[Explanation]:
+def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: bool) -> Iterator[Explanation]:
     """Mistakes tried, with what each leaves of the difference; those that leave all of it are left out."""
     ends = time.thread_time() + SECONDS
 
@@ -211,7 +212,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
                 yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
             if time.thread_time() > ends:
                 return
-        if _many(ours):  # along a line any single number is met
+        if many:  # along a line any single number is met
             yield from _scalars(call, experiment, measured, before)
     of_many = (masked_late, regrouped, unturned, exchanged, alike)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
@@ -230,8 +231,10 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float) -> Iterato
             yield Explanation(suspect, sentence, left)
 
 
-def _many(outputs: Outputs) -> bool:
-    return any(x.size > 1 for x in outputs.values())
+def _many(ours: Outputs, theirs: Outputs, before: float) -> bool:
+    """Whether an output of more than one number is wrong."""
+    least = min(before, NOISE)
+    return any(x.size > 1 and distance(ours[name], x) >= least for name, x in theirs.items() if name in ours)
 
 
 def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:

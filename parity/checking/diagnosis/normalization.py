@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutation
 from parity.checking.diagnosis.mutations import other, suspects_of
@@ -111,6 +112,9 @@ def _batch_statistics(call: Call) -> Iterator[Mutation]:
             yield "normalized axis", said, lambda c: normed(c["input"], axes, 0)
             said = "it normalizes over the channels too"
             yield "normalized axis", said, lambda c: normed(c["input"], (1, *axes[1:]), 0)
+            for count in (g for g in range(2, x.shape[1]) if x.shape[1] % g == 0):
+                said = f"it normalizes {count} groups of channels together (group norm), torch each channel by itself"
+                yield "groups", said, lambda c, g=count: F.group_norm(c["input"], g, call["weight"], call["bias"], eps)
         elif x.ndim > 2:
             yield "normalized axis", "it normalizes each sample by itself", lambda c: normed(c["input"], axes[1:], 0)
             yield "normalized axis", "it normalizes over the batch alone", lambda c: normed(c["input"], (0,), 0)

@@ -115,6 +115,12 @@ def _unrolled(call: Call) -> Iterator[Mutation]:
     shifts = call["shifts"] if isinstance(call["shifts"], tuple | list) else (call["shifts"],)
     back = tuple(-shift for shift in shifts)
     yield "order", "it is rolled the other way", lambda c: torch.roll(input_of(c), back, c["dims"] or ())
+    if len(shifts) > 1:
+        for shift, axis in zip(shifts, call["dims"], strict=True):
+            said = f"it is rolled along axis {axis} alone, torch's along {tuple(call['dims'])}"
+            yield "order", said, lambda c, s=shift, a=axis: torch.roll(input_of(c), s, a)
+        said = "the shifts of the roll stand in the other order"
+        yield "order", said, lambda c: torch.roll(input_of(c), tuple(shifts)[::-1], c["dims"])
 
 
 @suspects_of("pixel_shuffle", "pixel_unshuffle")

@@ -253,6 +253,9 @@ def _fed(visits: list[Visit]) -> Iterator[Wiring]:
             for step in (1, -1) if given.dtype in (torch.int32, torch.int64) else ():
                 said = f"{which} is off by {step:+d} (an index that starts elsewhere)"
                 yield "index", said, _passing(visit, place, lambda x, s=step: x + s)
+            for axis in (a for a in range(given.ndim) if given.shape[a] > 1):
+                said = f"{which} is reversed along axis {axis}, in torch it is not"
+                yield "order", said, _passing(visit, place, lambda x, a=axis: x.flip(a))
             tried = [given]
             for name, other in _sources(visits[: i + 1]):
                 if other.shape != given.shape or other.dtype != given.dtype or any(x is other for x in tried):

@@ -69,3 +69,10 @@ def test_a_layer_with_a_hook_is_held_against_the_whole_truth():
     layer = torch.nn.Linear(8, 8)
     layer.register_forward_hook(lambda layer, args, output: output - output.mean(0))
     assert not cleared(layer, torch.randn(512, 8))
+
+
+def test_a_layer_with_another_forward_is_held_against_the_whole_truth():
+    layer, x = torch.nn.Linear(40, 40), torch.randn(400, 40)
+    assert cleared(layer, x)
+    layer.forward = lambda x: torch.nn.functional.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype)) + x
+    assert not cleared(layer, x, lambda output: output - x.numpy())

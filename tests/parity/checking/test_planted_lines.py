@@ -1,0 +1,112 @@
+"""Slips in one line of a model's own code: each is named, and none is where the port is right."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from flax import nnx
+
+import parity
+from jaxnn import functional as F
+from jaxnn import nn
+from parity import weights
+
+
+class TorchLine(torch.nn.Module):
+    def __init__(self, line):
+        super().__init__()
+        self.inner = torch.nn.Linear(4, 4)
+        self.line = line
+
+    def forward(self, x):
+        return self.line(self.inner, x)
+
+
+class Line(nn.Module):
+    def __init__(self, line):
+        self.inner = nn.Linear(4, 4, rngs=nnx.Rngs(0))
+        self.line = line
+
+    def __call__(self, x):
+        return self.line(self.inner, x)
+
+
+def checked(theirs, ours, inputs):
+    torch.manual_seed(0)
+    theirs, ours = TorchLine(theirs), Line(ours)
+    nn.load_state_dict(ours, weights.load(theirs))
+    return parity.check(theirs, ours, inputs, gradients=False)
+
+
+def masked(inner, x):
+    causal, short = torch.ones(4, 4).triu(1).bool(), torch.tensor([False, True, False, True])
+    return inner(x).masked_fill((causal | short)[..., None], 0.0)
+
+
+def masked_by(mask):
+    causal, short = np.triu(np.ones((4, 4), bool), 1), np.array([False, True, False, True])
+    return lambda inner, x: jnp.where(mask(causal, short)[..., None], 0.0, inner(x))
+
+
+LINES = {
+    "roll": (
+        lambda inner, x: torch.roll(inner(x), (1, 2), (1, 2)),
+        {
+            "": lambda inner, x: jnp.roll(inner(x), (1, 2), (1, 2)),
+            "rolled along axis 1 alone": lambda inner, x: jnp.roll(inner(x), 1, 1),
+            "in the other order": lambda inner, x: jnp.roll(inner(x), (2, 1), (1, 2)),
+        },
+    ),
+    "masks": (
+        masked,
+        {
+            "": masked_by(lambda causal, short: causal | short),
+            "the second of two masks is missing": masked_by(lambda causal, short: causal),
+            "the first of two masks is missing": masked_by(lambda causal, short: causal * False | short),
+            "joined by and": masked_by(lambda causal, short: causal & short),
+        },
+    ),
+    "reversed": (
+        lambda inner, x: inner(x),
+        {
+            "": lambda inner, x: inner(x),
+            "inner gets is reversed along axis 1": lambda inner, x: inner(x[:, ::-1]),
+        },
+    ),
+    "one number of two outputs": (
+        lambda inner, x: (torch.nn.functional.leaky_relu(inner(x), 0.2), (inner(x) ** 2).mean()),
+        {
+            "": lambda inner, x: (jax.nn.leaky_relu(inner(x), 0.2), (inner(x) ** 2).mean()),
+            "the exponent is 4": lambda inner, x: (jax.nn.leaky_relu(inner(x), 0.2), (inner(x) ** 4).mean()),
+            "the absolute value": lambda inner, x: (jax.nn.leaky_relu(inner(x), 0.2), jnp.abs(inner(x)).mean()),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize(("line", "slip"), [(line, slip) for line, (_, slips) in LINES.items() for slip in slips])
+def test_a_slip_in_a_line_is_named(line, slip):
+    theirs, slips = LINES[line]
+    report = checked(theirs, slips[slip], torch.randn(4, 4, 4, generator=torch.Generator().manual_seed(0)))
+    assert report.passed == (slip == ""), report
+    assert slip == "" or slip in report.faults[0].reason, report
+
+
+def test_group_norm_for_instance_norm_is_named():
+    theirs = torch.nn.Sequential(torch.nn.InstanceNorm2d(8, affine=True))
+    ours = nn.Sequential(nn.GroupNorm(4, 8))
+    nn.load_state_dict(ours, weights.load(theirs))
+    report = parity.check(theirs, ours, torch.randn(2, 8, 4, 4), gradients=False)
+    assert "4 groups" in report.faults[0].reason, report
+
+
+def test_gumbel_softmax_done_otherwise_is_reported():
+    def drawn(tau):
+        return lambda inner, x: F.gumbel_softmax(inner(x), tau=tau, key=jax.random.key(0))
+
+    report = checked(
+        lambda inner, x: torch.nn.functional.gumbel_softmax(inner(x), tau=0.5), drawn(1.0), torch.randn(3, 4)
+    )
+    assert not report.passed
+    assert [(fault.path, fault.kind) for fault in report.faults] == [("", "code")]
