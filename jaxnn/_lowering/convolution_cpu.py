@@ -48,7 +48,7 @@ from jaxnn._lowering import blocks, dense, phases, pointwise, shifts, taps
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
-"""Products of one output up to which a kernel is too narrow for a matrix product without columns."""
+"""Products of one output up to which a kernel in groups is too narrow for a matrix product."""
 
 MANY_RESULTS = 32
 """Results for each channel of the outputs from which it costs more to add them up than to multiply zeros."""

@@ -14,6 +14,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
+from jaxnn._lowering.portions import at_once, mapped
 from jaxnn._lowering.windows import channels_first, channels_last, padded
 
 BLOCKS = 2**17
@@ -40,19 +41,14 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 
     # A few images at a time: what they take stays in the cache.
     stacked = geometry.kernel_size[0] * x.size // x.shape[0] * x.dtype.itemsize
-    at_once = max(n for n in range(1, x.shape[0] + 1) if x.shape[0] % n == 0 and (n == 1 or n * stacked <= ROW_BYTES))
-    if at_once == x.shape[0]:
-        return some(x)
-    outputs = lax.map(some, x.reshape(-1, at_once, *x.shape[1:]))
-    return outputs.reshape(x.shape[0], *outputs.shape[2:])
+    return mapped(some, x, at_once(x.shape[0], stacked, ROW_BYTES))
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
-    """Images and a weight for each output to ``(O, C, *kernel)``: a convolution of channels, over images."""
+    """Images and a weight for each output to ``(O, C, *kernel)``: a convolution of channels, over images; stride 1."""
     swapped = geometry._replace(dilations=geometry.strides, strides=geometry.dilations)
     found = _last(jnp.moveaxis(x, (0, 1), (-1, 0)), jnp.moveaxis(y, (0, 1), (-2, -1)), swapped)
-    # Where strides leave a rest of the images there are more.
-    return jnp.moveaxis(found, (0, -1), (1, 0))[(slice(None), slice(None), *map(slice, geometry.kernel_size))]
+    return jnp.moveaxis(found, (0, -1), (1, 0))
 
 
 def _last(images: Array, kernel: Array, geometry: Geometry) -> Array:

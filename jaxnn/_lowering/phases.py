@@ -18,7 +18,7 @@ from jaxnn._lowering.windows import padded, woven
 
 
 def waste(geometry: Geometry) -> float:
-    """How many times the products of this gradient are those that are needed."""
+    """How many times the products of these gradients are those that are needed."""
     each = zip(geometry.kernel_size, geometry.strides, strict=True)
     return math.prod(-(-k // s) * s / k for k, s in each)
 
@@ -72,9 +72,8 @@ def kernel_gradient(
     images = lax.optimization_barrier(images)
     dense = Geometry(blocks, taps, (1,) * rank, ((0, 0),) * rank, (1,) * rank, geometry.groups, geometry.precision)
     found = gradient(images, y, dense)
-    found = found.reshape(y.shape[1], x.shape[1] // geometry.groups, *strides, *taps)
-    found = found.transpose(0, 1, *itertools.chain(*((2 + rank + i, 2 + i) for i in range(rank))))
-    whole = found.reshape(*found.shape[:2], *(t * s for t, s in zip(taps, strides, strict=True)))
+    found = found.reshape(y.shape[1], x.shape[1] // geometry.groups, -1, *taps)
+    whole = woven(found.swapaxes(1, 2), strides)
     return whole[(slice(None), slice(None), *map(slice, geometry.kernel_size))]
 
 

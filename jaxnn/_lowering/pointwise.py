@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import grouped, spread, window
+from jaxnn._lowering.windows import grouped, products, spread, window
 
 MANY_OUTPUTS = 512
 """Outputs of an image from which its product is as fast as one of all images, whatever the kernel's size."""
@@ -39,13 +39,13 @@ def suits(w: Array, geometry: Geometry) -> bool:
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C / groups, *ones)`` to ``(N, O, *outputs)``."""
-    found = _product(_kernels(w, x.shape[0], geometry), _met(x, geometry), (3, 2), geometry)
+    found = products(_kernels(w, x.shape[0], geometry), _met(x, geometry), (3, 2), geometry)
     return found.reshape(x.shape[0], w.shape[0], *geometry.outputs)
 
 
 def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, O, *outputs)`` to ``(N, C, *sizes)``."""
-    found = _product(_kernels(w, y.shape[0], geometry), _flat(y, geometry), (2, 2), geometry)
+    found = products(_kernels(w, y.shape[0], geometry), _flat(y, geometry), (2, 2), geometry)
     found = found.reshape(y.shape[0], -1, *geometry.outputs)
     return spread(found, geometry.strides, geometry.sizes)
 
@@ -54,7 +54,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """Images and a weight for each output to ``(O, C / groups, *ones)``."""
     weights, met = _flat(y, geometry), _met(x, geometry)
     if weights.shape[2] * met.shape[2] <= SMALL:
-        found = jnp.sum(_product(weights, met, (3, 3), geometry), 0)
+        found = jnp.sum(products(weights, met, (3, 3), geometry), 0)
     else:
         axes = ((0, 3), (0, 3))
         found = lax.dot_general(weights, met, (axes, ((1,), (1,))), precision=geometry.precision)
@@ -74,8 +74,3 @@ def _kernels(w: Array, count: int, geometry: Geometry) -> Array:
     """The kernel in groups, once for each image."""
     kernel = grouped(w, geometry.groups, 0)
     return jnp.broadcast_to(kernel.reshape(kernel.shape[:3]), (count, *kernel.shape[:3]))
-
-
-def _product(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry) -> Array:
-    axes = (contracted[:1], contracted[1:])
-    return lax.dot_general(a, b, (axes, ((0, 1), (0, 1))), precision=geometry.precision)

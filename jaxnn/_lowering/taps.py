@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.portions import allowed, at_once, banded, banded_outputs, joined, mapped, summed
-from jaxnn._lowering.windows import grouped, padded, positions, product, window, woven
+from jaxnn._lowering.windows import grouped, padded, positions, product, products, window, woven
 
 MANY_OUTPUTS = 512
 """Outputs of an image from which it has a product of its own, whatever the kernel's size."""
@@ -166,8 +166,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
             if together:
                 total = product(stacked, columns, (2, 2), band)
             else:
-                axes, batch = ((3,), (3,)), ((0, 1), (0, 1))
-                total = jnp.sum(lax.dot_general(stacked, columns, (axes, batch), precision=band.precision), 0)
+                total = jnp.sum(products(stacked, columns, (3, 3), band), 0)
             total = total.reshape(groups, len(phase.taps), -1, *trailing, channels)
             found.update({tap: total[:, index] for index, tap in enumerate(phase.taps)})
         return jnp.stack([found[tap] for tap in positions(leading)], -1)
@@ -240,7 +239,7 @@ def _products(kernel: Array, columns: Array, geometry: Geometry, together: bool)
     if together:
         return product(kernel, columns, (2, 1), geometry)
     each = jnp.broadcast_to(kernel, (columns.shape[0], *kernel.shape))
-    return lax.dot_general(each, columns, (((3,), (2,)), ((0, 1), (0, 1))), precision=geometry.precision)
+    return products(each, columns, (3, 2), geometry)
 
 
 def _results(flat: Array, taps: int, sizes: tuple[int, ...], together: bool) -> list[Array]:

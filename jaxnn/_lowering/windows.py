@@ -72,6 +72,12 @@ def channels_first(x: Array) -> Array:
     return jnp.moveaxis(x, -1, 1)
 
 
+def products(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry) -> Array:
+    """Matrix products of each image and group, over those axes."""
+    axes = (contracted[:1], contracted[1:])
+    return lax.dot_general(a, b, (axes, ((0, 1), (0, 1))), precision=geometry.precision)
+
+
 def product(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry) -> Array:
     """Matrix products of each group, over those axes; without groups a single one, which is faster on a CPU."""
     if geometry.groups == 1:
