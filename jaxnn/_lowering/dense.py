@@ -5,6 +5,10 @@ along the last axis of the outputs and along blocks of output channels. Where a 
 the outputs are laid out as one long axis: the images' rows that a kernel's row meets, end to end, once for each row of
 the kernel. A kernel's element then is a step along that axis, and what a window meets across the end of a row is
 dropped. Measured for 8 images of 64 channels, 56 x 56, kernel 3 x 3: 6.4 ms against 10.5, torch 4.6.
+
+Where the copies of that layout do not pay, the outputs get one more row than the images have. The library declines
+such a convolution, and XLA's older one (Eigen), which always shares the work, takes it. Measured for 4 images of
+64 channels, 32 x 32, kernel 3 x 3 dilated by 2, on another machine: 3.8 ms against 6.2, torch 2.6.
 """
 
 import math
@@ -29,12 +33,21 @@ WORK = 3 * 2**27
 ROW_BYTES = 6 * 2**20
 """Memory for the stacked rows of the images that are convolved at once."""
 
+SOME_CHANNELS = 16
+"""Channels of the images from which a row more pays."""
+
+SPARE = 4
+"""Rows, or columns, of the outputs that there must be for each that is computed and dropped."""
+
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C, *kernel)`` to ``(N, O, *outputs)``."""
     kernel = jnp.moveaxis(w, (0, 1), (-1, -2))
     if not _suits_rows(x, w, geometry):
-        return channels_first(_last(channels_last(x), kernel, geometry))
+        axis, more = _beyond(w, geometry)
+        pads = [(before, after + more * (i == axis)) for i, (before, after) in enumerate(geometry.pads)]
+        outputs = _last(channels_last(x), kernel, geometry._replace(pads=tuple(pads)))
+        return channels_first(lax.slice_in_dim(outputs, 0, geometry.outputs[axis], axis=1 + axis))
 
     def some(images: Array) -> Array:
         return channels_first(_in_rows(channels_last(images), kernel, geometry))
@@ -65,8 +78,21 @@ def _last(images: Array, kernel: Array, geometry: Geometry) -> Array:
     )
 
 
+def _is_shared(w: Array, geometry: Geometry) -> bool:
+    """Whether all threads take part, or there is nothing to be done about it."""
+    return len(geometry.sizes) != 2 or (w.size >= BLOCKS and w.shape[0] > 64)
+
+
+def _beyond(w: Array, geometry: Geometry) -> tuple[int, int]:
+    """An axis, and how many outputs more along it make them more than the images have there; 0 where it does not pay."""
+    missing = [size + 1 - count for size, count in zip(geometry.sizes, geometry.outputs, strict=True)]
+    axis = min(range(len(missing)), key=lambda i: missing[i] / geometry.outputs[i])
+    pays = w.shape[1] >= SOME_CHANNELS and max(geometry.strides) == 1 and not _is_shared(w, geometry)
+    return axis, missing[axis] if pays and 0 < missing[axis] * SPARE <= geometry.outputs[axis] else 0
+
+
 def _suits_rows(x: Array, w: Array, geometry: Geometry) -> bool:
-    if len(geometry.sizes) != 2 or (w.size >= BLOCKS and w.shape[0] > 64):
+    if _is_shared(w, geometry):
         return False
     results = x.shape[0] * w.shape[0] * math.prod(geometry.outputs)
     terms = math.prod(w.shape[1:])
