@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 
 from parity.porting.body import Body, Extras
+from parity.porting.call import Call
 from parity.porting.expression import constants, filled
 from parity.porting.formatting import wrapped
-from parity.porting.tree import Call
 
 
 @dataclass(eq=False)
@@ -97,7 +97,7 @@ def _rendered(name: str, draft: Draft, parameters: list[str], stored: list[str],
     if constructor or stored:
         signature = ["self", *parameters, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])]
         typed = ", ".join(signature)
-        lines.append(f"    def __init__({typed}):")
+        lines.append(wrapped(f"def __init__({typed}):", 4))
         lines += [
             f"        self.{parameter} = {parameter}"
             for parameter in stored
@@ -106,7 +106,7 @@ def _rendered(name: str, draft: Draft, parameters: list[str], stored: list[str],
         lines += [wrapped(line, 8) for line in constructor]
     for method, body in draft.methods.items():
         head = fill(f"{method}({', '.join(['self', *body.parameters])})")
-        lines += ["", f"    def {head}:"] if len(lines) > 1 else [f"    def {head}:"]
+        lines += ["", wrapped(f"def {head}:", 4)] if len(lines) > 1 else [wrapped(f"def {head}:", 4)]
         lines += [wrapped(fill(line), 8) for line in body.lines]
     if len(lines) == 1:
         lines.append("    pass")
