@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from parity.porting.body import Body, Extras
+from parity.porting.call import Call
 from parity.porting.expression import Constant, constants, filled, marked, optional
 from parity.porting.formatting import wrapped
-from parity.porting.tree import Call
 
 
 @dataclass(eq=False)
@@ -125,7 +125,7 @@ def _rendered(name: str, draft: Draft, parameters: list[Parameter], stored: list
     if constructor or stored:
         given = [x.name if x.default is None else f"{x.name}={x.default}" for x in parameters]
         typed = ", ".join(["self", *given, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])])
-        lines.append(f"    def __init__({typed}):")
+        lines.append(wrapped(f"def __init__({typed}):", 4))
         lines += [
             f"        self.{parameter} = {parameter}"
             for parameter in stored
@@ -134,7 +134,7 @@ def _rendered(name: str, draft: Draft, parameters: list[Parameter], stored: list
         lines += [wrapped(line, 8) for line in constructor]
     for method, body in draft.methods.items():
         head = fill(f"{method}({', '.join(['self', *body.parameters])})")
-        lines += ["", f"    def {head}:"] if len(lines) > 1 else [f"    def {head}:"]
+        lines += ["", wrapped(f"def {head}:", 4)] if len(lines) > 1 else [wrapped(f"def {head}:", 4)]
         lines += [wrapped(fill(line), 8) for line in body.lines]
     if len(lines) == 1:
         lines.append("    pass")

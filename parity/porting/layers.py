@@ -21,14 +21,27 @@ _STACKS = (torch.nn.TransformerEncoder, torch.nn.TransformerDecoder)
 def has_twin(module: torch.nn.Module) -> bool:
     """Whether jaxnn has this very layer, and nothing has been hooked onto it."""
     kind = _kind(module)
-    name = kind.__name__
-    plain = getattr(torch.nn, name, None) is kind and hasattr(nn, name) and kind not in CONTAINERS
     if kind is torch.nn.Transformer:
         return False  # its encoder and decoder may be of any kind
     if isinstance(module, _STACKS) and not _is_stack(module):
         return False
-    hooks = (module._forward_pre_hooks, module._forward_hooks)
-    return plain and kind is not torch.nn.Module and not any(hooks) and not hasattr(module, "parametrizations")
+    return _has_twin(kind) and not _is_hooked(module)
+
+
+def ancestor(module: torch.nn.Module) -> type[torch.nn.Module] | None:
+    """The layer of torch.nn that the module's class is derived from, where jaxnn has it too."""
+    kind = next((kind for kind in type(module).__mro__[1:] if _has_twin(kind)), None)
+    return None if _is_hooked(module) else kind
+
+
+def _has_twin(kind: type) -> bool:
+    name = kind.__name__
+    same = getattr(torch.nn, name, None) is kind and hasattr(nn, name)
+    return same and kind not in CONTAINERS and kind is not torch.nn.Module
+
+
+def _is_hooked(module: torch.nn.Module) -> bool:
+    return any((module._forward_pre_hooks, module._forward_hooks)) or hasattr(module, "parametrizations")
 
 
 def _kind(module: torch.nn.Module) -> type[torch.nn.Module]:
@@ -44,12 +57,17 @@ def _is_stack(module: Any) -> bool:
 
 
 def layer(module: torch.nn.Module) -> str:
-    """The call that constructs a layer, arguments that are defaults left out."""
+    """The call that constructs a layer, arguments that are defaults left out.
+
+    A module of a class derived from a layer's is built as that layer.
+    """
     if isinstance(module, _STACKS):
         parts = [layer(module.layers[0]), constant(len(module.layers), "num_layers")]
         parts += [layer(module.norm)] if module.norm is not None else []
         return f"nn.{type(module).__name__}({', '.join(parts)})"
-    layer_name = _kind(module).__name__
+    kind = _kind(module) if _has_twin(_kind(module)) else ancestor(module)
+    assert kind is not None
+    layer_name = kind.__name__
     twin = getattr(nn, layer_name)
     parameters = inspect.signature(twin.__init__).parameters
     given = mirrored_arguments(module, twin)

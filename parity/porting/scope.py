@@ -12,12 +12,12 @@ import torch
 from torch.fx import Node
 
 from parity.porting.body import Extras, Unsupported
+from parity.porting.call import Call
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
 from parity.porting.functionalization import base, in_place, packet, written
 from parity.porting.naming import RESERVED, access, assigned, source_line, source_lines
 from parity.porting.operation import dtype_name, number
-from parity.porting.tree import Call
 
 
 class Scope:
