@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from jaxnn import nn
 from parity.porting.body import Body, Extras
 from parity.porting.call import Call
 from parity.porting.expression import Constant, constants, filled, marked, optional
@@ -55,7 +57,7 @@ def class_of(members: list[Draft], name: str) -> str:
     places = constants(first.text())
     columns = list(zip(*([place.value for place in constants(draft.text())] for draft in members), strict=True))
     split = len(constants("\n".join([first.bases, *first.constructor])))
-    parameters = _parameters(members, places, columns)
+    parameters = _parameters(members, places, columns, split)
     distinct = {parameter: columns[i] for i, parameter in parameters.items()}
     for i, draft in enumerate(members):
         draft.class_name = name
@@ -74,24 +76,35 @@ def class_of(members: list[Draft], name: str) -> str:
     return _rendered(name, first, list(distinct), sorted(stored), values)
 
 
-def _parameters(members: list[Draft], places: list[Constant], columns: list[tuple[str, ...]]) -> dict[int, Parameter]:
+def _parameters(
+    members: list[Draft], places: list[Constant], columns: list[tuple[str, ...]], split: int
+) -> dict[int, Parameter]:
     """What stands at each place where ``members`` differ, those without a default first.
 
-    Equal numbers are one parameter, but of those with a default only if they are called the same.
+    Equal numbers are one parameter, but of those with a default only if they are called the same. What methods read,
+    from ``split`` on, is an attribute: not one that the layer keeps which the class is derived from.
     """
     known: dict[Any, Parameter] = {}
     found: dict[int, Parameter] = {}
-    used: set[str] = set()
+    kept = _kept_by(members[0].bases)
     differing = [i for i, column in enumerate(columns) if len(set(column)) > 1]
     for i in sorted(differing, key=lambda i: places[i].default is not None):
         place, column = places[i], columns[i]
-        key = column if place.default is None else (column, place.hint, place.default)
-        if column not in known and key not in known:
+        is_own = bool(kept) and i >= split
+        key = (column, is_own) if place.default is None else (column, place.hint, place.default)
+        if (column, is_own) not in known and key not in known:
             wanted = place.hint if place.default is not None else _attribute_named(column, members) or place.hint
+            used = {parameter.name for parameter in known.values()} | (kept if is_own else set())
             known[key] = Parameter(_fresh(wanted or "size", used), place.default)
-            used.add(known[key].name)
-        found[i] = known.get(column) or known[key]
+        found[i] = known.get((column, is_own)) or known[key]
     return found
+
+
+def _kept_by(bases: str) -> set[str]:
+    """The attributes of a layer of jaxnn."""
+    if not bases.startswith("nn.") or bases == "nn.Sequential":
+        return set()
+    return set(inspect.signature(getattr(nn, bases.removeprefix("nn.")).__init__).parameters)
 
 
 def _attribute_named(column: tuple[str, ...], members: list[Draft]) -> str | None:

@@ -80,7 +80,7 @@ def layer(module: torch.nn.Module) -> str:
             positional = positional and name not in given
             continue
         value, default = given[name], parameter.default
-        brief = single(value)
+        brief = single(tuple(map(_number, value)) if isinstance(value, list | tuple) else _number(value))
         required = default is parameter.empty
         if not required and _equal(value, default):
             brief = default
@@ -113,7 +113,6 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 def _literal(value: Any, name: str) -> str:
-    value = tuple(map(_number, value)) if isinstance(value, tuple | list) else _number(value)
     if isinstance(value, bool | int | float):
         return constant(value, name)
     if value is None or isinstance(value, str):

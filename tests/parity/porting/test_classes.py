@@ -75,3 +75,22 @@ class Heads(torch.nn.Module):
 def test_numbers_in_sizes_are_arguments_too():
     source = ported(torch.nn.Sequential(Heads(2), Heads(4)), IMAGES.flatten(1)[:, :8])
     assert classes(source) == ["Heads", "Model"]
+
+
+class PaddedConv(torch.nn.Conv2d):
+    """Pads by itself, with an attribute of the layer's own name for it."""
+
+    def __init__(self, *args, border, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.border = border
+
+    def forward(self, x):
+        x = torch.nn.functional.pad(x, (0, self.border, 0, self.border))
+        x = torch.nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return x * self.border
+
+
+def test_what_a_derived_class_keeps_is_no_attribute_of_the_layer():
+    source = ported(torch.nn.Sequential(PaddedConv(3, 4, 3, border=1), PaddedConv(4, 2, 3, stride=2, border=2)), IMAGES)
+    assert classes(source) == ["PaddedConv", "Model"]
+    assert "nn.Conv2d" in source
