@@ -22,18 +22,18 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
     # Looked up before any is replaced: a class inherits its base's.
     originals = {kind: kind.__call__ for kind in kinds}
 
-    def wrapped(original: Callable[..., Any]) -> Callable[..., Any]:
+    def wrapped(kind: type, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
             tag = vars(layer).get(TAG)
-            if tag is None:
+            if tag is None or type(layer) is not kind:  # super().__call__ is part of a call under way
                 return original(layer, *args, **kwargs)
             return handler(original, layer, tag.path, args, kwargs)
 
         return call
 
     for kind in kinds:
-        kind.__call__ = wrapped(originals[kind])
+        kind.__call__ = wrapped(kind, originals[kind])
     try:
         yield
     finally:

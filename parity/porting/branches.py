@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
+from parity.porting.call import Call
 from parity.porting.expression import Expression
-from parity.porting.tree import Call, is_silent
+from parity.porting.tree import is_silent
 
 if TYPE_CHECKING:
     from parity.porting.writing import Writer

@@ -16,7 +16,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
-from parity.porting.exporting import Distinct, as_eager, kept, noticed, quiet, unchecked, unmoved
+from parity.porting.exporting import Distinct, as_eager, kept, located, noticed, quiet, unchecked, unmoved
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.packing import Packings, unpacked
@@ -182,7 +182,14 @@ def _exported(
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
     with ExitStack() as stack:
-        around: list[AbstractContextManager[Any]] = [quiet(), unchecked(), unmoved(), kept(module), unpacked(packings)]
+        around: list[AbstractContextManager[Any]] = [
+            quiet(),
+            located(),
+            unchecked(),
+            unmoved(),
+            kept(module),
+            unpacked(packings),
+        ]
         around += [_recorded(module, records, calls), torch.enable_grad(), Distinct(), Known(module)]
         for context in around:
             stack.enter_context(context)

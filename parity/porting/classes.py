@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from parity.porting.body import Body, Unsupported
+from parity.porting.call import Call
 from parity.porting.drafts import Draft, class_of
 from parity.porting.errors import PortError
 from parity.porting.expression import constant, plain, skeleton
+from parity.porting.inheritance import ARRAYS
 from parity.porting.layers import CONTAINERS, assignment, has_twin, layer, zeros
 from parity.porting.naming import access
-from parity.porting.tree import Call, is_chain
+from parity.porting.tree import is_chain
 from parity.porting.writing import Writer
 
 
@@ -33,6 +35,8 @@ class Author:
         self.scope = ""  # the module whose class is being written
         self.placed: set[str] = set()  # paths of shared modules that are written as the one they are
         self.ties = self._tied()
+        self.derived = {call.path for call in _written(root) if any(inner.path == call.path for inner in call.calls())}
+        self.leaves = {id(call.module) for call in _all(root) if call.leaf and call.path not in self.derived}
 
     def write(self, face: Any) -> list[str]:
         """The source of every class, the model's own last."""
@@ -54,10 +58,13 @@ class Author:
 
     def _needs_class(self, path: str, module: torch.nn.Module) -> bool:
         """Whether a module that is never called holds something to be carried along, or is the way to one called."""
-        if path not in self.paths.values() or has_twin(module) or type(module) in CONTAINERS:
+        if path not in self.paths.values() or self._is_layer(module) or type(module) in CONTAINERS:
             return False
-        inside_leaf = any(has_twin(self.modules[p]) for p in _parents(path))
+        inside_leaf = any(self._is_layer(self.modules[p]) for p in _parents(path))
         return not inside_leaf and self._wanted(path, module)
+
+    def _is_layer(self, module: torch.nn.Module) -> bool:
+        return has_twin(module) or id(module) in self.leaves
 
     def _height(self, path: str, paths: Collection[str], known: dict[str, int]) -> int:
         """How many of ``paths`` lie within each other from ``path`` on, modules of several places counted in each."""
@@ -97,13 +104,17 @@ class Author:
     def _constructor(self, draft: Draft) -> Iterator[str]:
         module, path = draft.module, draft.path
         tied = {name for name, _ in self.ties}
+        inherited: Collection[str] = ()
+        if path in self.derived:
+            (draft.bases, _, given), inherited = layer(module).partition("("), ARRAYS
+            yield f"super().__init__({given}"
         for name, parameter in module._parameters.items():
             full = f"{path}.{name}".lstrip(".")
-            if parameter is not None and full not in tied:
+            if parameter is not None and full not in tied and name not in inherited:
                 kind = "nnx.Param" if parameter.requires_grad or parameter.is_floating_point() else "nn.Buffer"
                 yield assignment(name, f"{kind}({zeros(parameter)})")
         for name, buffer in module._buffers.items():
-            if buffer is not None and name not in module._non_persistent_buffers_set:
+            if buffer is not None and name not in module._non_persistent_buffers_set and name not in inherited:
                 yield assignment(name, f"nn.Buffer({zeros(buffer)})")
         for name, array in draft.extras.arrays.items():
             self.arrays[f"{path}.{name}".lstrip(".")] = array
@@ -158,7 +169,7 @@ class Author:
 
     def _interchangeable(self, module: torch.nn.Module, original: str) -> bool:
         """Whether another instance would do: it holds no arrays, and what it is made of is known."""
-        return not module.state_dict() and (has_twin(module) or original in self.drafts)
+        return not module.state_dict() and (self._is_layer(module) or original in self.drafts)
 
     def _wanted(self, path: str, child: torch.nn.Module) -> bool:
         """Whether the module is called, or holds arrays."""
@@ -179,7 +190,7 @@ class Author:
         if isinstance(child, torch.nn.ParameterDict):
             held = ", ".join(f'("{name}", {zeros(p)})' for name, p in child.items())
             return f"nn.ParameterDict([{held}])"
-        if has_twin(child):
+        if self._is_layer(child):
             return layer(child)
         if isinstance(child, torch.nn.ModuleDict):
             return f"nn.ModuleDict({self._members(path, child)})"

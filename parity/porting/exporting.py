@@ -2,6 +2,8 @@
 
 import io
 import logging
+import os
+import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -58,6 +60,26 @@ def unmoved() -> Iterator[None]:
         yield
     finally:
         torch.nn.Module._apply = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def located() -> Iterator[None]:
+    """Notes the lines of functions that ``forward`` calls too: export notes those of ``forward`` alone."""
+    tracer: Any = torch.fx.proxy.TracerBase
+    own = tracer.__dict__.get("_filter_traceback_frames")
+    inside = os.path.dirname(torch.__file__)
+
+    def kept(_: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
+        first = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
+        users = [frame for frame in frames[first:] if frame.name == "forward" or not frame.filename.startswith(inside)]
+        return traceback.StackSummary.from_list(users)
+
+    tracer._filter_traceback_frames = kept
+    try:
+        yield
+    finally:
+        if own is not None:
+            tracer._filter_traceback_frames = own
 
 
 @contextmanager

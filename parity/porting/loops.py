@@ -9,8 +9,8 @@ import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.call import Call
 from parity.porting.naming import RESERVED, access, singular
-from parity.porting.tree import Call
 
 if TYPE_CHECKING:
     from parity.porting.writing import Writer

@@ -10,12 +10,13 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.body import Body
+from parity.porting.call import Call
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
+from parity.porting.functionalization import is_symbolic
 from parity.porting.sizes import size
 from parity.porting.structure import classes, guards, structured
-from parity.porting.tree import Call, is_symbolic
 from parity.porting.writing import Writer
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
-from parity.porting.capture import Capture, Record, Reference
-from parity.porting.functionalization import in_place, is_symbolic, written
+from parity.porting.call import Call, array
+from parity.porting.capture import Capture, Reference
+from parity.porting.functionalization import is_symbolic
+from parity.porting.inheritance import mark_inherited
 from parity.porting.layers import CONTAINERS, has_twin
 from parity.porting.regions import known_as
 
@@ -19,41 +17,6 @@ _SILENT = (
     "_assert", "sym_constrain", "_guards", "sym_size", "_check", "sym_numel", "sym_stride", "_set_grad_enabled",
     "_enter_autocast", "_exit_autocast",
 )  # fmt: skip
-
-
-@dataclass(eq=False)
-class Call:
-    """One call of one module.
-
-    Attributes:
-        path: of the module; empty for the model itself.
-        index: which call of the module it is, from 0.
-        items: what happens within, in order.
-        leaf: whether the module stays the layer of ``torch.nn`` that it is.
-        inputs: values from outside it that are used within, in the order of ``forward``'s parameters.
-        outputs: values made within that are used outside.
-    """
-
-    path: str
-    index: int
-    module: torch.nn.Module
-    record: Record | None
-    items: list[Node | Call] = field(default_factory=list)
-    leaf: bool = False
-    inputs: list[Node] = field(default_factory=list)
-    outputs: list[Node] = field(default_factory=list)
-
-    def nodes(self) -> Iterator[Node]:
-        """Every operator within, in order."""
-        for item in self.items:
-            if isinstance(item, Call):
-                yield from item.nodes()
-            else:
-                yield item
-
-    def calls(self) -> Iterator[Call]:
-        """The calls directly within."""
-        return (item for item in self.items if isinstance(item, Call))
 
 
 def is_silent(node: Node) -> bool:
@@ -88,6 +51,7 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
             keys.append((path, index))
         stack[-1].items.append(node)
     _mark_leaves(root, names)
+    mark_inherited(root)
     _dissolve(root)
     _connect(root)
     return root
@@ -134,7 +98,7 @@ def _whole(call: Call, names: dict[str, Node]) -> bool:
     own = {id(x) for x in (*call.module.parameters(), *call.module.buffers())}
     for node in inner:
         for source in node.all_input_nodes:
-            if source in inner or is_symbolic(source) or id(_array(source)) in own:
+            if source in inner or is_symbolic(source) or id(array(source)) in own:
                 continue
             if not names_given & {source.name, known_as(source)}:
                 return False
@@ -195,7 +159,7 @@ def _connect(call: Call) -> None:
                 source not in inner
                 and source.op != "get_attr"
                 and not is_symbolic(source)
-                and id(_array(source)) not in own
+                and id(array(source)) not in own
             ):
                 outside.setdefault(source)
     given = list(call.record.names if call.record else {})
@@ -204,18 +168,13 @@ def _connect(call: Call) -> None:
     call.outputs = [
         node
         for node in call.nodes()
-        if any(user not in inner for user in _readers(node)) and id(_array(node)) not in own
+        if any(user not in inner for user in _readers(node)) and id(array(node)) not in own
     ]
     returned = (
         [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
     )
     place = {name: i for i, name in enumerate(returned)}
     call.outputs.sort(key=lambda node: place.get(node.name, len(place)))
-
-
-def _array(node: Node) -> Any:
-    """The parameter or buffer that ``node`` is, before or after something was written into it."""
-    return (written(node) if in_place(node) else node).meta.get("tensor")
 
 
 def _readers(node: Node) -> list[Node]:

@@ -15,6 +15,7 @@ from torch.utils import _pytree as torch_tree
 from parity.arrays import to_jax
 from parity.porting.body import Body, Unsupported
 from parity.porting.branches import conditional, is_conditional
+from parity.porting.call import Call
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, plain
@@ -27,7 +28,6 @@ from parity.porting.operators.registry import found
 from parity.porting.regions import known_as
 from parity.porting.scope import Scope
 from parity.porting.sizes import size, size_of
-from parity.porting.tree import Call
 
 INLINE, LINE, DEPTH = 56, 100, 5
 
@@ -313,7 +313,8 @@ class Writer(Scope):
 
     def _called(self, call: Call) -> Expression:
         operation = Operation(call.path, Arguments(), None, partial(size, self))
-        target = access(self.call.path, call.path, self.modules)
+        inherited = call.leaf and call.path == self.call.path
+        target = "super().__call__" if inherited else access(self.call.path, call.path, self.modules)
         if not call.leaf:
             name, sizes = self.method(call)
             args = [self.value(node) for node in call.inputs] + [size_of(self, wanted) for wanted in sizes]
