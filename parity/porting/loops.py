@@ -10,6 +10,7 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call
+from parity.porting.expression import Expression
 from parity.porting.naming import RESERVED, access, singular
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ class Loop:
     def needs(self) -> list[Node]:
         """What the first call takes."""
         return self.given
+
+    def is_whole(self) -> bool:
+        """Whether every member of the container is called."""
+        return self.start == 0 and len(self.calls) == self.length
+
+    def write(self, writer: Writer) -> None:
+        """Write its statements."""
+        write_loop(writer, self)
 
 
 def looped(writer: Writer, items: list[Any]) -> list[Any]:
@@ -72,7 +81,7 @@ def _run(writer: Writer, items: list[Any], start: int) -> Loop | None:
         changed = [k for k, (a, b) in enumerate(zip(before, now, strict=False)) if a is not b]
         if len(before) != len(now) or len(changed) != 1 or now[changed[0]] is not previous.outputs[0]:
             break
-        if slot not in (None, changed[0]) or not _alike(writer, previous, item):
+        if slot not in (None, changed[0]) or not alike(writer, previous, item):
             break
         if (
             any(user in writer.inner and user not in set(item.nodes()) for user in previous.outputs[0].users)
@@ -87,7 +96,8 @@ def _run(writer: Writer, items: list[Any], start: int) -> Loop | None:
     return Loop(calls, container, int(number), slot, writer.given(first), len(parent))
 
 
-def _alike(writer: Writer, a: Call, b: Call) -> bool:
+def alike(writer: Writer, a: Call, b: Call) -> bool:
+    """Whether two calls are written alike but for the module."""
     if a.leaf or b.leaf:
         return all(call.leaf and len(torch_tree.tree_leaves(structure(call))) == 1 for call in (a, b))
     return (
@@ -100,29 +110,39 @@ def _alike(writer: Writer, a: Call, b: Call) -> bool:
 
 def write_loop(writer: Writer, loop: Loop) -> None:
     """Write the statements of a loop."""
-    carried = writer.value(loop.given[loop.slot])
-    wanted = writer.call_name(loop.calls[0]) or "x"
-    node = loop.given[loop.slot]
+    given = loop.given[loop.slot]
+    carried = writer.value(given)
     others = {k: writer.value(n) for k, n in enumerate(loop.given) if k != loop.slot}
     busy = {n for other in others.values() for n in other.names}
-    dying = writer.last.get(node, -1) <= writer.position
-    if carried.text in writer.bound and dying and carried.text not in busy:
-        name = carried.text
-    else:
-        name = writer.free(wanted)
-        if name in busy:
-            name = writer.free(f"{wanted}_out")
-        writer.lines.append(f"{name} = {carried.text}")
-    layers = access(writer.call.path, loop.container, writer.modules)
-    end = loop.start + len(loop.calls)
-    cut = "" if end - loop.start == loop.length else f"[{loop.start or ''}:{end if end < loop.length else ''}]"
-    item = singular(loop.container.rpartition(".")[2])
-    while item in writer.bound or item in RESERVED:
-        item = f"{item}_"
+    name = carried_name(writer, given, carried, writer.call_name(loop.calls[0]), busy)
+    members, item = gone_through(writer, loop.container, loop.start, len(loop.calls))
     args = [name if k == loop.slot else others[k].text for k in range(len(loop.given))]
-    writer.lines.append(f"for {item} in {layers}{cut}:")
+    writer.lines.append(f"for {item} in {members}:")
     writer.lines.append(f"    {name} = {item}({', '.join(args)})")
     writer.bind(loop.calls[-1].outputs[0], name)
+
+
+def carried_name(writer: Writer, given: Node, carried: Expression, wanted: str | None, busy: set[str]) -> str:
+    """The name of what every round of a loop makes anew, bound to what the first one takes."""
+    dying = writer.last.get(given, -1) <= writer.position
+    if carried.text in writer.bound and dying and carried.text not in busy:
+        return carried.text
+    name = writer.free(wanted or "x")
+    if name in busy:
+        name = writer.free(f"{wanted or 'x'}_out")
+    writer.lines.append(f"{name} = {carried.text}")
+    return name
+
+
+def gone_through(writer: Writer, container: str, start: int, count: int) -> tuple[str, str]:
+    """The members of a list that a loop goes through, and what each of them is called."""
+    members = access(writer.call.path, container, writer.modules)
+    end, length = start + count, len(writer.modules[container])  # type: ignore[arg-type]
+    cut = "" if count == length else f"[{start or ''}:{end if end < length else ''}]"
+    item = singular(container.rpartition(".")[2])
+    while item in writer.bound or item in RESERVED:
+        item = f"{item}_"
+    return f"{members}{cut}", item
 
 
 def structure(call: Call) -> Any:

@@ -21,7 +21,7 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
         parent = modules.get(at)
         if type(parent) in (torch.nn.ModuleDict, torch.nn.ParameterDict):
             text += f'["{name}"]'
-        elif name.isdigit() and at != scope and _is_indexed(parent):
+        elif name.isdigit() and at != scope and is_indexed(parent):
             text += f"[{name}]"
         elif name.isidentifier() and not keyword.iskeyword(name):
             text += f".{name}"
@@ -31,7 +31,7 @@ def access(scope: str, path: str, modules: dict[str, torch.nn.Module]) -> str:
     return text
 
 
-def _is_indexed(module: torch.nn.Module | None) -> bool:
+def is_indexed(module: torch.nn.Module | None) -> bool:
     """Whether the members are reached by number, as in a plain list or chain; a class of its own has attributes."""
     chained = isinstance(module, torch.nn.Sequential) and type(module).forward is torch.nn.Sequential.forward
     return chained or type(module) in (torch.nn.ModuleList, torch.nn.ParameterList)
@@ -92,7 +92,7 @@ def singular(name: str) -> str:
         return f"{name[:-3]}y"
     return (
         name[:-1]
-        if name.endswith("s") and not name.endswith("ss") and len(name) > 2
+        if name.endswith("s") and not name.endswith("ss") and len(name) > 1
         else f"{name}_layer"
         if not name.isdigit()
         else "layer"

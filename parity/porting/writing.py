@@ -21,11 +21,12 @@ from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, plain
 from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.host import Host
-from parity.porting.loops import Loop, looped, structure, write_loop
+from parity.porting.loops import Loop, looped, structure
 from parity.porting.naming import access, source_line
 from parity.porting.operation import Arguments, Operation, Tensor
 from parity.porting.operators.registry import found
 from parity.porting.regions import known_as
+from parity.porting.rounds import Rounds, in_rounds
 from parity.porting.scope import Scope
 from parity.porting.sizes import size, size_of
 
@@ -54,8 +55,8 @@ class Writer(Scope):
         self, returned: Callable[[Writer], Expression] | None = None, root_outputs: list[Node] | None = None
     ) -> Body:
         """The method's parameters and lines."""
-        self.items = looped(self, self.call.items)
         outputs = root_outputs if root_outputs is not None else self.call.outputs
+        self.items = in_rounds(self, looped(self, self.call.items), outputs)
         for i, item in enumerate(self.items):
             for node in self._needs(item):
                 self.uses[node] += 1
@@ -91,7 +92,7 @@ class Writer(Scope):
         return name
 
     def _needs(self, item: Any) -> list[Node]:
-        if isinstance(item, Loop):
+        if isinstance(item, Loop | Rounds):
             return item.needs()
         if isinstance(item, Call):
             return self.given(item)
@@ -103,12 +104,11 @@ class Writer(Scope):
         if not call.leaf:
             return call.inputs
         return [
-            node
-            for node in map(self._referred(call), torch_tree.tree_leaves(structure(call)))
-            if isinstance(node, Node)
+            node for node in map(self.referred(call), torch_tree.tree_leaves(structure(call))) if isinstance(node, Node)
         ]
 
-    def _referred(self, call: Call) -> Callable[[Any], Any]:
+    def referred(self, call: Call) -> Callable[[Any], Any]:
+        """What finds the node that a reference in the record of ``call`` stands for."""
         by_name = {name: node for node in call.inputs for name in (node.name, known_as(node))}
 
         def resolve(x: Any) -> Any:
@@ -126,8 +126,8 @@ class Writer(Scope):
     # Statements.
 
     def _write(self, item: Any) -> None:
-        if isinstance(item, Loop):
-            write_loop(self, item)
+        if isinstance(item, Loop | Rounds):
+            item.write(self)
         elif isinstance(item, Call):
             self._write_call(item)
         elif item in self.names or item in self.pending:
@@ -218,7 +218,7 @@ class Writer(Scope):
             self._bind_statement(node, expression, name)
 
     def _in_loop(self, node: Node) -> bool:
-        return any(isinstance(item, Loop) and node in item.needs() for item in self.items[self.position + 1 :])
+        return any(isinstance(item, Loop | Rounds) and node in item.needs() for item in self.items[self.position + 1 :])
 
     def _bind_statement(self, node: Node, expression: Expression, name: str | None) -> None:
         self.taken = [t for t in self.taken if t is not node]
@@ -319,7 +319,7 @@ class Writer(Scope):
             name, sizes = self.method(call)
             args = [self.value(node) for node in call.inputs] + [size_of(self, wanted) for wanted in sizes]
             return operation.call(target + ("" if name == "__call__" else f".{name}"), *args)
-        resolve = self._referred(call)
+        resolve = self.referred(call)
 
         def argument(x: Any) -> Any:
             x = resolve(x)
