@@ -84,7 +84,7 @@ def _is_shared(w: Array, geometry: Geometry) -> bool:
 
 
 def _beyond(w: Array, geometry: Geometry) -> tuple[int, int]:
-    """An axis, and how many outputs more along it make them more than the images have there; 0 where it does not pay."""
+    """An axis, and how many outputs more make them more there than the images have; 0 where it does not pay."""
     missing = [size + 1 - count for size, count in zip(geometry.sizes, geometry.outputs, strict=True)]
     axis = min(range(len(missing)), key=lambda i: missing[i] / geometry.outputs[i])
     pays = w.shape[1] >= SOME_CHANNELS and max(geometry.strides) == 1 and not _is_shared(w, geometry)

@@ -137,7 +137,7 @@ def carried_name(writer: Writer, given: Node, carried: Expression, wanted: str |
 def gone_through(writer: Writer, container: str, start: int, count: int) -> tuple[str, str]:
     """The members of a list that a loop goes through, and what each of them is called."""
     members = access(writer.call.path, container, writer.modules)
-    end, length = start + count, len(writer.modules[container])  # type: ignore[arg-type]
+    end, length = start + count, len(writer.modules[container])
     cut = "" if count == length else f"[{start or ''}:{end if end < length else ''}]"
     item = singular(container.rpartition(".")[2])
     while item in writer.bound or item in RESERVED:
