@@ -15,9 +15,10 @@ from torch.utils import _pytree as torch_tree
 from parity.checking.alignment import layouts
 from parity.checking.diagnosis.detaching import stopped
 from parity.checking.diagnosis.outputs import relation
-from parity.checking.evaluation import Call, Evaluation, TorchSide, evaluate_jax
+from parity.checking.evaluation import Call, Evaluation, TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
+from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.checking.pairing import aliases, tied_otherwise
 from parity.checking.tree import aligned_paths, submodule, tagged

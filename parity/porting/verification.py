@@ -14,7 +14,8 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
 from parity.checking import Report, check
-from parity.checking.evaluation import JaxSide, TorchSide
+from parity.checking.evaluation import TorchSide
+from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
 from parity.porting.errors import PortError
