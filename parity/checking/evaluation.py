@@ -1,4 +1,4 @@
-"""One forward and backward pass of either side: outputs, gradients and buffers by name."""
+"""One forward and backward pass: outputs, gradients and buffers by name; torch's."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,14 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
-from flax import nnx
 from torch.utils import _pytree as torch_tree
 
-from jaxnn.nn.state import split_arrays
-from parity.arrays import to_jax, to_numpy, to_tensor
-from parity.checking.leaves import by_name, flattened, plain
+from parity.arrays import to_numpy, to_tensor
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
-from parity.replay import Draws, Written, replayed
+from parity.replay import Draws, Written
 
 Subject = Callable[..., Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -41,7 +38,9 @@ class TorchSide:
     made already, ``known`` are what it gave and what it drew.
 
     Attributes:
-        writes: whether the subject writes into its parameters as it runs.
+        writes: whether the subject writes into its parameters as it runs, by any of torch's operators. A write that
+            torch does not see, through the array that ``p.detach().numpy()`` gives, shows only where it has been done:
+            to keep it from the caller's model would take a copy of every parameter, for all models.
     """
 
     writes = True
@@ -171,94 +170,6 @@ class TorchSide:
             target = result.input_gradients if name in varied else result.parameter_gradients
             target[name] = to_numpy(torch.zeros_like(x) if gradient is None else gradient)
         return result
-
-
-def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | None = None) -> Evaluation:
-    """The JAX subject on the torch side's inputs, cotangents and random draws; compiled, and left as it was.
-
-    Args:
-        subject: the JAX model.
-        side: torch's.
-        options: of the compiler.
-    """
-    return JaxSide(subject, side, options)()
-
-
-class JaxSide:
-    """The JAX subject, compiled once for the torch side's inputs, cotangents and random draws.
-
-    Args:
-        subject: the JAX model; every pass has the weights that stand in it then, and leaves them as they were.
-        side: torch's.
-        options: of the compiler.
-        compiled: else it runs operator by operator: many layers take longer to compile than to run so once.
-    """
-
-    def __init__(
-        self, subject: Subject, side: TorchSide, options: dict[str, Any] | None = None, *, compiled: bool = True
-    ) -> None:
-        self.subject = subject
-        self.side = side
-        leaves, self._spec = torch_tree.tree_flatten(side.call)
-        self._inputs = side.varied_inputs()
-        self._varied = [i for i, name in enumerate(named_inputs(side.call)) if name in self._inputs]
-        self._values = [to_jax(x) for x in leaves]
-        self._run: Callable[..., Any] | None = jax.jit(self._pass, compiler_options=options) if compiled else None
-
-    def __call__(self, call: Call | None = None) -> Evaluation:
-        """One pass, on the torch side's inputs or others in their place, of which those that vary count."""
-        side = self.side
-        values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]
-        changed = [values[i] for i in self._varied]
-        by_parameter: dict[str, jax.Array] = {}
-        by_input: list[jax.Array] = []
-        if self._run is None:
-            module = nnx.clone(self.subject) if isinstance(self.subject, nnx.Module) else None
-            found, after = self._forward(module, changed)[1]
-        else:
-            parameters, rest = {}, {}
-            if isinstance(self.subject, nnx.Module):
-                self._graphdef, self._params, self._others = split_arrays(self.subject)
-                parameters, rest = self._params.arrays, self._others.arrays
-            vectors = [to_jax(v) for v in side.cotangents]
-            (found, after), (by_parameter, by_input) = self._run(parameters, changed, rest, vectors)
-        names = list(side.single.outputs)
-        names += [f"output {i}" for i in range(len(names), len(found))]
-        return Evaluation(
-            outputs=dict(zip(names, map(np.asarray, found), strict=False)),
-            parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
-            input_gradients=dict(zip(self._inputs, map(np.asarray, by_input), strict=False)),
-            buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
-        )
-
-    def _pass(
-        self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
-    ) -> Any:
-        def forward(parameters: dict[str, jax.Array], changed: list[jax.Array]) -> Any:
-            if not isinstance(self.subject, nnx.Module):
-                return self._forward(None, changed)
-            return self._forward(
-                nnx.merge(self._graphdef, self._params.state(parameters), self._others.state(rest)), changed
-            )
-
-        if not (self.side.gradients and self.side.cotangents):
-            return forward(parameters, changed)[1], ({}, [])
-        smooth, pullback, aux = jax.vjp(forward, parameters, changed, has_aux=True)
-        return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
-
-    def _forward(self, module: nnx.Module | None, changed: list[jax.Array]) -> Any:
-        """The smooth outputs; all outputs, and the statistics behind the pass."""
-        merged = list(self._values)
-        for i, x in zip(self._varied, changed, strict=True):
-            merged[i] = x
-        args, kwargs = torch_tree.tree_unflatten(merged, self._spec)
-        with replayed(self.side.draws):
-            output = (self.subject if module is None else module)(*args, **kwargs)
-        found_names, found_leaves, _ = flattened(output)
-        wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]
-        leaves = [jnp.asarray(x) for x in by_name(found_names, found_leaves, wanted)]
-        after = split_arrays(module)[2].arrays if module is not None and self.side.single.buffers else {}
-        return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
 
 
 def _copied(subject: Subject, *, shared: bool = False) -> Subject:

@@ -54,7 +54,7 @@ def matched(
     ours: tuple[Any, Any],
     theirs: tuple[Any, Any],
     known: Callable[[Any, Any], Layout | None] = lambda x, y: None,
-) -> tuple[list[Match], tuple[int, ...], list[Arrival]]:
+) -> "Matched":
     """Which of a layer's arguments belong together, how their axes lie, and what arrived otherwise.
 
     Args:
@@ -68,6 +68,7 @@ def matched(
     axes: tuple[int, ...] = ()
     arrivals: list[Arrival] = []
     matches: list[Match] = []
+    unlike: dict[int, tuple[tuple[int, ...], np.ndarray]] = {}
     names, leaves = parameter_names(layer.__call__, ours[0]), ours[1]
     their_names, their_leaves = parameter_names(torch_layer.forward, theirs[0]), theirs[1]
     given = [j for j, y in enumerate(their_leaves) if isinstance(y, torch.Tensor)]
@@ -86,6 +87,7 @@ def matched(
         if layout is None:
             shapes = f"with shape {x.shape}, torch's has {y.shape}"
             arrivals.append((name, np.inf, f"what arrives at {name} comes {shapes}"))
+            unlike[places[i]] = x.shape, y
             continue
         axes = axes or layout.axes
         matches.append(Match(places[i], given[j], x, y, layout, equal))
@@ -97,25 +99,68 @@ def matched(
         elif not near_enough(arrived, y, off):
             off = min(off, distance(arrived, y))
             arrivals.append((name, off, f"what arrives at {name} is off by {off:.1e}"))
-    return matches, axes, arrivals
-
-
-def fed(
-    node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs: Any
-) -> tuple[Any, Any, tuple[int, ...], list[Arrival]]:
-    """The port's arguments with torch's numbers, how their axes lie, and what arrived otherwise."""
-    names, leaves, rebuilt = flattened((args, kwargs))
-    theirs = flattened(node.arguments)[:2]
-    matches, axes, arrivals = matched(called(node.path, node.call), torch_layer, layer, (names, leaves), theirs)
-    if all(match.equal for match in matches):
-        return args, kwargs, axes, arrivals  # themselves: lists that the layer writes into stay the caller's
-    for match in matches:
-        if not match.equal:
-            leaves[match.ours] = jax.device_put(match.layout.from_torch(match.y))
-    return *rebuilt(leaves), axes, arrivals
+    return Matched(matches, axes, arrivals, unlike)
 
 
 @dataclass(frozen=True)
+class Matched:
+    """A layer's arguments beside torch's.
+
+    Attributes:
+        matches: those that belong together.
+        axes: how the axes of the first lie.
+        arrivals: what arrived otherwise.
+        unlike: those of another size than torch's, by place: their shape, and torch's array.
+    """
+
+    matches: list[Match]
+    axes: tuple[int, ...]
+    arrivals: list[Arrival]
+    unlike: dict[int, tuple[tuple[int, ...], np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a layer of the port is given in place of what came to it.
+
+    Attributes:
+        arguments: the port's, positional and by keyword, with torch's numbers.
+        axes: how the axes of the first lie.
+        arrivals: what arrived otherwise.
+        unlike: what came in another size than torch's, in words.
+    """
+
+    arguments: tuple[Any, Any]
+    axes: tuple[int, ...]
+    arrivals: list[Arrival]
+    unlike: str
+
+
+def fed(node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs: Any) -> Given:
+    """The port's arguments with torch's numbers, in the port's layout if they have one."""
+    names, leaves, rebuilt = flattened((args, kwargs))
+    theirs = flattened(node.arguments)[:2]
+    found = matched(called(node.path, node.call), torch_layer, layer, (names, leaves), theirs)
+    unlike = next((sizes(shape, y.shape) for shape, y in found.unlike.values()), "")
+    if not unlike and all(match.equal for match in found.matches):
+        # Themselves: lists that the layer writes into stay the caller's.
+        return Given((args, kwargs), found.axes, found.arrivals, unlike)
+    for match in found.matches:
+        if not match.equal:
+            leaves[match.ours] = jax.device_put(match.layout.from_torch(match.y))
+    for place, (_, y) in found.unlike.items():
+        leaves[place] = jax.device_put(y)
+    return Given(rebuilt(leaves), found.axes, found.arrivals, unlike)
+
+
+def sizes(ours: tuple[int, ...], theirs: tuple[int, ...]) -> str:
+    """Two shapes of different size, in words."""
+    if len(ours) == len(theirs) and ours[1:] == theirs[1:]:
+        return f"{ours[0]} rows where torch has {theirs[0]}"
+    return f"shape {ours} where torch has {theirs}"
+
+
+@dataclass
 class Aligned:
     """A layer's outputs beside torch's.
 
@@ -124,12 +169,14 @@ class Aligned:
         errors: how far they are off, by name.
         layouts: how the port's lie, by place.
         names: torch's names, by place.
+        unlike: what is of another size than torch's, in words.
     """
 
     ours: dict[str, np.ndarray]
     errors: dict[str, float]
     layouts: dict[int, Layout]
     names: dict[int, str]
+    unlike: str = ""
 
     @property
     def layout(self) -> Layout | None:
@@ -168,6 +215,8 @@ def aligned_outputs(
             layout = min(layouts(y.shape, x.shape), key=lambda layout: layout.axes != axes, default=None)
         if layout is None:
             found.ours[name], found.errors[name] = x, off
+            if x.size != y.size:
+                found.unlike = found.unlike or sizes(x.shape, y.shape)
             continue
         found.layouts[i], found.names[i] = layout, name
         found.ours[name] = layout.to_torch(x, y.shape)

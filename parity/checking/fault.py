@@ -21,6 +21,8 @@ class LayerRecord:
         passed: the verdict.
         layout: how the port's output is laid out, where not as torch's.
         axes: torch's axes in the order of the port's output.
+        unlike: what the port's has another size than torch's, in words: it was run on torch's input besides.
+        compared: whether it could be; otherwise it passes with what is around it.
     """
 
     path: str
@@ -32,6 +34,8 @@ class LayerRecord:
     passed: bool = True
     layout: str = ""
     axes: tuple[int, ...] = ()
+    unlike: str = ""
+    compared: bool = True
 
     @property
     def name(self) -> str:

@@ -25,7 +25,8 @@ from parity.checking.exchange import aligned_outputs, buffers_of, matched, named
 from parity.checking.fault import LayerRecord
 from parity.checking.interception import intercepted, traced
 from parity.checking.judgement import near_enough, verdict_on
-from parity.checking.layers import GROSS, Found
+from parity.checking.layer_call import GROSS
+from parity.checking.layers import Found
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import copied
 from parity.checking.stream import own_buffers
@@ -200,7 +201,8 @@ class Following:
             names, leaves, rebuilt = flattened((args, kwargs))
             ours = flattened(event.arguments)
             twin = self._modules[path]
-            matches, axes, arrivals = matched(path, twin, event.layer, ours[:2], (names, leaves), self._same)
+            found = matched(path, twin, event.layer, ours[:2], (names, leaves), self._same)
+            matches, arrivals = found.matches, found.arrivals
             if arrivals and (not self._frames or max(off for _, off, _ in arrivals) > GROSS):
                 raise _Lost
             # What torch's layer gets, safe from what is written into it.
@@ -212,7 +214,8 @@ class Following:
             if self._frames:
                 self._frames[-1].children += 1
                 self._frames[-1].alike &= not arrivals
-            self._frames.append(_Frame(path, call, rebuilt(kept), axes, self._draws.position, len(self.found.records)))
+            depth = len(self.found.records)
+            self._frames.append(_Frame(path, call, rebuilt(kept), found.axes, self._draws.position, depth))
 
         return hook
 

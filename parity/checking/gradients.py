@@ -15,9 +15,10 @@ from torch.utils import _pytree as torch_tree
 from parity.checking.alignment import layouts
 from parity.checking.diagnosis.detaching import stopped
 from parity.checking.diagnosis.outputs import relation
-from parity.checking.evaluation import Call, Evaluation, TorchSide, evaluate_jax
+from parity.checking.evaluation import Call, Evaluation, TorchSide
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
+from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.checking.pairing import aliases, tied_otherwise
 from parity.checking.tree import aligned_paths, submodule, tagged
@@ -81,7 +82,8 @@ def gradient_faults(
         it is wrong at the last layer already).
     """
     shapes = _output_shapes(torch_module, side)
-    tapped = [record for record in records if record.path and (record.path, record.call) in shapes]
+    unlike = [record for record in records if record.unlike]  # no tap of torch's size fits there
+    tapped = [r for r in records if r.path and r.compared and not r.unlike and (r.path, r.call) in shapes]
     at_outputs = _rows_of_taps(torch_module, jax_module, side, tapped, shapes)
     wrong = [i for i, row in enumerate(at_outputs) if not row.passed]
     right = tapped[max(wrong) + 1 :] if wrong else tapped
@@ -91,7 +93,8 @@ def gradient_faults(
         here = tapped[max(wrong)]
         behind = next((r for r in right if _is_leaf(torch_module, r.path)), None)
         where = f"right at the output of {behind.name if behind else 'the model'}, wrong at that of {here.name}"
-        path = behind.path if behind is not None and _passes_wrong(torch_module, jax_module, side, behind) else None
+        leaves = ([] if behind is None else [behind]) + [r for r in unlike if _is_leaf(torch_module, r.path)]
+        path = next((r.path for r in leaves if _passes_wrong(torch_module, jax_module, side, r)), None)
         said = f"the gradient is {where}"
         if path is None:
             path = _common(here.path, behind.path if behind else "")
@@ -103,6 +106,8 @@ def gradient_faults(
             Fault(path, 0, "gradient", said, suspect, f"{said}; {reason}" if reason else "", at_outputs[max(wrong)])
         )
     sure = {record.path for record in right}
+    failed = {row.name.rpartition(".")[0] for row in rows if row.kind == "gradient" and not row.passed}
+    sure |= {r.path for r in unlike if r.path in failed and _passes_wrong(torch_module, jax_module, side, r)}
     tied = tied_otherwise(torch_module, aliases(torch_module, jax_module, aligned_paths(torch_module, jax_module)))
     for row in rows:
         owner, _, name = row.name.rpartition(".")

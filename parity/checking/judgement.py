@@ -21,12 +21,13 @@ always allowed."""
 
 @dataclass
 class Verdict:
-    """Whether a layer passed, and the comparison that says so."""
+    """Whether a layer passed, and the comparison that says so; without one where it was not compared."""
 
     passed: bool = True
     reason: str = ""
     allowed: float | None = None
     row: Comparison | None = None
+    compared: bool = True
 
 
 class _Surroundings:

@@ -3,6 +3,10 @@
 The port runs once, eagerly, beside torch. Whenever it calls a layer that torch has too, the layer is given what torch's
 was given, its output is judged, and what goes on from it is torch's output. So one wrong layer accuses none behind it,
 and what a model's own code does between its layers is checked in the same pass: by what arrives at the next one.
+
+A port may give a layer more than torch does: all rows where torch picks some. There the layer is run on torch's rows
+by itself, and the port goes on with what it has. A result of another size than torch's, from the same input, is judged
+by what is made of it: the layer around is right, or both are wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,35 +21,20 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax
-from parity.checking.alignment import distance
-from parity.checking.evaluation import Call, Evaluation, TorchSide
-from parity.checking.exchange import Arrival, aligned_outputs, buffers_of, fed, named_arrays
+from parity.checking.evaluation import TorchSide
+from parity.checking.exchange import aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted, traced
-from parity.checking.judgement import Verdict, near_enough, verdict_on
+from parity.checking.layer_call import LayerCall, Open, Outcome, judged_call, suspicion_of
 from parity.checking.leaves import flattened
-from parity.checking.pairing import aliases
 from parity.checking.perturbation import copied
-from parity.checking.scatter import Scatter
 from parity.checking.stream import Node, TorchStream
 from parity.checking.suspicion import Suspicion
-from parity.checking.tree import aligned_paths, jax_layers, tagged
+from parity.checking.tree import aligned_paths, copy_of, jax_layers, tagged
 from parity.comparison import FACTOR
 from parity.replay import ReplayError, drawing, replayed
 
 Explain = Callable[[Suspicion], tuple[str | None, str]]
-
-
-@dataclass
-class Frame:
-    """A call of the port in progress."""
-
-    node: Node
-    layer: Any
-    children: int = 0
-    faults: int = 0
-    axes: tuple[int, ...] = ()
-    arrivals: list[Arrival] = field(default_factory=list)
 
 
 @dataclass
@@ -106,7 +95,7 @@ class ForcedRun:
         self.pairs = aligned_paths(torch_module, jax_module)
         self.pairs[""] = ""
         self.module = tagged(jax_module, self.pairs)
-        self.frames: list[Frame] = []
+        self.calls: list[LayerCall] = []
         self.found = Found()
         self.called: set[str] = set()
         self.traced = False
@@ -120,7 +109,7 @@ class ForcedRun:
         with stream, intercepted(self.module, self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
-            self._call(type(self.module).__call__, self.module, stream.root, args, kwargs)
+            self._forced(self._begun(type(self.module).__call__, self.module, stream.root, (args, kwargs)))
         seen = set(self.pairs.values()) if self.traced else self.called
         self.found.only_torch = [path for path in stream.calls if path not in seen]
         self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs]
@@ -128,169 +117,132 @@ class ForcedRun:
 
     def _seen(self, original: Callable[..., Any], layer: Any, path: str, args: Any, kwargs: Any) -> Any:
         """A call of a layer that has a twin."""
-        frame = self.frames[-1] if self.frames else None
-        if not self.forcing or frame is None or frame.layer is layer:
+        outer = self.calls[-1] if self.calls else None
+        if not self.forcing or outer is None or outer.layer is layer:
             return original(layer, *args, **kwargs)
         if traced((args, kwargs)):
             self.traced = True
             return original(layer, *args, **kwargs)
-        node = self.stream.find(frame.node, path)
+        node = self.stream.find(outer.node, path)
         if node is None:
             return original(layer, *args, **kwargs)
-        frame.children += 1
+        outer.children += 1
         before = len(self.found.faults)
-        args, kwargs, axes, arrivals = fed(node, self.torch_module.get_submodule(path), layer, args, kwargs)
-        frame.arrivals += arrivals
-        output = self._call(original, layer, node, args, kwargs, axes)
-        frame.faults += len(self.found.faults) - before
+        given = fed(node, self.torch_module.get_submodule(path), layer, args, kwargs)
+        outer.arrivals += given.arrivals
+        call = self._begun(original, layer, node, given.arguments, given.axes)
+        output = self._apart(call, (args, kwargs), given.unlike) if given.unlike else self._forced(call)
+        outer.faults += len(self.found.faults) - before
         return output
 
     def _draw(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-        frame = self.frames[-1]
-        drawn = self.stream.take_draw(frame.node)
+        drawn = self.stream.take_draw(self.calls[-1].node)
         if drawn is None:
             raise ReplayError("draws at random where torch does not")
         if drawn.numel() != np.prod(shape):
             raise ReplayError(f"draws a random tensor of shape {shape}, torch one of shape {tuple(drawn.shape)}")
         return to_jax(drawn).reshape(shape).astype(dtype)
 
-    def _call(
-        self, original: Callable[..., Any], layer: Any, node: Node, args: Any, kwargs: Any, axes: tuple[int, ...] = ()
-    ) -> Any:
-        """Run one layer on torch's inputs, judge it, and give torch's output."""
-        path = node.path
-        self.called.add(path)
-        torch_layer = self.torch_module.get_submodule(path)
-        record = LayerRecord(path, node.call, type(torch_layer).__name__, depth=len(self.found.records))
-        frame = Frame(node, layer, axes=axes)
-        self.frames.append(frame)
-        raised: Exception | None = None
-        output: Any = None
+    def _begun(
+        self, original: Callable[..., Any], layer: Any, node: Node, given: tuple[Any, Any], axes: tuple[int, ...] = ()
+    ) -> LayerCall:
+        self.called.add(node.path)
+        torch_layer = self.torch_module.get_submodule(node.path)
+        return LayerCall(node, torch_layer, layer, original, given, self.side, self._unforced, axes)
+
+    def _run(self, call: LayerCall, given: tuple[Any, Any]) -> Any:
+        """The port's call, and torch's, from beginning to end."""
+        self.calls.append(call)
         try:
-            output = original(layer, *args, **kwargs)
+            return call.original(call.layer, *given[0], **given[1])
+        finally:
+            self.stream.finish(call.node)
+            self.calls.pop()
+
+    def _forced(self, call: LayerCall) -> Any:
+        """Run one layer on torch's inputs, judge it, and give torch's output."""
+        node, raised, output = call.node, None, None
+        record = call.record(len(self.found.records))
+        try:
+            output = self._run(call, call.given)
         except Exception as error:
             raised = error
-        self.stream.finish(node)
-        self.frames.pop()
         if raised is not None and node.raised:
             self.stream.drop(node)
             raise raised  # as torch's did, for the model's code to catch
         undrawn = raised is None and self.stream.take_draw(node) is not None
-        theirs = named_arrays(node.output)
         names, leaves, rebuilt = flattened(output)
-        aligned = aligned_outputs(leaves, theirs, frame.axes, names)
-        ours, errors, layout = aligned.ours, aligned.errors, aligned.layout
-        verdict = Verdict()
-
-        def run_on(args: Any, kwargs: Any) -> dict[str, np.ndarray]:
-            with self._unforced(), replayed(self.side.draws[node.first_draw : node.last_draw]):
-                again = original(layer, *args, **kwargs)
-            return aligned_outputs(flattened(again)[1], theirs, frame.axes, names).ours
-
-        rerun = partial(run_on, args, kwargs)
-
-        def scatter() -> Scatter:
-            def again(call: Call) -> Evaluation:
-                return Evaluation(run_on(*fed(replace(node, arguments=call), torch_layer, layer, args, kwargs)[:2]))
-
-            assert alone is not None
-            return Scatter(alone, again, aliases(torch_layer, layer, aligned_paths(torch_layer, layer)))
-
-        alone: TorchSide | None = None
-        kind_of_fault, detail = "output", ""
-        if raised is not None:
-            verdict.passed, kind_of_fault = False, "draws" if isinstance(raised, ReplayError) else "raises"
-            detail = (
-                str(raised) if isinstance(raised, ReplayError) else f"raises {type(raised).__name__}: {_line(raised)}"
-            )
-        elif undrawn:
-            verdict.passed, kind_of_fault, detail = False, "draws", "torch draws at random, JAX does not"
-        else:
-            buffers = buffers_of(torch_layer, layer)
-            compared = {name: (ours[name], x) for name, x in theirs.items() if name in ours}
-            kept = {name: (buffers[name], x) for name, x in node.buffers.items() if name in buffers}
-            close = all(near_enough(a, b, errors[name]) for name, (a, b) in compared.items())
-            close &= all(near_enough(a, b) for a, b in kept.values())
-            if not close or frame.arrivals:
-                alone = self._alone(torch_layer, node, theirs)
-                if frame.children:
-                    verdict = self._judged_code(frame, alone, compared, rerun, scatter)
-                    kind_of_fault = "code"
-                else:
-                    verdict = verdict_on(alone, {n: a for n, (a, _) in compared.items()}, {}, self.factor, scatter)
-                if verdict.passed and kept:
-                    verdict = verdict_on(alone, {}, {n: a for n, (a, _) in kept.items()}, self.factor)
-                    kind_of_fault = "buffer"
-                detail = verdict.reason
-                if kind_of_fault == "code" and frame.arrivals and not verdict.passed:
-                    detail = max(frame.arrivals, key=lambda arrival: arrival[1] > 1e-4)[2]
-            record.layout = "" if layout is None or layout.is_torchs else str(layout)
-            record.axes = () if layout is None else layout.axes
-            record.error = max(errors.values(), default=0.0)
-            if frame.arrivals and not verdict.passed:
-                record.error = max(record.error, *(min(off, 1.0) for _, off, _ in frame.arrivals))
-            record.allowed = verdict.allowed
-        record.passed = verdict.passed
+        aligned = aligned_outputs(leaves, call.theirs, call.axes, names)
         self.found.records.append(record)
-        if not verdict.passed:
-            suspect, reason = None, ""
-            before = next((f for f in self.found.faults if f.path == path and f.kind == kind_of_fault), None)
-            if before is not None:
-                suspect, reason = before.suspect, before.reason
-            else:
-                with self._unforced():
-                    suspect, reason = self.explain(
-                        Suspicion(
-                            path,
-                            torch_layer,
-                            layer,
-                            node.arguments,
-                            self.side.draws[node.first_draw : node.last_draw],
-                            ours,
-                            buffers_of(torch_layer, layer),
-                            theirs,
-                            node.buffers,
-                            kind_of_fault,
-                            detail,
-                            [
-                                p
-                                for p, _ in torch_layer.named_modules()
-                                if p and f"{path}.{p}".lstrip(".") in self.called
-                            ],
-                            rerun,
-                        )
-                    )
-            self.found.faults.append(Fault(path, node.call, kind_of_fault, detail, suspect, reason, verdict.row))
+        self._judge(call, record, Outcome(aligned, raised, undrawn))
         self.stream.drop(node)
-        self.progress(path)
+        self.progress(node.path)
         if raised is not None:
             return torch_tree.tree_map(to_jax, node.output)
-        return rebuilt(aligned.forced(leaves, theirs))
+        return rebuilt(aligned.forced(leaves, call.theirs))
 
-    def _judged_code(
-        self,
-        frame: Frame,
-        alone: TorchSide | None,
-        compared: dict[str, tuple[np.ndarray, np.ndarray]],
-        rerun: Callable[[], dict[str, np.ndarray]],
-        scatter: Callable[[], Scatter],
-    ) -> Verdict:
-        """The verdict on what a layer's own code does between the layers in it."""
-        if frame.faults:
-            # The whole is wrong through a part of it: only what rounding can never explain counts against the rest.
-            off = [arrival for arrival in frame.arrivals if arrival[1] > GROSS]
-            off += [
-                (frame.node.path, d, f"its output is off by {d:.1e}")
-                for d in (distance(a, b) for a, b in compared.values())
-                if d > GROSS
-            ]
-            return Verdict(not off, off[0][2] if off else "")
-        return verdict_on(alone, rerun(), {}, self.factor, scatter)
+    def _apart(self, call: LayerCall, own: tuple[Any, Any], unlike: str) -> Any:
+        """Judge a layer on torch's inputs where the port's are of another size, and give what it makes of its own."""
+        outer, first = self.calls[-1], len(self.found.records)
+        self.stream.finish(call.node)
+        try:
+            self._repeated(call, call.given)
+        except Exception:  # it may be made for sizes of its own, which the layers in it need not be
+            outer.resized = unlike
+            output = self._run(call, own)
+            self.found.records.append(replace(call.record(len(self.found.records), unlike), compared=False))
+            self.stream.drop(call.node)
+            return output
+        output = self._repeated(call, own)
+        forced = self._forced(call)
+        if [x.shape for x in jax.tree.leaves(output)] == [x.shape for x in jax.tree.leaves(forced)]:
+            return forced  # the size came to nothing, as that of a mask with one row for all
+        outer.resized = unlike
+        for record in self.found.records[first:]:
+            record.unlike = record.unlike or unlike
+        return output
 
-    def _alone(self, torch_layer: torch.nn.Module, node: Node, outputs: dict[str, np.ndarray]) -> TorchSide:
-        """The torch layer alone, on the inputs and draws it had in the whole."""
-        known = Evaluation(outputs, buffers=node.buffers), self.side.draws[node.first_draw : node.last_draw]
-        return TorchSide(torch_layer, node.arguments, gradients=False, known=known)
+    def _repeated(self, call: LayerCall, given: tuple[Any, Any]) -> Any:
+        """What a copy of the layer makes of other arguments."""
+        with self._unforced(), replayed(call.draws):
+            return call.original(copy_of(call.layer), *given[0], **given[1])
+
+    def _judge(self, call: LayerCall, record: LayerRecord, outcome: Outcome) -> None:
+        """Judge a call; one whose result is of another size waits for the call around it."""
+        outer = self.calls[-1] if self.calls else None
+        if outcome.aligned.unlike and outer is not None:
+            record.unlike, record.compared = outcome.aligned.unlike, False
+            call.faults += len(call.open)
+            accused = partial(self._accused, call, record, outcome)
+            outer.open += [*call.open, Open(record, len(self.found.faults), accused)]
+            return
+        if call.open and not self._right_as_a_whole(call, record, outcome):
+            for each in reversed(call.open):
+                fault = each.accused()
+                if fault is not None:
+                    self.found.faults.insert(each.place, fault)
+                    call.faults += 1
+        fault = self._accused(call, record, outcome)
+        if fault is not None:
+            self.found.faults.append(fault)
+
+    def _right_as_a_whole(self, call: LayerCall, record: LayerRecord, outcome: Outcome) -> bool:
+        """Whether a call is right, whatever was found in it."""
+        return judged_call(replace(call, faults=0), record, outcome, self.factor).verdict.passed
+
+    def _accused(self, call: LayerCall, record: LayerRecord, outcome: Outcome) -> Fault | None:
+        """The fault that a call is, explained; None where it is right."""
+        judgement = judged_call(call, record, outcome, self.factor)
+        if judgement.verdict.passed:
+            return None
+        path, kind = call.node.path, judgement.kind
+        before = next((f for f in self.found.faults if f.path == path and f.kind == kind), None)
+        if before is not None:
+            suspect, reason = before.suspect, before.reason
+        else:
+            with self._unforced():
+                suspect, reason = self.explain(suspicion_of(call, outcome, judgement, self.called))
+        return Fault(path, call.node.call, kind, judgement.detail, suspect, reason, judgement.verdict.row)
 
     @contextmanager
     def _unforced(self) -> Iterator[None]:
@@ -299,11 +251,3 @@ class ForcedRun:
             yield
         finally:
             self.forcing = before
-
-
-GROSS = 1e-3
-"""A relative difference far above rounding in float32."""
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().split("\n") or [""])[0][:200]

@@ -15,10 +15,11 @@ from jaxnn import optim
 from parity.checking.alignment import layout_of
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
-from parity.checking.evaluation import Evaluation, JaxSide, Subject, TorchSide
+from parity.checking.evaluation import Evaluation, Subject, TorchSide
 from parity.checking.fault import Fault
 from parity.checking.following import Following
 from parity.checking.gradients import gradient_faults
+from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
 from parity.checking.pairing import Pair, aliases, under_torchs
@@ -49,7 +50,8 @@ def check(
 
     The truth is torch's in float64; every float32 result of JAX must be as near to it as rounding explains (see
     ``parity.comparison``). Random tensors that torch draws, such as dropout masks, are carried over to the JAX side.
-    Both are run as they stand, weights and modes included, and left as they are.
+    Both are run as they stand, weights and modes included, and left as they are, but for what a torch module writes
+    into its parameters past torch, through NumPy.
 
     Args:
         torch_module: a ``torch.nn.Module``, or a function of tensors.

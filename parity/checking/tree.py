@@ -68,12 +68,17 @@ def aligned_paths(torch_module: torch.nn.Module, jax_module: Any) -> dict[str, s
     return pairs
 
 
+def copy_of(module: Any) -> Any:
+    """A copy that keeps its own statistics."""
+    return nnx.clone(module) if isinstance(module, nnx.Module) else copy.deepcopy(module)
+
+
 def tagged(module: Any, pairs: dict[str, str]) -> Any:
     """A copy of ``module`` in which every layer that has a twin knows its path in torch.
 
     The tag is part of the graph, so that it outlives ``nnx.split`` and ``nnx.merge`` in the user's own code.
     """
-    module = nnx.clone(module) if isinstance(module, nnx.Module) else copy.deepcopy(module)
+    module = copy_of(module)
     for path, layer in list(jax_layers(module)):
         if path in pairs:
             object.__setattr__(layer, TAG, Tag(pairs[path]))

@@ -17,7 +17,8 @@ from torch.utils import _pytree as torch_tree
 from jaxnn import nn
 from parity import weights
 from parity.arrays import to_jax
-from parity.checking.evaluation import TorchSide, evaluate_jax, is_smooth
+from parity.checking.evaluation import TorchSide, is_smooth
+from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.conformance.result import FLOORS, Result, refusal_fault
 from parity.mirroring import counterpart, mirror

@@ -14,7 +14,8 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
 from parity.checking import Report, check
-from parity.checking.evaluation import JaxSide, TorchSide
+from parity.checking.evaluation import TorchSide
+from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
 from parity.porting.errors import PortError
@@ -86,7 +87,9 @@ def _as_of_inner(report: Report) -> Report:
 
     report.rows = [replace(row, name=row.name.removeprefix("inner.")) for row in report.rows]
     report.layers = [replace(layer, path=path(layer.path)) for layer in report.layers if layer.kind != _Flat.__name__]
-    report.faults = [replace(fault, path=path(fault.path)) for fault in report.faults]
+    for fault in report.faults:
+        fault.path = path(fault.path)
+        fault.what, fault.reason = (text.replace(" inner.", " ") for text in (fault.what, fault.reason))
     report.only_torch, report.only_jax = list(map(path, report.only_torch)), list(map(path, report.only_jax))
     if report.first_divergence is not None:
         report.first_divergence = path(report.first_divergence)

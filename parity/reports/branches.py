@@ -23,9 +23,22 @@ class Branch:
         return all(record.passed for record in self.records)
 
     @property
-    def error(self) -> float:
-        """The worst call's distance from torch."""
-        return max(record.error for record in self.records)
+    def error(self) -> float | None:
+        """The worst call's distance from torch; None where none could be compared."""
+        return max((record.error for record in self.records if record.compared), default=None)
+
+    @property
+    def unlike(self) -> str:
+        """What has another size than torch's."""
+        return next((record.unlike for record in self.records if record.unlike), "")
+
+    @property
+    def said(self) -> str:
+        """The layer in words, but for the verdict."""
+        calls = f"{len(self.records)} calls" if len(self.records) > 1 else ""
+        off = "" if self.error is None else f"off torch's by {self.error:.1e}"
+        unlike = self.unlike and (self.unlike if self.error is None else f"on torch's input: {self.unlike}")
+        return ", ".join(part for part in (self.kind, calls, self.layout, off, unlike) if part)
 
     @property
     def kind(self) -> str:

@@ -20,7 +20,7 @@ def error_against_depth(report: "Report") -> str:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axis = figure.subplots()
     for passed, colour, label in ((True, "tab:blue", "passes"), (False, "tab:red", "at fault")):
-        chosen = [layer for layer in report.layers if layer.passed is passed]
+        chosen = [layer for layer in report.layers if layer.passed is passed and layer.compared]
         if chosen:
             axis.plot(
                 [layer.depth for layer in chosen],
