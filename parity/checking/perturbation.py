@@ -100,13 +100,16 @@ def perturbed(x: Any, distance: float, generator: torch.Generator, *, inward: bo
 
 
 def nudged(x: Any, generator: torch.Generator) -> Any:
-    """A copy in its own dtype, every smooth number moved by a unit in the last place, up or down by the generator."""
+    """A copy in its own dtype, every smooth number moved by a unit in the last place, up or down by the generator.
+
+    Zeros stay: they are exact, and a model may ask for them, as where it drops what is padded.
+    """
     if isinstance(x, torch.nn.Module):
         return _moved(x, lambda parameter: nudged(parameter, generator))
     if not (isinstance(x, torch.Tensor) and x.is_floating_point()):
         return x
     away = torch.randint(0, 2, x.shape, generator=generator).to(x.dtype) * 2 - 1
-    return torch.nextafter(x.detach(), away * torch.inf)
+    return torch.where(x == 0, x, torch.nextafter(x, away * torch.inf)).detach()
 
 
 def shrunk(x: Any, generator: torch.Generator) -> Any:

@@ -158,3 +158,30 @@ def test_the_report_is_json_and_prints_as_a_table():
     assert content["rows"][0]["jax_error"] is None
     assert "FAIL" in repr(report)
     assert "first divergence: head" in repr(report)
+
+
+class Unpadded(torch.nn.Module):
+    """Drops the rows behind the last that is not zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.lin = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.lin(x[:, : int(x.abs().sum((0, 2)).nonzero().max()) + 1])
+
+
+@pytest.mark.parametrize(("factor", "passed"), [(1.0, True), (2.0, False)])
+def test_what_is_padded_with_zeros_stays_padded(factor, passed):
+    class Port(nnx.Module):
+        def __init__(self):
+            self.lin = nn.Linear(4, 4, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return factor * self.lin(x[:, :3])
+
+    torch.manual_seed(0)
+    theirs, ours, x = Unpadded(), Port(), torch.randn(2, 6, 4)
+    nn.load_state_dict(ours, weights.load(theirs))
+    x[:, 3:] = 0
+    assert parity.check(theirs, ours, x).passed is passed
