@@ -191,7 +191,9 @@ def _same(writer: Writer, found: Rounds, places: list[dict[Node, Any]], number: 
             return False
         given = [_given(writer, thing) for thing in (first, item)]
     (before, spec), (now, other) = given
-    return spec == other and all(related(a, b, at) for at, (a, b) in enumerate(zip(before, now, strict=True)))
+    if spec != other or len(before) != len(now):
+        return False
+    return all(related(a, b, at) for at, (a, b) in enumerate(zip(before, now, strict=True)))
 
 
 def _changes_a_buffer(node: Node) -> bool:
