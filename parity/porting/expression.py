@@ -24,7 +24,7 @@ class Expression:
         return self.text if self.strength >= strength else f"({self.text})"
 
     def __len__(self) -> int:
-        return len(plain(self.text))
+        return length(self.text)
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,11 @@ def constant(value: Any, hint: str = "") -> str:
 def plain(text: str) -> str:
     """``text`` without marks."""
     return _MARK.sub(lambda match: match[1], text)
+
+
+def length(text: str) -> int:
+    """How long ``text`` is if whole numbers have three digits: instances of one class break their lines alike."""
+    return len(_MARK.sub(lambda match: "000" if match[1].isdigit() else match[1], text))
 
 
 def skeleton(text: str) -> str:

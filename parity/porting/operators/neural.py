@@ -224,6 +224,8 @@ def _pad(op: Operation) -> Expression:
     )
     value = op.arguments.get("value") or None
     padding = op.arguments.get("pad", op.arguments.get("padding"))
+    if all(isinstance(size, int) and size == 0 for size in padding):
+        return op.arguments["self"]
     return op.call("F.pad", op.arguments["self"], list(padding), mode=None if mode == "constant" else mode, value=value)
 
 
