@@ -22,6 +22,7 @@ from parity.porting.exporting import (
     forgotten,
     kept,
     kept_tensors,
+    located,
     noticed,
     quiet,
     unchecked,
@@ -197,7 +198,14 @@ def _exported(
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
     with ExitStack() as stack:
-        around: list[AbstractContextManager[Any]] = [quiet(), unchecked(), unmoved(), kept(module), unpacked(packings)]
+        around: list[AbstractContextManager[Any]] = [
+            quiet(),
+            located(),
+            unchecked(),
+            unmoved(),
+            kept(module),
+            unpacked(packings),
+        ]
         around += [_recorded(module, records, calls), torch.enable_grad(), Distinct(), Known(module)]
         for context in around:
             stack.enter_context(context)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import keyword
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from jaxnn import nn
 from parity.porting.body import Body, Extras
 from parity.porting.call import Call
-from parity.porting.expression import constants, filled
+from parity.porting.expression import Constant, constants, filled, marked, optional
 from parity.porting.formatting import wrapped
 
 
@@ -40,25 +43,68 @@ class Draft:
         return any("rngs" in line for line in self.constructor)
 
 
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of a constructor, with the default that it has."""
+
+    name: str
+    default: str | None
+
+
 def class_of(members: list[Draft], name: str) -> str:
     """The text of the one class of ``members``, which differ in numbers: those are arguments of its constructor."""
     first = members[0]
-    hints = [hint for _, hint in constants(first.text())]
-    columns = list(zip(*([value for value, _ in constants(draft.text())] for draft in members), strict=True))
+    places = constants(first.text())
+    columns = list(zip(*([place.value for place in constants(draft.text())] for draft in members), strict=True))
     split = len(constants("\n".join([first.bases, *first.constructor])))
-    parameters: dict[tuple[str, ...], str] = {}
-    for column, hint in zip(columns, hints, strict=True):
-        if len(set(column)) > 1 and column not in parameters:
-            parameters[column] = _fresh(_attribute_named(column, members) or hint or "size", set(parameters.values()))
+    parameters = _parameters(members, places, columns, split)
+    distinct = {parameter: columns[i] for i, parameter in parameters.items()}
     for i, draft in enumerate(members):
         draft.class_name = name
-        draft.arguments = ", ".join(_marked(column[i], parameter) for column, parameter in parameters.items())
-    stored = {parameters[column] for column in columns[split:] if column in parameters}
+        required = [marked(column[i], x.name) for x, column in distinct.items() if x.default is None]
+        others = [optional(x.name, column[i], x.default) for x, column in distinct.items() if x.default is not None]
+        draft.arguments = ", ".join(required) + "".join(others)
+    stored = {parameter.name for i, parameter in parameters.items() if i >= split}
     values = [
-        (parameters[column] if i < split else f"self.{parameters[column]}") if column in parameters else column[0]
+        ("" if i < split else "self.") + parameters[i].name
+        if i in parameters
+        else None
+        if column[0] == places[i].default
+        else column[0]
         for i, column in enumerate(columns)
     ]
-    return _rendered(name, first, list(parameters.values()), sorted(stored), values)
+    return _rendered(name, first, list(distinct), sorted(stored), values)
+
+
+def _parameters(
+    members: list[Draft], places: list[Constant], columns: list[tuple[str, ...]], split: int
+) -> dict[int, Parameter]:
+    """What stands at each place where ``members`` differ, those without a default first.
+
+    Equal numbers are one parameter, but of those with a default only if they are called the same. What methods read,
+    from ``split`` on, is an attribute: not one that the layer keeps which the class is derived from.
+    """
+    known: dict[Any, Parameter] = {}
+    found: dict[int, Parameter] = {}
+    kept = _kept_by(members[0].bases)
+    differing = [i for i, column in enumerate(columns) if len(set(column)) > 1]
+    for i in sorted(differing, key=lambda i: places[i].default is not None):
+        place, column = places[i], columns[i]
+        is_own = bool(kept) and i >= split
+        key = (column, is_own) if place.default is None else (column, place.hint, place.default)
+        if (column, is_own) not in known and key not in known:
+            wanted = place.hint if place.default is not None else _attribute_named(column, members) or place.hint
+            used = {parameter.name for parameter in known.values()} | (kept if is_own else set())
+            known[key] = Parameter(_fresh(wanted or "size", used), place.default)
+        found[i] = known.get((column, is_own)) or known[key]
+    return found
+
+
+def _kept_by(bases: str) -> set[str]:
+    """The attributes of a layer of jaxnn."""
+    if not bases.startswith("nn.") or bases == "nn.Sequential":
+        return set()
+    return set(inspect.signature(getattr(nn, bases.removeprefix("nn.")).__init__).parameters)
 
 
 def _attribute_named(column: tuple[str, ...], members: list[Draft]) -> str | None:
@@ -71,11 +117,6 @@ def _attribute_named(column: tuple[str, ...], members: list[Draft]) -> str | Non
     return None
 
 
-def _marked(value: str, hint: str) -> str:
-    """A number that is text already, marked again."""
-    return f"\x01{value}\x02{hint}\x03"
-
-
 def _fresh(wanted: str, used: set[str]) -> str:
     wanted = wanted if wanted.isidentifier() and not keyword.iskeyword(wanted) else "size"
     name, count = wanted, 1
@@ -85,7 +126,7 @@ def _fresh(wanted: str, used: set[str]) -> str:
     return name
 
 
-def _rendered(name: str, draft: Draft, parameters: list[str], stored: list[str], values: list[str]) -> str:
+def _rendered(name: str, draft: Draft, parameters: list[Parameter], stored: list[str], values: list[str | None]) -> str:
     """The text of one class."""
     remaining = iter(values)
 
@@ -95,8 +136,8 @@ def _rendered(name: str, draft: Draft, parameters: list[str], stored: list[str],
     lines = [f"class {name}({fill(draft.bases)}):"]
     constructor = [fill(line) for line in draft.constructor]
     if constructor or stored:
-        signature = ["self", *parameters, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])]
-        typed = ", ".join(signature)
+        given = [x.name if x.default is None else f"{x.name}={x.default}" for x in parameters]
+        typed = ", ".join(["self", *given, *(["*", "rngs: nnx.Rngs"] if draft.needs_rngs() else [])])
         lines.append(wrapped(f"def __init__({typed}):", 4))
         lines += [
             f"        self.{parameter} = {parameter}"

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import os
+import traceback
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
+
+import parity
 
 
 @contextmanager
@@ -58,6 +62,26 @@ def unmoved() -> Iterator[None]:
         yield
     finally:
         torch.nn.Module._apply = original  # type: ignore[method-assign]
+
+
+@contextmanager
+def located() -> Iterator[None]:
+    """Notes the lines of functions that ``forward`` calls too: export notes those of ``forward`` alone."""
+    tracer: Any = torch.fx.proxy.TracerBase
+    own = tracer.__dict__.get("_filter_traceback_frames")
+    inside = tuple(os.path.dirname(package.__file__ or "") + os.sep for package in (torch, parity))
+
+    def kept(_: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
+        first = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
+        users = [frame for frame in frames[first:] if frame.name == "forward" or not frame.filename.startswith(inside)]
+        return traceback.StackSummary.from_list(users)
+
+    tracer._filter_traceback_frames = kept
+    try:
+        yield
+    finally:
+        if own is not None:
+            tracer._filter_traceback_frames = own
 
 
 @contextmanager

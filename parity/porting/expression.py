@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 ATOM, POWER, SIGN, PRODUCT, SUM, SHIFT, AND, XOR, OR, COMPARISON, NOT, LOWEST = range(20, 8, -1)
 
-# A number that may differ between instances of one class: its value and what it is called, between marks.
-_MARK = re.compile("\x01([^\x02]*)\x02([^\x03]*)\x03")
+# What may differ between instances of one class, between marks: its value, and what it is called. That of an argument
+# that has a default stands with the argument's name, and the default before it: ``, stride=2``.
+_VALUE = "\x01([^\x02]*)\x02([^\x03]*)\x03"
+_MARK = re.compile(f"(?:\x04([^\x05]*)\x05([^\x01]*))?{_VALUE}\x06?")
 
 
 @dataclass(frozen=True)
@@ -41,35 +43,64 @@ def several(*parts: Expression, together: Expression | None = None) -> Several:
     return Several(text, LOWEST, names, parts)
 
 
+def literal(value: Any) -> str:
+    """``value`` as Python."""
+    return repr(value).replace("'", '"')
+
+
 def constant(value: Any, hint: str = "") -> str:
     """A number as text that remembers its place, so that instances of one class may differ in it."""
-    return f"\x01{value!r}\x02{hint}\x03"
+    return marked(literal(value), hint)
+
+
+def marked(value: str, hint: str) -> str:
+    """The text of a number, with its place."""
+    return f"\x01{value}\x02{hint}\x03"
+
+
+def optional(name: str, value: str, default: str) -> str:
+    """``, name=value``, to be left out where the value is the default."""
+    return f"\x04{default}\x05, {name}={marked(value, name)}\x06"
 
 
 def plain(text: str) -> str:
     """``text`` without marks."""
-    return _MARK.sub(lambda match: match[1], text)
+    return filled(text, (None if value == default else value for value, _, default in constants(text)))
 
 
 def length(text: str) -> int:
     """How long ``text`` is if whole numbers have three digits: instances of one class break their lines alike."""
-    return len(_MARK.sub(lambda match: "000" if match[1].isdigit() else match[1], text))
+    values = (None if value == default else value for value, _, default in constants(text))
+    return len(filled(text, ("000" if value is not None and value.isdigit() else value for value in values)))
 
 
 def skeleton(text: str) -> str:
     """``text`` without the numbers."""
-    return _MARK.sub("\x01", text)
+    return re.sub(_VALUE, "\x01", text)
 
 
-def constants(text: str) -> list[tuple[str, str]]:
-    """The marked numbers of ``text``, each with its hint, in order."""
-    return [(match[1], match[2]) for match in _MARK.finditer(text)]
+class Constant(NamedTuple):
+    """A marked number: its value, what it is called, and the default of the argument that it is, if that has one."""
+
+    value: str
+    hint: str
+    default: str | None
 
 
-def filled(text: str, values: Iterable[str]) -> str:
-    """``text`` with ``values`` in place of its marked numbers."""
+def constants(text: str) -> list[Constant]:
+    """The marked numbers of ``text``, in order."""
+    return [Constant(match[3], match[4], match[1]) for match in _MARK.finditer(text)]
+
+
+def filled(text: str, values: Iterable[str | None]) -> str:
+    """``text`` with ``values`` in place of its marked numbers; without the arguments whose value is None."""
     remaining = iter(values)
-    return _MARK.sub(lambda match: next(remaining), text)
+
+    def fill(match: re.Match[str]) -> str:
+        value = next(remaining)
+        return "" if value is None else (match[2] or "") + value
+
+    return _MARK.sub(fill, text).replace("(, ", "(")
 
 
 def binary(operator: str, left: Expression, right: Expression, strength: int) -> Expression:

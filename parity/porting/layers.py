@@ -11,7 +11,7 @@ from jaxnn import functional, nn
 from parity.arrays import to_jax
 from parity.mirroring import arguments as mirrored_arguments
 from parity.porting.errors import PortError
-from parity.porting.expression import constant, plain
+from parity.porting.expression import constant, literal, optional, plain
 from parity.porting.operation import narrowed
 
 CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
@@ -71,26 +71,34 @@ def layer(module: torch.nn.Module) -> str:
     twin = getattr(nn, layer_name)
     parameters = inspect.signature(twin.__init__).parameters
     given = mirrored_arguments(module, twin)
-    parts, positional = [], True
+    text, positional = "", True
     for name, parameter in list(parameters.items())[1:]:
         if name == "rngs":
-            parts.append("rngs=rngs")
+            text += ", rngs=rngs"
             continue
         if name not in given or name == "inplace" or (name == "dtype" and str(given[name]) in ("float32", "None")):
             positional = positional and name not in given
             continue
         value, default = given[name], parameter.default
-        brief = single(value)
-        if default is not parameter.empty and (_equal(value, default) or _equal(brief, default)):
-            positional = False
-            continue
-        # A stride is told apart from a kernel size by its name, once it is not the next in line.
+        brief = single(tuple(map(_number, value)) if isinstance(value, list | tuple) else _number(value))
         required = default is parameter.empty
-        held = getattr(module, name, None)
-        text = zeros(held) if isinstance(held, torch.Tensor) else _literal(brief, name)
-        parts.append(text if required and positional else f"{name}={text}")
+        if not required and _equal(value, default):
+            brief = default
+        if not required and _is_simple(brief) and _is_simple(default):
+            text += optional(name, literal(brief), literal(default))
+        elif required or not _equal(brief, default):
+            # A stride is told apart from a kernel size by its name, once it is not the next in line.
+            held = getattr(module, name, None)
+            written = zeros(held) if isinstance(held, torch.Tensor) else _literal(brief, name)
+            text += f", {written}" if required and positional else f", {name}={written}"
         positional = positional and required
-    return f"nn.{layer_name}({', '.join(parts)})"
+    return f"nn.{layer_name}({text.removeprefix(', ')})"
+
+
+def _is_simple(value: Any) -> bool:
+    """Whether instances of one class may differ in the value of an argument."""
+    entries = value if isinstance(value, tuple) else (value,)
+    return all(x is None or isinstance(x, bool | int | float | str) for x in entries)
 
 
 def single(value: Any) -> Any:
@@ -105,11 +113,10 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 def _literal(value: Any, name: str) -> str:
-    value = tuple(map(_number, value)) if isinstance(value, tuple | list) else _number(value)
     if isinstance(value, bool | int | float):
         return constant(value, name)
     if value is None or isinstance(value, str):
-        return repr(value).replace("'", '"')
+        return literal(value)
     if isinstance(value, tuple) and all(isinstance(v, int | float) for v in value):
         return constant(value, name)
     if name == "dtype":

@@ -62,6 +62,17 @@ def source_line(node: Node) -> str:
     return lines[-1] if lines else ""
 
 
+def naming_line(node: Node) -> str:
+    """The line of torch source that gives ``node`` a name: what a function returns, its caller names."""
+    places = [line for line in (node.meta.get("stack_trace") or "").splitlines() if line.strip().startswith("File ")]
+    lines = source_lines(node)
+    if len(places) != len(lines):
+        return source_line(node)
+    while len(lines) > 1 and lines[-1].startswith("return ") and not places[-1].endswith(" in forward"):
+        del lines[-1], places[-1]
+    return lines[-1] if lines else ""
+
+
 def assigned(line: str, part: int | None = None) -> str | None:
     """What a line of Python assigns to; of several names, nested ones among them, the one at ``part``."""
     match = re.match(r"^(\(*[A-Za-z_]\w*(?:\s*,\s*\(*[A-Za-z_]\w*\)*)*,?)\s*(?::[^=]*)?[-+*/@]?=(?!=)", line)

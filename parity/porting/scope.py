@@ -15,8 +15,8 @@ from parity.porting.body import Extras, Unsupported
 from parity.porting.call import Call
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
-from parity.porting.functionalization import in_place, written
-from parity.porting.naming import RESERVED, access, assigned, source_line, source_lines
+from parity.porting.functionalization import base, in_place, packet, written
+from parity.porting.naming import RESERVED, access, assigned, naming_line, source_lines
 from parity.porting.operation import dtype_name, number
 
 
@@ -134,22 +134,34 @@ class Scope:
     def source_name(self, node: Node) -> str | None:
         """What the line of torch source that made ``node`` assigns it to."""
         if node.target is operator.getitem:
-            return assigned(source_line(node), node.args[1]) or assigned(source_line(node.args[0]), node.args[1])
+            return assigned(naming_line(node), node.args[1]) or assigned(naming_line(node.args[0]), node.args[1])
         if node.op == "placeholder":
             return None
         if "_scatter" in str(node.target) and isinstance(node.args[0], Node):
             return self.names.get(node.args[0])
-        return assigned(source_line(node))
+        is_part = any(user.meta.get("stack_trace") == node.meta.get("stack_trace") for user in node.users)
+        shown = _parameter_shown(node)
+        return (shown if is_part else None) or assigned(naming_line(node)) or shown
 
     def call_name(self, call: Call) -> str | None:
         """What the torch source assigns the result of the call to."""
         attribute = call.path.rpartition(".")[2]
-        for node in call.nodes():
-            for line in source_lines(node):
-                if (not attribute.isdigit() and re.search(rf"\b{re.escape(attribute)}\b", line)) and (
-                    name := assigned(line)
-                ):
-                    return name
-            break
+        lines = next(filter(None, map(source_lines, call.nodes())), [])
+        for line in reversed(lines):
+            if (not attribute.isdigit() and re.search(rf"\b{re.escape(attribute)}\b", line)) and (
+                name := assigned(line)
+            ):
+                return name
+        if call.leaf or type(call.module).__module__.startswith("torch.nn."):
+            return None  # what a layer or a chain calls its argument says nothing here
         first = call.record.names.get(call.inputs[0].name) if call.record and call.inputs else None
         return first if first and first.isidentifier() else None
+
+
+def _parameter_shown(node: Node) -> str | None:
+    """The name of the parameter or buffer that ``node`` is a view of."""
+    source: Any = node
+    while isinstance(source, Node) and source.op == "call_function":
+        source = source.args[0] if packet(source) in ("repeat", "tile") else base(source)
+    path = source.meta.get("path") if isinstance(source, Node) else None
+    return path.rpartition(".")[2] if path else None

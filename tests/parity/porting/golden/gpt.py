@@ -37,8 +37,8 @@ class GPTBlock(nnx.Module):
 
     def __call__(self, x):
         x = x + self.attn(self.ln_1(x))
-        input = self.mlp["c_proj"](self.mlp["act"](self.mlp["c_fc"](self.ln_2(x))))
-        return x + input
+        x2 = self.mlp["c_proj"](self.mlp["act"](self.mlp["c_fc"](self.ln_2(x))))
+        return x + x2
 
 
 class GPT(nnx.Module):

@@ -42,8 +42,8 @@ class ViT(nnx.Module):
         self.head = nn.Linear(16, 10, rngs=rngs)
 
     def __call__(self, x):
-        x2 = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, 16))
-        x = jnp.concatenate([x2, self.patch(x).reshape(-1, 16, 16).mT], axis=1)
+        cls_token = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, 16))
+        x = jnp.concatenate([cls_token, self.patch(x).reshape(-1, 16, 16).mT], axis=1)
         x = x + self.pos_embed[...]
         for block in self.blocks:
             x = block(x)

@@ -1,0 +1,96 @@
+"""Modules that are alike become one class of the port, whose arguments are what they differ in."""
+
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from parity.porting import port
+
+IMAGES = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def ported(module, x):
+    """The port, held against the model's output on a batch of another size."""
+    written = port(module.eval(), x)
+    x = torch.cat([x, x[:1]])
+    with torch.no_grad():
+        np.testing.assert_allclose(written.module(jnp.asarray(x.numpy())), module(x), 1e-4, 1e-5)
+    return written.source
+
+
+def classes(source):
+    return re.findall(r"^class (\w+)", source, re.MULTILINE)
+
+
+class ConvNorm(torch.nn.Module):
+    def __init__(self, *args, **kwargs):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(*args, bias=False, **kwargs)
+        self.norm = torch.nn.BatchNorm2d(self.conv.out_channels)
+
+    def forward(self, x):
+        return self.norm(self.conv(x))
+
+
+class Branches(torch.nn.Module):
+    """Two convolutions, the stride of the first its own."""
+
+    def __init__(self, width, stride):
+        super().__init__()
+        self.wide = ConvNorm(width, width, 3, padding=1, stride=stride)
+        self.narrow = ConvNorm(width, width, 1, stride=stride)
+
+    def forward(self, x):
+        return self.wide(x) + self.narrow(x)
+
+
+def test_layers_that_differ_in_arguments_with_defaults_are_of_one_class():
+    stem = ConvNorm(3, 8, 3, stride=2, padding=1)
+    source = ported(torch.nn.Sequential(stem, ConvNorm(8, 8, 3, padding=1, groups=8), ConvNorm(8, 4, 1)), IMAGES)
+    assert classes(source) == ["ConvNorm", "Model"]
+    assert "in_channels, out_channels, kernel_size, stride=1, padding=0, groups=1, *, rngs" in source
+    assert "ConvNorm(3, 8, 3, stride=2, padding=1, rngs=rngs)" in source
+    assert "ConvNorm(8, 4, 1, rngs=rngs)" in source
+
+
+def test_an_argument_with_a_default_is_passed_on_with_it():
+    source = ported(torch.nn.Sequential(Branches(3, 1), Branches(3, 2)), IMAGES)
+    assert classes(source) == ["ConvNorm", "Branches", "Model"]
+    assert "super().__init__(Branches(rngs=rngs), Branches(stride=2, rngs=rngs))" in source
+
+
+class Heads(torch.nn.Module):
+    def __init__(self, heads):
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, x):
+        batch, channels = x.shape
+        rows = x.reshape(batch * self.heads, channels // self.heads)
+        return (rows - rows.mean(dim=1, keepdim=True) + batch * self.heads).reshape(batch, channels)
+
+
+def test_numbers_in_sizes_are_arguments_too():
+    source = ported(torch.nn.Sequential(Heads(2), Heads(4)), IMAGES.flatten(1)[:, :8])
+    assert classes(source) == ["Heads", "Model"]
+
+
+class PaddedConv(torch.nn.Conv2d):
+    """Pads by itself, with an attribute of the layer's own name for it."""
+
+    def __init__(self, *args, border, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.border = border
+
+    def forward(self, x):
+        x = torch.nn.functional.pad(x, (0, self.border, 0, self.border))
+        x = torch.nn.functional.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return x * self.border
+
+
+def test_what_a_derived_class_keeps_is_no_attribute_of_the_layer():
+    source = ported(torch.nn.Sequential(PaddedConv(3, 4, 3, border=1), PaddedConv(4, 2, 3, stride=2, border=2)), IMAGES)
+    assert classes(source) == ["PaddedConv", "Model"]
+    assert "nn.Conv2d" in source

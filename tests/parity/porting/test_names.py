@@ -1,0 +1,50 @@
+"""Values of a port have the names that they have in the torch source."""
+
+import torch
+
+from parity.porting import port
+
+X = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
+
+
+def turned(x):
+    left, right = x.chunk(2, -1)
+    swapped = torch.cat([right, left], dim=-1)
+    return swapped * left.repeat(1, 1, 2) - right.repeat(1, 1, 2)
+
+
+class Encoder(torch.nn.Module):
+    """A model whose ``forward`` leaves its work to other methods and to functions."""
+
+    def __init__(self):
+        super().__init__()
+        self.class_token = torch.nn.Parameter(torch.zeros(1, 1, 4))
+        self.drop = torch.nn.Dropout(0.1)
+
+    def features(self, x):
+        x = torch.cat(
+            [
+                self.class_token.expand(len(x), 1, -1),
+                x,
+                self.class_token.expand(len(x), 1, -1),
+            ],
+            dim=1,
+        )
+        x = self.drop(x)
+        angles = turned(x)
+        return angles * x + angles.sin() * x.cos()
+
+    def forward(self, x):
+        return self.features(x)
+
+
+def test_values_of_functions_that_forward_calls_have_their_names_there():
+    source = port(Encoder().eval(), X, verify=False).source
+    assert "left, right = jnp.split(x, 2, axis=-1)" in source
+    assert "angles = " in source  # what a function returns has the name that its caller gives it
+    assert "x = self.drop(" in source
+
+
+def test_a_parameter_shown_in_another_shape_keeps_its_name():
+    source = port(Encoder().eval(), X, verify=False).source
+    assert "class_token = jnp.broadcast_to(self.class_token[...]" in source
