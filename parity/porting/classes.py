@@ -264,7 +264,7 @@ class Author:
         name, count = wanted, 1
         while name in self.used_names or name in ("F", "nn"):
             count += 1
-            name = f"{wanted}{count}"
+            name = f"{wanted}_{count}" if wanted[-1].isdigit() else f"{wanted}{count}"
         self.used_names.add(name)
         return name
 

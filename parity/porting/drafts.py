@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -120,9 +121,10 @@ def _attribute_named(column: tuple[str, ...], members: list[Draft]) -> str | Non
 def _fresh(wanted: str, used: set[str]) -> str:
     wanted = wanted if wanted.isidentifier() and not keyword.iskeyword(wanted) else "size"
     name, count = wanted, 1
+    stem = re.sub(r"_\d+$", "", wanted)
     while name in used:
         count += 1
-        name = f"{wanted}_{count}"
+        name = f"{stem}_{count}"
     return name
 
 

@@ -14,8 +14,6 @@ import torch
 from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
 
-import parity
-
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -69,11 +67,17 @@ def located() -> Iterator[None]:
     """Notes the lines of functions that ``forward`` calls too: export notes those of ``forward`` alone."""
     tracer: Any = torch.fx.proxy.TracerBase
     own = tracer.__dict__.get("_filter_traceback_frames")
-    inside = tuple(os.path.dirname(package.__file__ or "") + os.sep for package in (torch, parity))
+    machinery = os.path.dirname(torch.__file__), os.path.dirname(__file__)
+    layers = os.path.dirname(torch.nn.__file__)
 
     def kept(_: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
         first = next((i for i, frame in enumerate(frames) if frame.name == "forward"), len(frames))
-        users = [frame for frame in frames[first:] if frame.name == "forward" or not frame.filename.startswith(inside)]
+        users = [
+            frame
+            for frame in frames[first:]
+            if not frame.filename.startswith(machinery)
+            or (frame.name == "forward" and frame.filename.startswith(layers))
+        ]
         return traceback.StackSummary.from_list(users)
 
     tracer._filter_traceback_frames = kept

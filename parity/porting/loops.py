@@ -10,6 +10,7 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call
+from parity.porting.lists import Listed, arguments
 from parity.porting.naming import RESERVED, access, singular
 
 if TYPE_CHECKING:
@@ -90,6 +91,8 @@ def _run(writer: Writer, items: list[Any], start: int) -> Loop | None:
 def _alike(writer: Writer, a: Call, b: Call) -> bool:
     if a.leaf or b.leaf:
         return all(call.leaf and len(torch_tree.tree_leaves(structure(call))) == 1 for call in (a, b))
+    if any(isinstance(given, Listed) for call in (a, b) for given in arguments(call)):
+        return False
     return (
         type(a.module) is type(b.module)
         and writer.method(a)[0] == writer.method(b)[0] == "__call__"

@@ -39,6 +39,7 @@ class Scope:
         self.names: dict[Node, str] = {}
         self.pending: dict[Node, Expression] = {}
         self.taken: list[Node] = []
+        self.lists: dict[tuple[Node, ...], str] = {}
         self.sizes: list[Any] = []
         self.last: dict[Node, int] = {}
         self.uses: Counter[Node] = Counter()

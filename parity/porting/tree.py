@@ -11,6 +11,7 @@ from parity.porting.capture import Capture, Reference
 from parity.porting.functionalization import is_symbolic
 from parity.porting.inheritance import mark_inherited
 from parity.porting.layers import CONTAINERS, has_twin
+from parity.porting.lists import arguments
 from parity.porting.regions import known_as
 
 _SILENT = (
@@ -119,7 +120,7 @@ def is_chain(call: Call) -> bool:
     if len(order) != len(call.items) or order != sorted(set(order)):
         return False
     for child in call.calls():
-        if len(child.inputs) != 1 or len(child.outputs) != 1:
+        if len(child.inputs) != 1 or len(child.outputs) != 1 or arguments(child) != child.inputs:
             return False
         if previous is not None and child.inputs[0] is not previous:
             return False

@@ -21,6 +21,7 @@ from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, length, plain
 from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.host import Host
+from parity.porting.lists import Listed, arguments
 from parity.porting.loops import Loop, looped, structure, write_loop
 from parity.porting.naming import access, source_line
 from parity.porting.operation import Arguments, Operation, Tensor
@@ -63,7 +64,7 @@ class Writer(Scope):
         for node in outputs:
             self.uses[node] += 1
             self.last[node] = len(self.items)
-        parameters = [self._parameter(node) for node in self.call.inputs] if root_outputs is None else []
+        parameters = [self._parameter(given) for given in arguments(self.call)] if root_outputs is None else []
         for position, item in enumerate(self.items):
             self.position = position
             self._write(item)
@@ -80,7 +81,13 @@ class Writer(Scope):
             self.lines.append(f"return {result.text}")
         return Body(parameters + [name for _, name in self.sizes], self.lines, [size for size, _ in self.sizes])
 
-    def _parameter(self, node: Node) -> str:
+    def _parameter(self, node: Node | Listed) -> str:
+        if isinstance(node, Listed):
+            name = self.unused(node.name)
+            self.lists[node.nodes] = name
+            for i, part in enumerate(node.nodes):
+                self.bind(part, f"{name}[{i}]")
+            return name
         given = self.call.record.names.get(known_as(node)) if self.call.record else None
         target = node.meta.get("path")
         wanted = given or (target.rpartition(".")[2] if target else None) or self.source_name(node) or "x"
@@ -311,13 +318,20 @@ class Writer(Scope):
             arguments.pop(key, None)
         return arguments
 
+    def _given(self, given: Node | Listed) -> Expression:
+        if isinstance(given, Node):
+            return self.value(given)
+        parts = [self.value(node) for node in given.nodes]
+        names = frozenset[str]().union(*(part.names for part in parts))
+        return Expression(f"[{', '.join(part.text for part in parts)}]", ATOM, names)
+
     def _called(self, call: Call) -> Expression:
         operation = Operation(call.path, Arguments(), None, partial(size, self))
         inherited = call.leaf and call.path == self.call.path
         target = "super().__call__" if inherited else access(self.call.path, call.path, self.modules)
         if not call.leaf:
             name, sizes = self.method(call)
-            args = [self.value(node) for node in call.inputs] + [size_of(self, wanted) for wanted in sizes]
+            args = [self._given(given) for given in arguments(call)] + [size_of(self, wanted) for wanted in sizes]
             return operation.call(target + ("" if name == "__call__" else f".{name}"), *args)
         resolve = self._referred(call)
 

@@ -113,23 +113,26 @@ def _repeat_interleave(op: Operation) -> Expression:
     return op.call("jnp.repeat", operand, op.repeats, axis=op.dim)
 
 
+def _listed(op: Operation, parts: list[Expression]) -> Expression:
+    """``[a, b]``, or the list that the method was given."""
+    names = frozenset[str]().union(*(part.names for part in parts))
+    known = op.host.known_list() if op.host is not None else None
+    return Expression(known or f"[{', '.join(part.text for part in parts)}]", ATOM, names)
+
+
 @register_operator("aten.cat", "aten.concat", "aten.concatenate")
 def _cat(op: Operation) -> Expression:
     # Torch lets an empty vector join anything.
     parts = [x for x in op.tensors if not (x.ndim == 1 and x.shape[0] == 0 and op.output.ndim > 1)]
     parts = [op.cast(x, op.output.dtype) for x in parts]
-    names = frozenset().union(*(part.names for part in parts))
-    listed = Expression(f"[{', '.join(part.text for part in parts)}]", ATOM, names)
-    return op.call("jnp.concatenate", listed, **({"axis": op.dim} if op.dim else {}))
+    return op.call("jnp.concatenate", _listed(op, parts), **({"axis": op.dim} if op.dim else {}))
 
 
 @register_operator("aten.stack", "aten.hstack", "aten.vstack", "aten.dstack", "aten.column_stack")
 def _stack(op: Operation) -> Expression:
     parts = [op.cast(x, op.output.dtype) for x in op.tensors]
-    names = frozenset().union(*(part.names for part in parts))
-    listed = Expression(f"[{', '.join(part.text for part in parts)}]", ATOM, names)
     dim = op.arguments.get("dim")
-    return op.call(f"jnp.{op.name.split('.')[1]}", listed, **({"axis": dim} if dim else {}))
+    return op.call(f"jnp.{op.name.split('.')[1]}", _listed(op, parts), **({"axis": dim} if dim else {}))
 
 
 @register_operator(

@@ -94,3 +94,21 @@ def test_what_a_derived_class_keeps_is_no_attribute_of_the_layer():
     source = ported(torch.nn.Sequential(PaddedConv(3, 4, 3, border=1), PaddedConv(4, 2, 3, stride=2, border=2)), IMAGES)
     assert classes(source) == ["PaddedConv", "Model"]
     assert "nn.Conv2d" in source
+
+
+class StageV3(torch.nn.Module):
+    def __init__(self, depth):
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(8, 8) for _ in range(depth))
+
+    def forward(self, x):
+        x = torch.nn.functional.pad(x, (0, 0))
+        for layer in self.layers:
+            x = x * layer(x)
+        return x
+
+
+def test_the_number_of_a_class_is_told_from_the_digits_of_its_name():
+    source = ported(torch.nn.Sequential(StageV3(1), StageV3(2)), IMAGES.flatten(1)[:, :8])
+    assert classes(source) == ["StageV3", "StageV3_2", "Model"]
+    assert "F.pad" not in source  # by nothing
