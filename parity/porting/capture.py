@@ -16,12 +16,24 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.decomposition import decomposed
 from parity.porting.errors import PortError
-from parity.porting.exporting import Distinct, as_eager, kept, located, noticed, quiet, unchecked, unmoved
+from parity.porting.exporting import (
+    Distinct,
+    as_eager,
+    forgotten,
+    kept,
+    kept_tensors,
+    located,
+    noticed,
+    quiet,
+    unchecked,
+    unmoved,
+)
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.packing import Packings, unpacked
 from parity.porting.places import padded
 from parity.porting.regions import inlined, traced_name
+from parity.porting.reshapes import joined
 from parity.porting.selection import kept_whole
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -53,6 +65,7 @@ class Capture:
         calls: the path and number of each call by what export calls it: the attributes that led to the module, of
             which a shared one has several.
         notes: what is to be said of it.
+        forgets: whether it was exported without the tensors that modules keep of earlier calls.
         own_gradients: the ``autograd.Function`` classes that were called; export keeps what they do forward only.
     """
 
@@ -61,6 +74,7 @@ class Capture:
     records: dict[tuple[str, int], Record]
     calls: dict[str, tuple[str, int]]
     notes: list[str]
+    forgets: bool = False
     own_gradients: list[str] = field(default_factory=list)
 
 
@@ -78,19 +92,20 @@ def captured(
     own: set[str] = set()
     packings = Packings()
     errors: list[Exception] = []
-    for sizes, eager in product([None] if fixed or shapes is None else [shapes, None], (False, True)):
+    without = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
+    for forgets, sizes, eager in product(without, [None] if fixed or shapes is None else [shapes, None], (False, True)):
         records.clear()
         calls.clear()
         try:
-            with noticed(own), as_eager() if eager else nullcontext():
+            with noticed(own), as_eager() if eager else nullcontext(), forgotten(module, forgets):
                 program = _exported(module, arguments, sizes, records, calls, packings)
             break
         except Exception as error:
             errors.append(error)
     else:
         raise _refused(errors[-2]) from errors[-2]
-    if len(errors) > 1:
-        notes.append(f"sizes are fixed to the example's: {_first_line(errors[0])}")
+    if sizes is None and shapes is not None and not fixed:
+        notes.append(f"sizes are fixed to the example's: {_first_line(errors[-2 - eager])}")
     if packings.cut:
         notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
     graph_module = program.graph_module
@@ -109,6 +124,7 @@ def captured(
                     functionalized(part.graph)
                     kept_whole(part.graph)
                     padded(part.graph)
+                    joined(part.graph)
                 except NotImplementedError as error:
                     raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)
@@ -125,7 +141,7 @@ def captured(
             (record.positional, record.keywords, record.output),
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
-    return Capture(program, graph_module.graph, records, calls, notes, sorted(own))
+    return Capture(program, graph_module.graph, records, calls, notes, forgets, sorted(own))
 
 
 def _apart(arguments: Arguments) -> Arguments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterator
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -209,7 +210,7 @@ class Author:
         """The modules of a container as its arguments: in a row, or by name where the names are no numbers."""
         parts = {name: self._member(path, name, module) for name, module in _present(container)}
         if list(parts) == [str(i) for i in range(len(parts))]:
-            return ", ".join(parts.values())
+            return _in_row(list(parts.values()))
         named = ", ".join(f'"{name}": {part}' for name, part in parts.items())
         return f"{{{named}}}"
 
@@ -290,6 +291,17 @@ def _written(call: Call) -> Iterator[Call]:
 
 def _present(container: torch.nn.Module) -> list[tuple[str, torch.nn.Module]]:
     return [(name, module) for name, module in container._modules.items() if module is not None]
+
+
+def _in_row(parts: list[str]) -> str:
+    """Parts as arguments; those in a row that are built alike as one, repeated."""
+    row: list[str] = []
+    for _, group in groupby(parts, plain):
+        alike = list(group)
+        enough = 3 if alike[0].startswith("nn.") else 2  # two of torch's layers are read faster than a loop
+        looped = len(alike) >= enough and alike[0].endswith(")")
+        row += [f"*({alike[0]} for _ in range({constant(len(alike), 'depth')}))"] if looped else alike
+    return ", ".join(row)
 
 
 def _parents(path: str) -> Iterator[str]:

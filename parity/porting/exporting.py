@@ -100,6 +100,30 @@ def as_eager() -> Iterator[None]:
 
 
 @contextmanager
+def forgotten(module: torch.nn.Module, forgets: bool) -> Iterator[None]:
+    """If it ``forgets``, without the tensors that ``module`` keeps of earlier calls.
+
+    They would be numbers, not what they are made of.
+    """
+    caches = [(cache, cache.copy()) for cache in kept_tensors(module)] if forgets else []
+    for cache, _ in caches:
+        cache.clear()
+    try:
+        yield
+    finally:
+        for cache, content in caches:
+            cache.clear()
+            cache.update(content)
+
+
+def kept_tensors(module: torch.nn.Module) -> list[dict[Any, torch.Tensor]]:
+    """The dicts of tensors that modules have besides their parameters and buffers."""
+    usual = vars(torch.nn.Module())
+    held = [x for part in module.modules() for name, x in vars(part).items() if name not in usual and type(x) is dict]
+    return [x for x in held if x and all(isinstance(entry, torch.Tensor) for entry in x.values())]
+
+
+@contextmanager
 def noticed(names: set[str]) -> Iterator[None]:
     """Adds to ``names`` every ``autograd.Function`` that is called."""
     function: Any = torch.autograd.Function

@@ -26,7 +26,7 @@ class Expression:
         return self.text if self.strength >= strength else f"({self.text})"
 
     def __len__(self) -> int:
-        return len(plain(self.text))
+        return length(self.text)
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,12 @@ def optional(name: str, value: str, default: str) -> str:
 def plain(text: str) -> str:
     """``text`` without marks."""
     return filled(text, (None if value == default else value for value, _, default in constants(text)))
+
+
+def length(text: str) -> int:
+    """How long ``text`` is if whole numbers have three digits: instances of one class break their lines alike."""
+    values = (None if value == default else value for value, _, default in constants(text))
+    return len(filled(text, ("000" if value is not None and value.isdigit() else value for value in values)))
 
 
 def skeleton(text: str) -> str:

@@ -18,6 +18,7 @@ from parity.checking import Report
 from parity.porting.capture import Arguments, Capture, captured, has_free_sizes
 from parity.porting.classes import Author
 from parity.porting.errors import PortError
+from parity.porting.exporting import forgotten
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
@@ -43,6 +44,7 @@ class Port:
         self.arrays = {path: held[path] if held[path].dtype == x.dtype else x.copy() for path, x in arrays.items()}
         self._report: Report | None = None
         self._subject: tuple[torch.nn.Module, Any, Any] | None = None
+        self._forgets = False
 
     @property
     def report(self) -> Report:
@@ -50,7 +52,9 @@ class Port:
         if self._report is None:
             if self._subject is None:
                 raise PortError("port: a port without its original has no report")
-            self._report = checked(self._subject[0], self.module, self._subject[1], self._subject[2], gradients=True)
+            original, args, kwargs = self._subject
+            with forgotten(original, self._forgets):
+                self._report = checked(original, self.module, args, kwargs, gradients=True)
         return self._report
 
     def save(self, directory: str | Path) -> None:
@@ -141,16 +145,19 @@ def port(
     trials: list[Trial] = []
     if verify:
         progress("running the model")
-        trials = _trials(module, arguments, another(arguments, face.given, capture.graph), capture.notes)
+        other = another(arguments, face.given, capture.graph)
+        with forgotten(module, capture.forgets):
+            trials = _trials(module, arguments, other, capture.notes)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
     arrays = {path: viewed(x) for path, x in tensors.items()}
     result = Port(source, author.drafts[""].class_name, arrays, capture.notes)
     set_modes(module, result.module)
-    result._subject = (module, *arguments)
+    result._subject, result._forgets = (module, *arguments), capture.forgets
     if verify:
         progress("comparing")
-        _proven(result, trials, own_gradients=bool(capture.own_gradients))
+        with forgotten(module, capture.forgets):
+            _proven(result, trials, own_gradients=bool(capture.own_gradients))
     return result
 
 

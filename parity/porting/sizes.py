@@ -36,8 +36,8 @@ def size_of(writer: Writer, wanted: Any) -> Expression:
         names |= known.names
     text = PythonPrinter().doprint(wanted).replace("torch.sym_float(", "float(")
     text = re.sub(r"(\.\d+?)0+\b", r"\1", text)
-    text = re.sub(r"(?<!\*)\*(?!\*)|//", lambda m: f" {m[0]} ", text)
     text = re.sub(r"(?<![\w.])\d+(?![\w.])", lambda m: constant(int(m[0]), "size"), text)
+    text = re.sub(r"(?<!\*)\*(?!\*)", " * ", text)
     text = re.sub(r"\b[su]\d+\b", lambda m: text_of.get(m[0], m[0]), text)
     return Expression(text, ATOM if re.fullmatch(r"[\w.\[\]]+", text) else PRODUCT - 8, names)
 

@@ -18,7 +18,7 @@ from parity.porting.branches import conditional, is_conditional
 from parity.porting.call import Call
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
-from parity.porting.expression import ATOM, Expression, Several, plain
+from parity.porting.expression import ATOM, Expression, Several, length, plain
 from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.host import Host
 from parity.porting.lists import Listed, arguments
@@ -76,7 +76,7 @@ class Writer(Scope):
             parts = [self.value(node) for node in outputs]
             result = parts[0] if len(parts) == 1 else Expression(", ".join(part.text for part in parts))
         assigned, _, value = (self.lines or [""])[-1].partition(" = ")
-        if assigned == result.text and len(plain(value)) <= LINE:
+        if assigned == result.text and length(value) <= LINE:
             self.lines[-1] = f"return {value}"
         else:
             self.lines.append(f"return {result.text}")
@@ -216,7 +216,7 @@ class Writer(Scope):
         once = self.uses[node] == 1 and not self._in_loop(node)
         if not self.uses[node]:
             return
-        if once and len(text) <= INLINE and _depth(text) <= DEPTH:
+        if once and len(expression) <= INLINE and _depth(text) <= DEPTH:
             self.pending[node] = expression
         elif _is_name(text) and text in self.bound:
             self.names[node] = text  # another name for the same array
