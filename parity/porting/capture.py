@@ -35,6 +35,7 @@ from parity.porting.places import padded
 from parity.porting.regions import inlined, traced_name
 from parity.porting.reshapes import joined
 from parity.porting.selection import kept_whole
+from parity.porting.statistics import with_statistics
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -125,6 +126,7 @@ def captured(
                     kept_whole(part.graph)
                     padded(part.graph)
                     joined(part.graph)
+                    with_statistics(part.graph, module)
                 except NotImplementedError as error:
                     raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch.fx import Node
 
-from parity.porting.expression import Expression, constant
+from parity.porting.expression import NOT, Expression, constant
 from parity.porting.lists import is_joined
 
 if TYPE_CHECKING:
@@ -39,6 +39,11 @@ class Host:
             raise NotImplementedError("dropout that is active in evaluation too")
         self.writer.extras.switched = True
         return Expression(f"0.0 if self.deterministic else {probability.text}", 0)
+
+    def in_training(self) -> Expression:
+        """Whether the module trains."""
+        self.writer.extras.switched = True
+        return Expression("not self.deterministic", NOT)
 
     def dropout_layer(self, kind: str, p: float, train: bool) -> str | None:
         """The layer that does what the function did; None where it does nothing in any mode."""

@@ -134,6 +134,8 @@ class Scope:
 
     def source_name(self, node: Node) -> str | None:
         """What the line of torch source that made ``node`` assigns it to."""
+        if "called" in node.meta:
+            return str(node.meta["called"])
         if node.target is operator.getitem:
             return assigned(naming_line(node), node.args[1]) or assigned(naming_line(node.args[0]), node.args[1])
         if node.op == "placeholder":

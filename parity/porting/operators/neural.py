@@ -165,9 +165,18 @@ def _convolution(op: Operation) -> Expression:
 def _batch_norm(op: Operation) -> Expression:
     training = True if op.arguments.get("training") else None
     if training and op.running_mean is not None:
-        raise NotImplementedError("batch_norm as a function that trains; as a layer it is carried over")
+        raise NotImplementedError("batch_norm that trains whatever the mode")
     return op.call(
         "F.batch_norm", op.input, op.running_mean, op.running_var, op.weight, op.bias, training=training,
+        eps=None if op.eps == 1e-5 else op.eps,
+    )  # fmt: skip
+
+
+@register_operator("parity.batch_norm")
+def _batch_norm_with_stats(op: Operation) -> Expression:
+    return op.call(
+        "F.batch_norm_with_stats", op.input, op.running_mean, op.running_var, op.weight, op.bias,
+        training=op.host.in_training(), momentum=None if op.momentum == 0.1 else op.momentum,
         eps=None if op.eps == 1e-5 else op.eps,
     )  # fmt: skip
 
