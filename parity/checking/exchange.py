@@ -128,12 +128,14 @@ class Given:
         axes: how the axes of the first lie.
         arrivals: what arrived otherwise.
         unlike: what came in another size than torch's, in words.
+        rows: whether it is more or fewer rows, and nothing besides; else its axes may be others than torch's.
     """
 
     arguments: tuple[Any, Any]
     axes: tuple[int, ...]
     arrivals: list[Arrival]
     unlike: str
+    rows: bool = True
 
 
 def fed(node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs: Any) -> Given:
@@ -150,7 +152,8 @@ def fed(node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs:
             leaves[match.ours] = jax.device_put(match.layout.from_torch(match.y))
     for place, (_, y) in found.unlike.items():
         leaves[place] = jax.device_put(y)
-    return Given(rebuilt(leaves), found.axes, found.arrivals, unlike)
+    rows = all(shape[len(shape) - y.ndim + 1 :] == y.shape[1:] for shape, y in found.unlike.values())
+    return Given(rebuilt(leaves), found.axes, found.arrivals, unlike, rows)
 
 
 def sizes(ours: tuple[int, ...], theirs: tuple[int, ...]) -> str:

@@ -28,15 +28,13 @@ GROSS = 1e-3
 
 @dataclass
 class Open:
-    """A call whose result is of another size than torch's, until the call around it is judged.
+    """A call whose input or result is of another size than torch's, until the call around it is judged.
 
     Attributes:
-        record: of the call.
         place: how many faults had been found before it.
         accused: the fault that it is, if what is around it is wrong too.
     """
 
-    record: LayerRecord
     place: int
     accused: Callable[[], Fault | None]
 

@@ -5,8 +5,9 @@ was given, its output is judged, and what goes on from it is torch's output. So 
 and what a model's own code does between its layers is checked in the same pass: by what arrives at the next one.
 
 A port may give a layer more than torch does: all rows where torch picks some. There the layer is run on torch's rows
-by itself, and the port goes on with what it has. A result of another size than torch's, from the same input, is judged
-by what is made of it: the layer around is right, or both are wrong.
+by itself, and the port goes on with what it has. Where more than the number of rows differs, its axes may be others
+than torch's, and what is wrong there counts only if the layer around is wrong too. A result of another size than
+torch's, from the same input, is judged by what is made of it: the layer around is right, or both are wrong.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide
-from parity.checking.exchange import aligned_outputs, fed
+from parity.checking.exchange import Given, aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted, traced
 from parity.checking.layer_call import LayerCall, Open, Outcome, judged_call, suspicion_of
@@ -131,7 +132,7 @@ class ForcedRun:
         given = fed(node, self.torch_module.get_submodule(path), layer, args, kwargs)
         outer.arrivals += given.arrivals
         call = self._begun(original, layer, node, given.arguments, given.axes)
-        output = self._apart(call, (args, kwargs), given.unlike) if given.unlike else self._forced(call)
+        output = self._apart(call, (args, kwargs), given) if given.unlike else self._forced(call)
         outer.faults += len(self.found.faults) - before
         return output
 
@@ -181,9 +182,10 @@ class ForcedRun:
             return torch_tree.tree_map(to_jax, node.output)
         return rebuilt(aligned.forced(leaves, call.theirs))
 
-    def _apart(self, call: LayerCall, own: tuple[Any, Any], unlike: str) -> Any:
+    def _apart(self, call: LayerCall, own: tuple[Any, Any], given: Given) -> Any:
         """Judge a layer on torch's inputs where the port's are of another size, and give what it makes of its own."""
-        outer, first = self.calls[-1], len(self.found.records)
+        outer, unlike = self.calls[-1], given.unlike
+        first, before = len(self.found.records), len(self.found.faults)
         self.stream.finish(call.node)
         try:
             self._repeated(call, call.given)
@@ -200,7 +202,23 @@ class ForcedRun:
         outer.resized = unlike
         for record in self.found.records[first:]:
             record.unlike = record.unlike or unlike
+        if not given.rows:
+            outer.open += self._withheld(first, before)
         return output
+
+    def _withheld(self, first: int, before: int) -> list[Open]:
+        """The faults from ``before`` on, until the call around is judged: the input may lie otherwise than torch's."""
+        records = {(record.path, record.call): record for record in self.found.records[first:]}
+        withheld = [(fault, records[fault.path, fault.call]) for fault in self.found.faults[before:]]
+        del self.found.faults[before:]
+
+        def accused(fault: Fault, record: LayerRecord) -> Fault:
+            record.passed, record.compared = False, True
+            return fault
+
+        for _, record in withheld:
+            record.passed, record.compared = True, False
+        return [Open(before, partial(accused, *each)) for each in withheld]
 
     def _repeated(self, call: LayerCall, given: tuple[Any, Any]) -> Any:
         """What a copy of the layer makes of other arguments."""
@@ -214,7 +232,7 @@ class ForcedRun:
             record.unlike, record.compared = outcome.aligned.unlike, False
             call.faults += len(call.open)
             accused = partial(self._accused, call, record, outcome)
-            outer.open += [*call.open, Open(record, len(self.found.faults), accused)]
+            outer.open += [*call.open, Open(len(self.found.faults), accused)]
             return
         if call.open and not self._right_as_a_whole(call, record, outcome):
             for each in reversed(call.open):

@@ -231,3 +231,58 @@ def test_an_argument_with_one_row_for_all_leaves_a_layer_as_it_is():
     report = parity.check(TorchInner(), Inner(), inputs, gradients=False)
     assert report.passed, report
     assert not any(record.unlike for record in report.layers)
+
+
+class TorchRunning(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sum, self.head = TorchTimes(), torch.nn.Linear(6, 2)
+
+    def forward(self, x, mask):
+        result = torch.zeros_like(x)
+        result[mask] = self.sum(x[mask])
+        return self.head(result)
+
+
+class TorchTimes(torch.nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+class Times(nn.Module):
+    axis = 0
+
+    def __call__(self, x):
+        return jnp.cumsum(x, self.axis)
+
+
+class Running(nn.Module):
+    def __init__(self):
+        self.sum, self.head = Times(), nn.Linear(6, 2, rngs=nnx.Rngs(0))
+
+    def __call__(self, x, mask):
+        summed = jnp.swapaxes(self.sum(jnp.swapaxes(x, 0, 1)), 0, 1)
+        return self.head(jnp.where(mask[:, None, None], summed, 0))
+
+
+@pytest.mark.parametrize("gradients", [True, False])
+def test_a_layer_that_takes_all_rows_on_another_axis_is_right_where_what_is_around_it_is(gradients):
+    theirs, ours = TorchRunning(), Running()
+    nn.load_state_dict(ours, weights.load(theirs))
+    inputs = torch.randn(4, 5, 6), torch.tensor([True, False, True, True])
+    report = parity.check(theirs, ours, inputs, gradients=gradients)
+    assert report.passed, report
+    assert {record.path for record in report.layers if not record.compared} == {"sum"}
+    ours.sum.axis = -1
+    report = parity.check(theirs, ours, inputs, gradients=gradients)
+    assert [fault.path for fault in report.faults] == ["sum"], report
+
+
+def test_dropout_of_more_rows_than_torchs_is_said_to_be_compared_in_eval_mode_only():
+    theirs, ours, x = pair()
+    theirs[0].experts[0].act, ours[0].experts[0].act = torch.nn.Dropout(0.5), nn.Dropout(0.5, rngs=nnx.Rngs(0))
+    report = parity.check(theirs, ours, x, gradients=False)
+    assert not report.passed
+    assert "more rows than torch can be compared in eval mode only" in report.rows[0].reason
+    theirs.eval(), ours.eval()
+    assert parity.check(theirs, ours, x, gradients=False).passed
