@@ -114,11 +114,12 @@ def alike(writer: Writer, a: Call, b: Call) -> bool:
 def write_loop(writer: Writer, loop: Loop) -> None:
     """Write the statements of a loop."""
     given = loop.given[loop.slot]
+    writer.settle_readers([given])
     carried = writer.value(given)
     others = {k: writer.value(n) for k, n in enumerate(loop.given) if k != loop.slot}
     busy = {n for other in others.values() for n in other.names}
     name = carried_name(writer, given, carried, writer.call_name(loop.calls[0]), busy)
-    members, item = gone_through(writer, loop.container, loop.start, len(loop.calls))
+    members, item = gone_through(writer, loop.container, loop.start, len(loop.calls), {name})
     args = [name if k == loop.slot else others[k].text for k in range(len(loop.given))]
     writer.lines.append(f"for {item} in {members}:")
     writer.lines.append(f"    {name} = {item}({', '.join(args)})")
@@ -126,24 +127,24 @@ def write_loop(writer: Writer, loop: Loop) -> None:
 
 
 def carried_name(writer: Writer, given: Node, carried: Expression, wanted: str | None, busy: set[str]) -> str:
-    """The name of what every round of a loop makes anew, bound to what the first one takes."""
+    """The name of what every round of a loop makes anew, bound to what the first one takes; none of ``busy``."""
     dying = writer.last.get(given, -1) <= writer.position
     if carried.text in writer.bound and dying and carried.text not in busy:
         return carried.text
     name = writer.free(wanted or "x")
-    if name in busy:
-        name = writer.free(f"{wanted or 'x'}_out")
+    while name in busy:
+        name = writer.free(f"{name}_out")
     writer.lines.append(f"{name} = {carried.text}")
     return name
 
 
-def gone_through(writer: Writer, container: str, start: int, count: int) -> tuple[str, str]:
-    """The members of a list that a loop goes through, and what each of them is called."""
+def gone_through(writer: Writer, container: str, start: int, count: int, busy: set[str]) -> tuple[str, str]:
+    """The members of a list that a loop goes through, and what each of them is called; none of ``busy``."""
     members = access(writer.call.path, container, writer.modules)
     end, length = start + count, len(writer.modules[container])
     cut = "" if count == length else f"[{start or ''}:{end if end < length else ''}]"
     item = singular(container.rpartition(".")[2])
-    while item in writer.bound or item in RESERVED:
+    while item in RESERVED or item in busy or item in writer.bound or item in writer.outer:
         item = f"{item}_"
     return f"{members}{cut}", item
 

@@ -31,14 +31,15 @@ def write_rounds(writer: Writer, loop: Rounds) -> None:
     for node in loop.outside:
         if node in writer.pending:
             writer.settle_before(node)
+    writer.settle_readers(loop.carried.values())
     busy = {writer.names[node] for node in loop.outside if node in writer.names}
-    names: list[str] = []
-    for (i, _), given, made in zip(loop.carried, loop.carried.values(), loop.left(0), strict=True):
-        item = loop.rounds[0][i]
-        wanted = writer.call_name(item) if isinstance(item, Call) else writer.source_name(made)
-        names.append(carried_name(writer, given, writer.value(given), wanted, busy | set(names)))
-    members = {name: gone_through(writer, name, loop.start, len(loop.rounds)) for name in loop.containers}
-    number = writer.free("i") if loop.counted else None
+    names = _carried(writer, loop, busy)
+    busy.update(names)
+    members: dict[str, tuple[str, str]] = {}
+    for container in loop.containers:
+        members[container] = gone_through(writer, container, loop.start, len(loop.rounds), busy)
+        busy.add(members[container][1])
+    number = _number(writer, busy) if loop.counted else None
     lines = _body(writer, loop, names, [name for _, name in members.values()], number)
     for container, (_, name) in members.items():
         member = access(writer.call.path, f"{container}.{loop.start + 1}", writer.modules)
@@ -47,6 +48,26 @@ def write_rounds(writer: Writer, loop: Rounds) -> None:
     writer.lines += [f"    {line}" for line in lines]
     for node, name in zip(loop.left(-1), names, strict=True):
         writer.bind(node, name)
+
+
+def _carried(writer: Writer, loop: Rounds, busy: set[str]) -> list[str]:
+    """The names of what is carried from round to round, bound to what the first one takes."""
+    taken = {writer.names[node] for node in loop.carried.values() if node in writer.names}
+    names: list[str] = []
+    for (i, _), given, made in zip(loop.carried, loop.carried.values(), loop.left(0), strict=True):
+        item = loop.rounds[0][i]
+        wanted = writer.call_name(item) if isinstance(item, Call) else writer.source_name(made)
+        start = writer.value(given)
+        names.append(carried_name(writer, given, start, wanted, busy | set(names) | (taken - {start.text})))
+    return names
+
+
+def _number(writer: Writer, busy: set[str]) -> str:
+    """What the number of the round is called."""
+    name = writer.free("i")
+    while name in busy:
+        name = writer.free(f"{name}_")
+    return name
 
 
 def _body(writer: Writer, loop: Rounds, carried: list[str], members: list[str], number: str | None) -> list[str]:

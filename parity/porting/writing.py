@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -49,6 +49,12 @@ class Writer(Scope):
     def settle_before(self, node: Node) -> None:
         """Give what waits for its reader a name now."""
         self._bind_before(node, self.pending.pop(node))
+
+    def settle_readers(self, nodes: Iterable[Node]) -> None:
+        """Write down what waits and reads the names of ``nodes``, before a loop gives them to something else."""
+        names = {self.names[node] for node in nodes if node in self.names}
+        for node in [node for node, waiting in self.pending.items() if names & waiting.names]:
+            self.settle_before(node)
 
     # The plan: who uses what, when.
 

@@ -148,6 +148,44 @@ def test_two_values_that_are_made_of_each_other_change_at_once():
     assert "x, y = " in source(Exchanged(), torch.randn(2, 3, WIDTH))
 
 
+class Owner(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = linears()
+
+
+class SameNames(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Owner(), Owner()
+
+    def forward(self, x):
+        for first, second in zip(self.first.layers, self.second.layers, strict=True):
+            x = F.relu(first(x)) * second(x)
+        return x
+
+
+def test_members_of_two_lists_of_one_name_have_two_names():
+    assert "for layer, layer_ in zip(self.first.layers, self.second.layers, strict=True):" in source(SameNames())
+
+
+class ReadAfter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = linears()
+
+    def forward(self, x):
+        double = x * 2
+        for layer in self.layers:
+            x = F.relu(layer(x))
+        return x + double
+
+
+def test_what_is_made_of_the_first_value_and_read_behind_the_loop_stands_before_it():
+    text = source(ReadAfter())
+    assert text.index("double = x * 2") < text.index("for layer")
+
+
 class Weights(nn.Module):
     def __init__(self):
         super().__init__()
