@@ -209,7 +209,8 @@ class Author:
     def _members(self, path: str, container: torch.nn.Module) -> str:
         """The modules of a container as its arguments: in a row, or by name where the names are no numbers."""
         parts = {name: self._member(path, name, module) for name, module in _present(container)}
-        if list(parts) == [str(i) for i in range(len(parts))]:
+        numbered = list(parts) == [str(i) for i in range(len(parts))]
+        if numbered and not isinstance(container, torch.nn.ModuleDict):
             return _in_row(list(parts.values()))
         named = ", ".join(f'"{name}": {part}' for name, part in parts.items())
         return f"{{{named}}}"

@@ -66,7 +66,7 @@ def _number(writer: Writer, busy: set[str]) -> str:
     """What the number of the round is called."""
     name = writer.free("i")
     while name in busy:
-        name = writer.free(f"{name}_")
+        name = writer.free(f"{name}_round")
     return name
 
 

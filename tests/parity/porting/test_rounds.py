@@ -249,3 +249,32 @@ def test_a_buffer_that_every_round_writes_is_written_every_time():
     port.module.count.set_value(port.module.count[...] * 0)
     port.module(x.numpy())
     assert float(port.module.count[...]) == pytest.approx(float(model.count), rel=1e-5)
+
+
+class Counted(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers, self.embeddings = linears(), nn.Parameter(torch.randn(3, WIDTH))
+
+    def forward(self, x):
+        i = torch.sin(x) + torch.cos(x) * torch.tanh(x) + torch.exp(-x.abs()) + x.abs().sqrt()
+        for k, layer in enumerate(self.layers):
+            x = F.relu(layer(x) + self.embeddings[k]) * i
+        return x
+
+
+def test_the_number_of_the_round_takes_no_name_that_every_round_reads():
+    assert "for i_round, layer in enumerate(self.layers):" in source(Counted())
+
+
+class Keyed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleDict({str(i): nn.Linear(WIDTH, WIDTH) for i in range(3)})
+
+    def forward(self, x):
+        return self.layers["2"](self.layers["1"](self.layers["0"](x)))
+
+
+def test_a_dict_whose_keys_are_numbers_is_one():
+    assert 'self.layers["2"]' in source(Keyed())
