@@ -11,7 +11,7 @@ pointwise 1x1 kernels, where an image has many outputs          a matrix product
 shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
 taps      other groups, volumes, little to copy                 products with the kernel's axes on either side
-dense     the rest                                              XLA's, channels last, rows of the image end to end
+dense     the rest                                              XLA's, channels last; rows end to end, or a row more
 ========= ===================================================== ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel. At a larger stride it goes by

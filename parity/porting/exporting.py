@@ -84,7 +84,9 @@ def located() -> Iterator[None]:
     try:
         yield
     finally:
-        if own is not None:
+        if own is None:
+            del tracer._filter_traceback_frames
+        else:
             tracer._filter_traceback_frames = own
 
 

@@ -235,3 +235,15 @@ def test_channels_lie_last_on_a_cpu_where_a_loop_would_be_slow_without():
     program = jax.jit(convolution, static_argnums=2).trace(x, w, geometry).lower(lowering_platforms=("cpu",)).as_text()
     layouts = re.findall(r"dim_numbers = \[(.*?)\]x", program)
     assert set(layouts) == {"b, 0, 1, f"}
+
+
+@pytest.mark.parametrize("sizes", [(12, 8), (8, 12)])
+def test_a_row_or_column_more_is_computed_and_dropped(sizes):
+    geometry = Geometry(sizes, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    x, w, _ = arrays(geometry, (2, dense.SOME_CHANNELS, 3), 0)
+    axis, more = dense._beyond(w, geometry)
+    assert (axis, more) == (sizes.index(12), 1)
+    expected = lax.conv_general_dilated(x, w, (1, 1), geometry.pads)
+    np.testing.assert_allclose(dense.convolution(x, w, geometry), expected, rtol=1e-4, atol=1e-4)
+    narrow = Geometry(sizes, (6, 6), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+    assert dense._beyond(w, narrow)[1] == 0  # as many more as there are do not pay
