@@ -17,14 +17,19 @@ def work(database):
     ]
 
 
-@pytest.mark.parametrize(("entry", "dtype"), work(OPERATORS))
+def some(database):
+    """Every second of these: neighbours have both dtypes between them."""
+    return [x for i, x in enumerate(work(database)) if (i + i // 2) % 2 == 0]
+
+
+@pytest.mark.parametrize(("entry", "dtype"), some(OPERATORS))
 def test_a_stride_of_operator_samples_and_all_error_inputs(entry, dtype):
     count = sum(1 for _ in entry.sample_inputs("cpu", dtype))
     result = OPERATORS.run(entry, dtype, stride=max(1, count // (2 if dtype == torch.float32 else 1)))
     assert result.passed, "\n".join(result.failures)
 
 
-@pytest.mark.parametrize(("entry", "dtype"), work(MODULES))
+@pytest.mark.parametrize(("entry", "dtype"), some(MODULES))
 def test_a_stride_of_layers_and_all_error_inputs(entry, dtype):
     arguments = {"device": "cpu", "dtype": dtype, "requires_grad": False, "training": False}
     count = len(entry.module_inputs_func(entry, **arguments))
