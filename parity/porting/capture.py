@@ -35,7 +35,6 @@ from parity.porting.places import padded
 from parity.porting.regions import inlined, traced_name
 from parity.porting.reshapes import joined
 from parity.porting.selection import kept_whole
-from parity.porting.statistics import with_statistics
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -106,7 +105,8 @@ def captured(
     else:
         raise _refused(errors[-2]) from errors[-2]
     if sizes is None and shapes is not None and not fixed:
-        notes.append(f"sizes are fixed to the example's: {_first_line(errors[-2 - eager])}")
+        refused = errors[-2 - eager]  # what the model raised as it is, with free sizes
+        notes.append(f"sizes are fixed to the example's: {_first_line(refused)}")
     if packings.cut:
         notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
     graph_module = program.graph_module
@@ -126,7 +126,6 @@ def captured(
                     kept_whole(part.graph)
                     padded(part.graph)
                     joined(part.graph)
-                    with_statistics(part.graph, module)
                 except NotImplementedError as error:
                     raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)

@@ -13,6 +13,7 @@ from parity.porting.call import Call, array
 from parity.porting.capture import Record, Reference
 from parity.porting.functionalization import in_place, packet
 from parity.porting.layers import ancestor
+from parity.porting.statistics import is_said
 
 ARRAYS = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})
 """What the layers hold that an operator stands for."""
@@ -82,7 +83,10 @@ def _is_own(node: Node, module: Any, kind: type[torch.nn.Module]) -> bool:
     arguments = {a.name: value for a, value in zip(schema, values, strict=True)}
     if not isinstance(arguments.pop(schema[0].name), Node):
         return False
-    if arguments.pop("training", None) not in (None, module.training or arguments.get("running_mean") is None):
+    training = arguments.pop("training", None)
+    if training is not None and is_said(module):
+        return False
+    if training not in (None, module.training or arguments.get("running_mean") is None):
         return False
     return all(_holds(module, name, value) for name, value in arguments.items() if name not in _SPEED)
 

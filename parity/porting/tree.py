@@ -13,6 +13,7 @@ from parity.porting.inheritance import mark_inherited
 from parity.porting.layers import CONTAINERS, has_twin
 from parity.porting.lists import arguments
 from parity.porting.regions import known_as
+from parity.porting.statistics import with_statistics
 
 _SILENT = (
     "_assert", "sym_constrain", "_guards", "sym_size", "_check", "sym_numel", "sym_stride", "_set_grad_enabled",
@@ -53,6 +54,7 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
         stack[-1].items.append(node)
     _mark_leaves(root, names)
     mark_inherited(root)
+    with_statistics(root)
     _dissolve(root)
     _connect(root)
     return root

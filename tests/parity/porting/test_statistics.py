@@ -28,8 +28,23 @@ class Frozen(Norm):
         return F.batch_norm(x, self.running_mean, self.running_var, self.scale, training=False)
 
 
+class FrozenLayer(nn.BatchNorm1d):
+    def __init__(self):
+        super().__init__(3)
+
+    def forward(self, x):
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
+class CoarseLayer(FrozenLayer):
+    def forward(self, x):
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, 0.01)
+
+
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", [Norm, Frozen])
+@pytest.mark.parametrize("kind", [Norm, Frozen, FrozenLayer, CoarseLayer])
 def test_the_function_follows_the_mode_of_its_module_unless_it_is_said_to_be_frozen(kind, training):
     torch.manual_seed(0)
     model, x = nn.Sequential(kind(), nn.Flatten()).train(training), torch.randn(4, 3, 5)
