@@ -87,8 +87,9 @@ def _beyond(w: Array, geometry: Geometry) -> tuple[int, int]:
     """An axis, and how many outputs more make them more there than the images have; 0 where it does not pay."""
     missing = [size + 1 - count for size, count in zip(geometry.sizes, geometry.outputs, strict=True)]
     axis = min(range(len(missing)), key=lambda i: missing[i] / geometry.outputs[i])
-    pays = w.shape[1] >= SOME_CHANNELS and max(geometry.strides) == 1 and not _is_shared(w, geometry)
-    return axis, missing[axis] if pays and 0 < missing[axis] * SPARE <= geometry.outputs[axis] else 0
+    suited = w.shape[1] >= SOME_CHANNELS and max(geometry.strides) == 1 and not _is_shared(w, geometry)
+    pays = suited and 0 < missing[axis] * SPARE <= geometry.outputs[axis]
+    return axis, missing[axis] if pays else 0
 
 
 def _suits_rows(x: Array, w: Array, geometry: Geometry) -> bool:

@@ -66,14 +66,9 @@ def class_of(members: list[Draft], name: str) -> str:
         others = [optional(x.name, column[i], x.default) for x, column in distinct.items() if x.default is not None]
         draft.arguments = ", ".join(required) + "".join(others)
     stored = {parameter.name for i, parameter in parameters.items() if i >= split}
-    values = [
-        ("" if i < split else "self.") + parameters[i].name
-        if i in parameters
-        else None
-        if column[0] == places[i].default
-        else column[0]
-        for i, column in enumerate(columns)
-    ]
+    values = [None if column[0] == place.default else column[0] for place, column in zip(places, columns, strict=True)]
+    for i, parameter in parameters.items():
+        values[i] = parameter.name if i < split else f"self.{parameter.name}"
     return _rendered(name, first, list(distinct), sorted(stored), values)
 
 

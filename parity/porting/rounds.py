@@ -73,15 +73,8 @@ def in_rounds(writer: Writer, items: list[Any], outputs: Sequence[Node]) -> list
     found = _first(writer, live, outputs)
     if found is None:
         return items
-    taken = {id(item) for part in found.rounds for item in part}
-    first, last = (i for i in (_position(items, found.rounds[0][0]), _position(items, found.rounds[-1][-1])))
-    kept = [item for item in items[first:last] if id(item) not in taken and is_kept(item)]
-    return [*items[:first], *kept, found, *in_rounds(writer, items[last + 1 :], outputs)]
-
-
-def is_kept(item: Any) -> bool:
-    """Whether a dead item is one that others refer to, a size."""
-    return isinstance(item, Node) and is_symbolic(item)
+    first, last = _position(items, found.rounds[0][0]), _position(items, found.rounds[-1][-1])
+    return [*items[:first], found, *in_rounds(writer, items[last + 1 :], outputs)]
 
 
 def _position(items: list[Any], wanted: Any) -> int:
@@ -89,7 +82,7 @@ def _position(items: list[Any], wanted: Any) -> int:
 
 
 def _is_dead(item: Any) -> bool:
-    return isinstance(item, Node) and (is_symbolic(item) or (not item.users and not in_place(item)))
+    return isinstance(item, Node) and not item.users and not in_place(item)
 
 
 def _first(writer: Writer, items: list[Any], outputs: Sequence[Node]) -> Rounds | None:
