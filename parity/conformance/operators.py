@@ -6,8 +6,9 @@ exception type torch raises.
 """
 
 import inspect
+import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -53,6 +54,23 @@ def entry_name(entry: Any) -> str:
     return f"{name}.{entry.variant_test_name.replace(' ', '_')}" if entry.variant_test_name else name
 
 
+def samples(entry: Any, dtype: torch.dtype, seed: int = 0, *, requires_grad: bool = False) -> Iterator[tuple[int, Any]]:
+    """The entry's samples with their numbers, each drawn by itself: the same whichever of them are run.
+
+    ``entry.sample_inputs`` would draw all from one seed of its own, and looks through the whole call stack for it.
+    """
+    from torch.testing._internal.common_utils import set_rng_seed
+
+    drawn = iter(entry.sample_inputs_func(entry, "cpu", dtype, requires_grad))
+    for index in itertools.count():
+        set_rng_seed(seed + index)
+        try:
+            sample = next(drawn)
+        except StopIteration:
+            return
+        yield index, sample
+
+
 def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 0, seed: int = 0) -> Result:
     """Run every ``stride``-th sample of ``entry`` from ``offset`` on, and, from offset 0, its error inputs.
 
@@ -61,16 +79,15 @@ def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 
         dtype: ``torch.float32`` or ``torch.float64``.
         stride: take every so many samples.
         offset: the first sample taken.
-        seed: of torch's generator, from which the samples are drawn.
+        seed: of the generators from which the samples are drawn.
     """
-    torch.manual_seed(seed)
     name = entry.name.removeprefix("nn.functional.")
     function = getattr(functional, name, None)
     result = Result(entry_name(entry), str(dtype).removeprefix("torch."))
     differentiable = dtype in entry.supported_backward_dtypes("cpu")
     with jax.enable_x64(True), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecated arguments: samples use them, and both sides warn
-        for index, sample in enumerate(entry.sample_inputs("cpu", dtype, requires_grad=differentiable)):
+        for index, sample in samples(entry, dtype, seed, requires_grad=differentiable):
             if index % stride != offset % stride:
                 continue
             result.samples += 1
@@ -86,7 +103,7 @@ def run_entry(entry: Any, dtype: torch.dtype, *, stride: int = 1, offset: int = 
             result.samples_passed += all(c.passed for c in forward)
             result.gradients_passed += differentiable and all(c.passed for c in gradients)
         if entry.error_inputs_func is not None and offset == 0 and dtype not in (torch.float64, torch.complex128):
-            for error_input in entry.error_inputs("cpu"):
+            for error_input in entry.error_inputs_func(entry, "cpu"):
                 result.errors += 1
                 complaint = _refusal(function, error_input)
                 result.errors_passed += not complaint

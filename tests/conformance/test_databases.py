@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from parity.conformance import databases
+from parity.conformance.operators import samples
 
 OPERATORS, MODULES = databases()["operators"], databases()["modules"]
 
@@ -24,7 +25,7 @@ def some(database):
 
 @pytest.mark.parametrize(("entry", "dtype"), some(OPERATORS))
 def test_a_stride_of_operator_samples_and_all_error_inputs(entry, dtype):
-    count = sum(1 for _ in entry.sample_inputs("cpu", dtype))
+    count = sum(1 for _ in samples(entry, dtype))
     result = OPERATORS.run(entry, dtype, stride=max(1, count // (2 if dtype == torch.float32 else 1)))
     assert result.passed, "\n".join(result.failures)
 
@@ -50,3 +51,13 @@ def test_every_operator_sample(entry, dtype, seed):
 def test_every_layer(entry, dtype):
     result = MODULES.run(entry, dtype)
     assert result.passed, "\n".join(result.failures)
+
+
+def test_a_seed_says_what_is_drawn_whichever_samples_are_run():
+    entry = next(entry for entry in OPERATORS.entries() if OPERATORS.name(entry) == "softplus")
+    first, again, other = (dict(samples(entry, torch.float32, seed)) for seed in (1, 1, 2))
+    torch.rand(5)
+    last = dict(samples(entry, torch.float32, 1))
+    assert first.keys() == other.keys()
+    assert all(torch.equal(first[i].input, x.input) for i, x in [*again.items(), *last.items()])
+    assert not any(torch.equal(x.input, other[i].input) for i, x in first.items() if x.input.numel())
