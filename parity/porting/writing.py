@@ -21,7 +21,7 @@ from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, length, plain
 from parity.porting.functionalization import in_place, is_symbolic, written
 from parity.porting.host import Host
-from parity.porting.lists import Listed, arguments
+from parity.porting.lists import Listed, arguments, spread
 from parity.porting.loops import Loop, looped, structure
 from parity.porting.naming import access, source_line
 from parity.porting.operation import Arguments, Operation, Tensor
@@ -65,7 +65,7 @@ class Writer(Scope):
         outputs = root_outputs if root_outputs is not None else self.call.outputs
         self.items = in_rounds(self, looped(self, self.call.items), outputs)
         for i, item in enumerate(self.items):
-            for node in self._needs(item):
+            for node in self.needs(item):
                 self.uses[node] += 1
                 self.last[node] = i
         for node in outputs:
@@ -79,8 +79,8 @@ class Writer(Scope):
         if returned is not None:
             result = returned(self)
         else:
-            parts = [self.value(node) for node in outputs]
-            result = parts[0] if len(parts) == 1 else Expression(", ".join(part.text for part in parts))
+            row = spread(self.lists, list(outputs), [self.value(node) for node in outputs]).text
+            result = Expression(row.removeprefix("[").removesuffix("]") if row.startswith("[") else row)
         assigned, _, value = (self.lines or [""])[-1].partition(" = ")
         if assigned == result.text and length(value) <= LINE:
             self.lines[-1] = f"return {value}"
@@ -104,7 +104,8 @@ class Writer(Scope):
         self.before = False
         return name
 
-    def _needs(self, item: Any) -> list[Node]:
+    def needs(self, item: Any) -> list[Node]:
+        """The arrays that an item takes."""
         if isinstance(item, Loop | Rounds):
             return item.needs()
         if isinstance(item, Call):
@@ -208,7 +209,7 @@ class Writer(Scope):
             return
         expression = self._built(lambda: self._operator(node))
         if self.uses[node] > len(parts):  # used whole, as a list
-            self._bind_statement(node, expression, "parts")
+            self._bind_statement(node, expression, self.source_name(node) or "parts")
             return
         structure: list[Any] = [None] * len(node.meta["val"])
         for part in used:
