@@ -32,7 +32,7 @@ def begun(writer: Writer, loop: Rounds) -> list[Collection]:
         nodes = [loop.made(number, place) for number in range(len(loop.rounds))]
         joining = joined_by(nodes, writer.call.items)
         before = _at_hand(writer, joining, nodes[0]) if joining is not None else []
-        name = writer.unused(_wanted(writer, nodes, joining))
+        name = writer.unused(list_name(writer, nodes, joining))
         if before:
             writer.lines.append(f"{name} = {_start(writer, before, joining, name)}")
         writer.lists[tuple(before + nodes)] = name
@@ -62,11 +62,11 @@ def _start(writer: Writer, before: list[Node], joining: Node, name: str) -> str:
     return text
 
 
-def _wanted(writer: Writer, nodes: list[Node], joining: Node | None) -> str:
+def list_name(writer: Writer, nodes: list[Node], joining: Node | None) -> str:
     """What the torch source calls the list, or the plural of what it calls an entry."""
     lines = [line for node in nodes[:1] for line in source_lines(node)]
     appended = [match[1] for line in lines if (match := re.search(r"(\w+)\.append\(", line))]
-    made = [name for line in lines if (name := assigned(line)) and re.search(r"\[.*\bfor\b", line)]
+    made = [name for line in lines if (name := assigned(line)) and re.search(r"=\s*\[.*\bfor\b", line)]
     given = re.findall(r"(?:cat|stack|concat\w*)\(\[?\*?(\w+)[,)\]]", naming_line(joining)) if joining else []
     entry = writer.source_name(nodes[0]) or "x"
     plural = entry if entry.endswith("s") else f"{entry}s"

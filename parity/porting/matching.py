@@ -12,6 +12,7 @@ from torch.utils import _pytree as torch_tree
 from parity.porting.branches import is_conditional
 from parity.porting.call import Call
 from parity.porting.functionalization import in_place, is_symbolic, packet, written
+from parity.porting.growing import Growing
 from parity.porting.lists import joined_by
 from parity.porting.loops import Loop, alike, structure
 from parity.porting.naming import is_indexed
@@ -56,7 +57,7 @@ class Matching:
     def _is_repeated(self, number: int, i: int) -> bool:
         """Whether an item does what it does in the first round."""
         first, item = self.found.rounds[0][i], self.found.rounds[number][i]
-        if type(first) is not type(item) or len(results(first)) != len(results(item)):
+        if isinstance(first, Growing) or type(first) is not type(item) or len(results(first)) != len(results(item)):
             return False
         if not (_same_operator(first, item) if isinstance(first, Node) else self._same_layer(first, item, number, i)):
             return False
@@ -192,7 +193,7 @@ def member_of(writer: Writer, path: str) -> Member | None:
 
 def calls_of(item: Any) -> list[Call]:
     """The call that an item is, or the calls of a run."""
-    return item.calls if isinstance(item, Loop) else [item]
+    return item.calls if isinstance(item, Loop | Growing) else [item]
 
 
 def results(item: Any) -> list[Node]:

@@ -287,8 +287,8 @@ class Features(nn.Module):
 
 def test_a_loop_that_fills_one_list_only_is_a_comprehension_and_a_list_may_be_the_result():
     text = source(Features())
-    assert "= [F.relu(head(x)) for head in self.heads]" in text
-    assert "s.append(norm(x))\n        return " in text
+    assert "xs = [F.relu(head(x)) for head in self.heads]" in text
+    assert text.endswith("            features.append(norm(x))\n        return features\n")
 
 
 class Buffered(nn.Module):
