@@ -30,6 +30,7 @@ from parity.porting.exporting import (
 )
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
+from parity.porting.normalizing import normalized
 from parity.porting.packing import Packings, unpacked
 from parity.porting.places import padded
 from parity.porting.regions import inlined, traced_name
@@ -126,6 +127,7 @@ def captured(
                     kept_whole(part.graph)
                     padded(part.graph)
                     joined(part.graph)
+                    normalized(part.graph)
                 except NotImplementedError as error:
                     raise PortError(f"port: {error} cannot be written in JAX") from error
     final = _placeholder_names(program)

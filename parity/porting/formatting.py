@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 def wrapped(line: str, indent: int, width: int = 120) -> str:
     """The line, broken behind commas of its outermost bracket where it is too long."""
+    indent += len(line) - len(line.lstrip())  # within a loop
+    line = line.lstrip()
     prefix = " " * indent
     if len(line) + indent <= width:
         return prefix + line

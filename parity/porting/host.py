@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch.fx import Node
 
 from parity.porting.expression import NOT, Expression, constant
-from parity.porting.lists import is_joined
+from parity.porting.lists import joined, spread
 
 if TYPE_CHECKING:
     from parity.porting.writing import Writer
@@ -19,9 +19,9 @@ class Host:
     def __init__(self, writer: Writer, node: Node) -> None:
         self.writer, self.node = writer, node
 
-    def known_list(self) -> str | None:
-        """The list that the method was given, where that is what the operator joins."""
-        return next((name for nodes, name in self.writer.lists.items() if is_joined(self.node, nodes)), None)
+    def listed(self, parts: list[Expression]) -> Expression:
+        """What the operator joins; lists that have a name by theirs."""
+        return spread(self.writer.lists, joined(self.node), parts)
 
     def random_key(self) -> Expression:
         """A fresh random key."""

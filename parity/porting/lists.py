@@ -13,8 +13,11 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call
 from parity.porting.capture import Reference
+from parity.porting.expression import ATOM, Expression
 from parity.porting.functionalization import packet
 from parity.porting.regions import known_as
+
+_JOINS = ("cat", "concat", "concatenate", "stack")
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,45 @@ def _is_only_joined(call: Call, listed: Listed) -> bool:
 
 
 def is_joined(node: Node, parts: tuple[Node, ...]) -> bool:
-    """Whether ``node`` joins ``parts``, of one dtype and no empty vectors, and nothing else."""
-    if packet(node) not in ("cat", "concat", "concatenate", "stack") or tuple(_sequence(node.args[0])) != parts:
-        return False
+    """Whether ``node`` joins ``parts``, and nothing else."""
+    return joined(node) == list(parts)
+
+
+def joined(node: Node) -> list[Node]:
+    """What ``node`` joins as it is: arrays of one dtype, with no empty vectors."""
+    given = node.args[0] if packet(node) in _JOINS and node.args else None
+    parts = list(given) if isinstance(given, list | tuple) else []
     values = [part.meta["val"] for part in parts]
-    return len({x.dtype for x in values}) == 1 and len({x.ndim for x in values}) == 1
+    return parts if len({x.dtype for x in values}) == 1 and len({x.ndim for x in values}) == 1 else []
 
 
-def _sequence(x: Any) -> Any:
-    return x if isinstance(x, list | tuple) else ()
+def joined_by(parts: list[Node], items: list[Any]) -> Node | None:
+    """Which of ``items`` joins ``parts`` in a row, between others or alone."""
+    readers = [user for user in parts[0].users if any(item is user for item in items)]
+    return next((user for user in readers if _has(joined(user), parts)), None)
+
+
+def _has(row: list[Node], parts: list[Node]) -> bool:
+    """Whether ``parts`` stand in ``row``, one after the other."""
+    at = row.index(parts[0]) if parts[0] in row else len(row)
+    return row[at : at + len(parts)] == parts
+
+
+def spread(lists: dict[tuple[Node, ...], str], nodes: list[Node], parts: list[Expression]) -> Expression:
+    """``[a, b]``; of the ``lists`` that have a name, those that are in it whole by theirs.
+
+    Args:
+        lists: names by what is in them.
+        nodes: what is joined.
+        parts: how each of them is written.
+    """
+    entries: list[Expression] = []
+    i = 0
+    while i < len(parts):
+        whole = max((known for known in lists if tuple(nodes[i : i + len(known)]) == known), key=len, default=())
+        name = lists.get(whole)
+        entries.append(parts[i] if name is None else Expression(f"*{name}", ATOM, frozenset([name])))
+        i += len(whole) or 1
+    names = frozenset[str]().union(*(entry.names for entry in entries))
+    alone = len(entries) == 1 and entries[0].text.startswith("*")
+    return Expression(entries[0].text[1:] if alone else f"[{', '.join(x.text for x in entries)}]", ATOM, names)

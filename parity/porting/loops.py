@@ -129,7 +129,7 @@ def write_loop(writer: Writer, loop: Loop) -> None:
 def carried_name(writer: Writer, given: Node, carried: Expression, wanted: str | None, busy: set[str]) -> str:
     """The name of what every round of a loop makes anew, bound to what the first one takes; none of ``busy``."""
     dying = writer.last.get(given, -1) <= writer.position
-    if carried.text in writer.bound and dying and carried.text not in busy:
+    if carried.text.isidentifier() and carried.text in writer.bound and dying and carried.text not in busy:
         return carried.text
     name = writer.free(wanted or "x")
     while name in busy:
@@ -141,12 +141,22 @@ def carried_name(writer: Writer, given: Node, carried: Expression, wanted: str |
 def gone_through(writer: Writer, container: str, start: int, count: int, busy: set[str]) -> tuple[str, str]:
     """The members of a list that a loop goes through, and what each of them is called; none of ``busy``."""
     members = access(writer.call.path, container, writer.modules)
-    end, length = start + count, len(writer.modules[container])
-    cut = "" if count == length else f"[{start or ''}:{end if end < length else ''}]"
-    item = singular(container.rpartition(".")[2])
-    while item in RESERVED or item in busy or item in writer.bound or item in writer.outer:
-        item = f"{item}_"
-    return f"{members}{cut}", item
+    cut = cut_out(start, count, len(writer.modules[container]))
+    return f"{members}{cut}", member_name(writer, singular(container.rpartition(".")[2]), busy)
+
+
+def cut_out(start: int, count: int, length: int) -> str:
+    """What picks ``count`` from a list, from ``start`` on."""
+    end = start + count
+    return "" if count == length else f"[{start or ''}:{end if end < length else ''}]"
+
+
+def member_name(writer: Writer, wanted: str, busy: set[str]) -> str:
+    """What the member that a round has is called: ``wanted``, if nothing else is; none of ``busy``."""
+    name = wanted
+    while name in RESERVED or name in busy or name in writer.bound or name in writer.outer:
+        name = f"{name}_"
+    return name
 
 
 def structure(call: Call) -> Any:

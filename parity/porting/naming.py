@@ -56,6 +56,12 @@ def source_lines(node: Node) -> list[str]:
     return [line.strip() for line in lines if not line.strip().startswith(("File ", "^", "~"))]
 
 
+def source_places(node: Node | None) -> list[tuple[str, int]]:
+    """The files and numbers of these lines."""
+    trace = (node.meta.get("stack_trace") or "") if node is not None else ""
+    return [(file, int(line)) for file, line in re.findall(r'File "([^"]*)", line (\d+)', trace)]
+
+
 def source_line(node: Node) -> str:
     """The innermost line of torch source of ``node``."""
     lines = source_lines(node)

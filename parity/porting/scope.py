@@ -118,12 +118,13 @@ class Scope:
         if wanted in RESERVED or wanted[0].isdigit():
             wanted += "_"
         name, count = wanted, 1
-        while not self._unused(name):
+        while not self.is_free(name):
             count += 1
             name = f"{wanted}{count}"
         return name
 
-    def _unused(self, name: str) -> bool:
+    def is_free(self, name: str) -> bool:
+        """Whether nobody reads ``name`` any more."""
         if name in self.outer or any(name in expression.names for expression in self.pending.values()):
             return False
         if name in (size for _, size in self.sizes):

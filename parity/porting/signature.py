@@ -15,6 +15,7 @@ from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
 from parity.porting.functionalization import is_symbolic
+from parity.porting.lists import spread
 from parity.porting.sizes import size
 from parity.porting.structure import classes, guards, structured
 from parity.porting.writing import Writer
@@ -86,7 +87,10 @@ class Face:
                 return size(writer, x.meta["val"]).text
             return writer.value(x).text
 
-        return Expression(structured(self.result_spec, iter(self.results), text), ATOM)
+        def row(leaves: list[Any]) -> str:
+            return spread(writer.lists, leaves, [Expression(text(x)) for x in leaves]).text
+
+        return Expression(structured(self.result_spec, iter(self.results), text, row), ATOM)
 
 
 @dataclasses.dataclass(frozen=True)

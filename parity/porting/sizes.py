@@ -43,10 +43,12 @@ def size_of(writer: Writer, wanted: Any) -> Expression:
 
 
 def _visible(writer: Writer) -> list[tuple[str, torch.Tensor]]:
-    return [
-        (name, node.meta["val"])
-        for name, node in writer.bound.items()
-        if isinstance(node.meta.get("val"), torch.Tensor)
+    """What has a name in the method, arrays before the parts of sequences."""
+    bound = [(name, node.meta.get("val")) for name, node in writer.bound.items()]
+    arrays = [(name, value) for name, value in bound if isinstance(value, torch.Tensor)]
+    rows = [(name, value) for name, value in bound if isinstance(value, list | tuple)]
+    return arrays + [
+        (f"{name}[{i}]", x) for name, row in rows for i, x in enumerate(row) if isinstance(x, torch.Tensor)
     ]
 
 
@@ -54,7 +56,7 @@ def _shape_equal(writer: Writer, wanted: Any) -> Expression | None:
     for name, value in _visible(writer):
         for i, size in enumerate(value.shape):
             if isinstance(size, torch.SymInt) and size.node.expr == wanted:
-                return Expression(f"{name}.shape[{i}]", ATOM, frozenset([name]))
+                return Expression(f"{name}.shape[{i}]", ATOM, _read(name))
     return None
 
 
@@ -66,8 +68,12 @@ def _multiple(writer: Writer, symbol: Any) -> Expression | None:
                 more = sympy.expand(size.node.expr - factor * symbol)
                 if factor.is_Integer and factor > 0 and more.is_Integer:
                     text = f"{name}.shape[{i}]" if more == 0 else f"({name}.shape[{i}] - {more})".replace("- -", "+ ")
-                    return Expression(text if factor == 1 else f"({text} // {factor})", ATOM, frozenset([name]))
+                    return Expression(text if factor == 1 else f"({text} // {factor})", ATOM, _read(name))
     return None
+
+
+def _read(name: str) -> frozenset[str]:
+    return frozenset([name.partition("[")[0]])
 
 
 def _outer(writer: Writer, symbol: Any) -> Expression:

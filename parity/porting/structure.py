@@ -7,17 +7,20 @@ from typing import Any
 from parity.porting.formatting import wrapped
 
 
-def structured(spec: Any, leaves: Iterator[Any], text: Callable[[Any], str]) -> str:
+def structured(spec: Any, leaves: Iterator[Any], text: Callable[[Any], str], row: Callable[[list[Any]], str]) -> str:
     """The result: tuples, lists, dicts, named tuples and dataclasses as they were.
 
     Args:
         spec: of ``torch.utils._pytree``.
         leaves: what the containers hold, in its order.
         text: how a leaf is written.
+        row: how a list of leaves is.
     """
     if spec.type is None:
         return text(next(leaves))
-    parts = [structured(child, leaves, text) for child in spec.children()]
+    if spec.type is list and all(child.type is None for child in spec.children()):
+        return row([next(leaves) for _ in spec.children()])
+    parts = [structured(child, leaves, text, row) for child in spec.children()]
     keys = _keys(spec)
     kind = _kind(spec)
     if kind is not None:

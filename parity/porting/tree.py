@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
@@ -57,6 +60,7 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
     with_statistics(root)
     _dissolve(root)
     _connect(root)
+    _give_alike(root, names)
     return root
 
 
@@ -178,6 +182,31 @@ def _connect(call: Call) -> None:
     )
     place = {name: i for i, name in enumerate(returned)}
     call.outputs.sort(key=lambda node: place.get(node.name, len(place)))
+
+
+def _give_alike(root: Call, names: dict[str, Node]) -> None:
+    """Let every module of a class give back what any of them does, read or not: they stay one class."""
+    groups: dict[tuple[type, int], list[tuple[Call, list[Node | None]]]] = defaultdict(list)
+    for call in _classes(root):
+        returned = torch_tree.tree_leaves(call.record.output) if call.record is not None else []
+        inner = set(call.nodes())
+        made = [names.get(x.name) if isinstance(x, Reference) else None for x in returned]
+        made = [node if node in inner else None for node in made]
+        groups[type(call.module), len(made)].append((call, made))
+    for group in groups.values():
+        read = {place for call, made in group for place, node in enumerate(made) if node in call.outputs}
+        for call, made in group:
+            given = list(dict.fromkeys(node for place, node in enumerate(made) if place in read and node is not None))
+            if set(call.outputs) < set(given):
+                call.outputs = given
+
+
+def _classes(call: Call) -> Iterator[Call]:
+    """The calls within that are written as classes."""
+    for child in call.calls():
+        if not child.leaf:
+            yield child
+            yield from _classes(child)
 
 
 def _readers(node: Node) -> list[Node]:

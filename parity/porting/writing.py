@@ -20,8 +20,9 @@ from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, length, plain
 from parity.porting.functionalization import in_place, is_symbolic, written
+from parity.porting.growing import Growing, grown
 from parity.porting.host import Host
-from parity.porting.lists import Listed, arguments
+from parity.porting.lists import Listed, arguments, spread
 from parity.porting.loops import Loop, looped, structure
 from parity.porting.naming import access, source_line
 from parity.porting.operation import Arguments, Operation, Tensor
@@ -63,9 +64,9 @@ class Writer(Scope):
     ) -> Body:
         """The method's parameters and lines."""
         outputs = root_outputs if root_outputs is not None else self.call.outputs
-        self.items = in_rounds(self, looped(self, self.call.items), outputs)
+        self.items = in_rounds(self, looped(self, grown(self, self.call.items)), outputs)
         for i, item in enumerate(self.items):
-            for node in self._needs(item):
+            for node in self.needs(item):
                 self.uses[node] += 1
                 self.last[node] = i
         for node in outputs:
@@ -79,8 +80,8 @@ class Writer(Scope):
         if returned is not None:
             result = returned(self)
         else:
-            parts = [self.value(node) for node in outputs]
-            result = parts[0] if len(parts) == 1 else Expression(", ".join(part.text for part in parts))
+            row = spread(self.lists, list(outputs), [self.value(node) for node in outputs]).text
+            result = Expression(row.removeprefix("[").removesuffix("]") if row.startswith("[") else row)
         assigned, _, value = (self.lines or [""])[-1].partition(" = ")
         if assigned == result.text and length(value) <= LINE:
             self.lines[-1] = f"return {value}"
@@ -104,8 +105,9 @@ class Writer(Scope):
         self.before = False
         return name
 
-    def _needs(self, item: Any) -> list[Node]:
-        if isinstance(item, Loop | Rounds):
+    def needs(self, item: Any) -> list[Node]:
+        """The arrays that an item takes."""
+        if isinstance(item, Loop | Rounds | Growing):
             return item.needs()
         if isinstance(item, Call):
             return self.given(item)
@@ -139,7 +141,7 @@ class Writer(Scope):
     # Statements.
 
     def _write(self, item: Any) -> None:
-        if isinstance(item, Loop | Rounds):
+        if isinstance(item, Loop | Rounds | Growing):
             item.write(self)
         elif isinstance(item, Call):
             self._write_call(item)
@@ -166,7 +168,7 @@ class Writer(Scope):
     def _write_call(self, call: Call) -> None:
         if not call.outputs:
             return
-        expression = self._built(lambda: self._called(call))
+        expression = self.called(call)
         if call.leaf:
             assert call.record is not None
             by_name = {node.name: node for node in call.outputs}
@@ -208,7 +210,7 @@ class Writer(Scope):
             return
         expression = self._built(lambda: self._operator(node))
         if self.uses[node] > len(parts):  # used whole, as a list
-            self._bind_statement(node, expression, "parts")
+            self._bind_statement(node, expression, self.source_name(node) or "parts")
             return
         structure: list[Any] = [None] * len(node.meta["val"])
         for part in used:
@@ -327,9 +329,11 @@ class Writer(Scope):
     def _given(self, given: Node | Listed) -> Expression:
         if isinstance(given, Node):
             return self.value(given)
-        parts = [self.value(node) for node in given.nodes]
-        names = frozenset[str]().union(*(part.names for part in parts))
-        return Expression(f"[{', '.join(part.text for part in parts)}]", ATOM, names)
+        return spread(self.lists, list(given.nodes), [self.value(node) for node in given.nodes])
+
+    def called(self, call: Call) -> Expression:
+        """A call as an expression."""
+        return self._built(lambda: self._called(call))
 
     def _called(self, call: Call) -> Expression:
         operation = Operation(call.path, Arguments(), None, partial(size, self))

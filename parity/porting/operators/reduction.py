@@ -115,7 +115,15 @@ def _norm(op: Operation) -> Expression:
     operand = op.arguments["self"]
     if not operand.dtype.is_complex:
         operand = op.cast(operand, op.output.dtype)
+    if op.host is not None and "eps" in op.host.node.meta:
+        return _normalize(op, order, op.host.node.meta["eps"])
     return vector_norm(op, operand, 2 if order is None else order, axes(op))
+
+
+def _normalize(op: Operation, order: Any, eps: float) -> Expression:
+    given = {"p": (order, 2), "dim": (axes(op)["axis"], 1), "eps": (eps, 1e-12)}
+    changed = {name: value for name, (value, default) in given.items() if value != default}
+    return op.call("F.normalize", op.arguments["self"], **changed)
 
 
 def vector_norm(op: Operation, operand: Expression, order: Any, given: dict[str, Any]) -> Expression:

@@ -114,10 +114,10 @@ def _repeat_interleave(op: Operation) -> Expression:
 
 
 def _listed(op: Operation, parts: list[Expression]) -> Expression:
-    """``[a, b]``, or the list that the method was given."""
-    names = frozenset[str]().union(*(part.names for part in parts))
-    known = op.host.known_list() if op.host is not None else None
-    return Expression(known or f"[{', '.join(part.text for part in parts)}]", ATOM, names)
+    """``[a, b]``, or a list that has a name."""
+    if op.host is not None:
+        return op.host.listed(parts)
+    return Expression(f"[{', '.join(part.text for part in parts)}]", ATOM, frozenset().union(*(x.names for x in parts)))
 
 
 @register_operator("aten.cat", "aten.concat", "aten.concatenate")

@@ -112,3 +112,35 @@ def test_the_number_of_a_class_is_told_from_the_digits_of_its_name():
     source = ported(torch.nn.Sequential(StageV3(1), StageV3(2)), IMAGES.flatten(1)[:, :8])
     assert classes(source) == ["StageV3", "StageV3_2", "Model"]
     assert "F.pad" not in source  # by nothing
+
+
+class Biased(torch.nn.Module):
+    """Attention that hands its logits on, as the bias of the next."""
+
+    def __init__(self):
+        super().__init__()
+        self.qk, self.v = torch.nn.Linear(8, 16), torch.nn.Linear(8, 8)
+
+    def forward(self, x, bias):
+        q, k = self.qk(x).chunk(2, -1)
+        logits = q @ k.mT + bias
+        return x + logits.softmax(-1) @ self.v(x), logits
+
+
+class Biases(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Biased() for _ in range(3)])
+        self.last = Biased()
+
+    def forward(self, x):
+        logits = x.mean() * torch.ones(8, 8)
+        for block in self.blocks:
+            x, logits = block(x, logits)
+        return self.last(x, logits.sigmoid())[0]
+
+
+def test_modules_of_which_one_result_is_not_read_are_of_one_class():
+    source = ported(Biases(), IMAGES[:, 0])
+    assert classes(source) == ["Biased", "Biases"]
+    assert "for block in self.blocks:\n            x, logits = block(x, logits)" in source

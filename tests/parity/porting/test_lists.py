@@ -57,6 +57,33 @@ def test_layers_that_join_what_they_are_given_are_of_one_class():
     source = ported(DenseBlock(3))
     assert re.findall(r"^class (\w+)", source, re.MULTILINE) == ["DenseLayer", "DenseBlock"]
     assert "jnp.concatenate(features, axis=1)" in source
+    assert source.endswith(
+        """
+        features = [x]
+        features.append(self.layer0(features))
+        features.append(self.layer1(features))
+        features.append(self.layer2(features))
+        return jnp.concatenate(features, axis=1)
+"""
+    )
+
+
+class ListedBlock(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([DenseLayer(3), DenseLayer(5), DenseLayer(7)])
+
+    def forward(self, x):
+        features = [x]
+        for layer in self.layers:
+            features.append(layer(features))
+        return features[-1] * features[1]
+
+
+def test_a_growing_list_that_members_of_a_list_are_given_is_a_loop():
+    source = ported(ListedBlock())
+    assert "for layer in self.layers[:2]:\n            features.append(layer(features))" in source
+    assert source.endswith("return self.layers[2](features) * features[1]\n")
 
 
 def test_of_a_list_that_is_not_joined_as_a_whole_each_entry_is_an_argument():

@@ -48,3 +48,18 @@ def test_values_of_functions_that_forward_calls_have_their_names_there():
 def test_a_parameter_shown_in_another_shape_keeps_its_name():
     source = port(Encoder().eval(), X, verify=False).source
     assert "class_token = jnp.broadcast_to(self.class_token[...]" in source
+
+
+class Cosines(torch.nn.Module):
+    def forward(self, x):
+        near = torch.nn.functional.normalize(x.sin(), dim=-1)
+        norms = x.norm(dim=1, keepdim=True)  # of another axis, and read twice
+        return near @ torch.nn.functional.normalize(x, p=1, eps=1e-6).mT, x / norms.clamp_min(1e-12).expand_as(
+            x
+        ) + norms
+
+
+def test_a_function_that_export_takes_apart_is_called_by_its_name():
+    source = port(Cosines(), X).source
+    assert "F.normalize(jnp.sin(x), dim=-1) @ F.normalize(x, p=1, eps=1e-06).mT" in source
+    assert source.count("F.vector_norm") == 1
