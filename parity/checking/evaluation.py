@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_numpy, to_tensor
+from parity.checking.branching import branches_taken
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
 from parity.replay import Draws, Written
 
@@ -151,7 +152,7 @@ class TorchSide:
         args, kwargs = torch_tree.tree_unflatten(leaves, spec)
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
-        with torch.set_grad_enabled(self.gradients):
+        with torch.set_grad_enabled(self.gradients), branches_taken():
             output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})

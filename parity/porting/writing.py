@@ -19,7 +19,7 @@ from parity.porting.call import Call
 from parity.porting.capture import Reference
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, length, plain
-from parity.porting.functionalization import in_place, is_symbolic, written
+from parity.porting.functionalization import in_place, is_lasting, is_symbolic, written
 from parity.porting.host import Host
 from parity.porting.lists import Listed, arguments
 from parity.porting.loops import Loop, looped, structure
@@ -164,10 +164,12 @@ class Writer(Scope):
             self._settle(item, expression, self.source_name(item))
 
     def _write_call(self, call: Call) -> None:
-        if not call.outputs:
+        if not call.outputs and not any(map(is_lasting, call.nodes())):
             return
         expression = self._built(lambda: self._called(call))
-        if call.leaf:
+        if not call.outputs:
+            self.lines.append(expression.text)
+        elif call.leaf:
             assert call.record is not None
             by_name = {node.name: node for node in call.outputs}
             structure = torch_tree.tree_map(
