@@ -17,6 +17,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.branches import is_conditional
 from parity.porting.call import Call
+from parity.porting.differentiation import is_derivative
 from parity.porting.functionalization import in_place, is_symbolic, packet, written
 from parity.porting.loops import Loop, alike, structure
 from parity.porting.naming import is_indexed
@@ -172,7 +173,7 @@ def _same(writer: Writer, found: Rounds, places: list[dict[Node, Any]], number: 
         return place is not None and found.carried.setdefault(place, a) is a
 
     if isinstance(first, Node):
-        if first.target != item.target or is_conditional(first) or _changes_a_buffer(first):
+        if first.target != item.target or is_conditional(first) or is_derivative(first) or _changes_a_buffer(first):
             return False
         given = [torch_tree.tree_flatten((node.args, node.kwargs)) for node in (first, item)]
     else:

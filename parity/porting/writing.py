@@ -17,6 +17,8 @@ from parity.porting.body import Body, Unsupported
 from parity.porting.branches import conditional, is_conditional
 from parity.porting.call import Call
 from parity.porting.capture import Reference
+from parity.porting.derivatives import derivative, outside
+from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, length, plain
 from parity.porting.functionalization import in_place, is_lasting, is_symbolic, written
@@ -44,6 +46,7 @@ class Writer(Scope):
         """A writer of a function inside the method: it reads the names around it and makes none of them anew."""
         inner = Writer(call, self.extras, self.method, self.constants, self.unsupported, self.modules)
         inner.outer = self.outer | set(self.bound)
+        inner.functions = dict(self.functions)
         return inner
 
     def settle_before(self, node: Node) -> None:
@@ -64,13 +67,15 @@ class Writer(Scope):
         """The method's parameters and lines."""
         outputs = root_outputs if root_outputs is not None else self.call.outputs
         self.items = in_rounds(self, looped(self, self.call.items), outputs)
-        for i, item in enumerate(self.items):
-            for node in self._needs(item):
-                self.uses[node] += 1
-                self.last[node] = i
         for node in outputs:
             self.uses[node] += 1
             self.last[node] = len(self.items)
+        for i, item in reversed(list(enumerate(self.items))):
+            if not self._is_live(item):
+                continue  # what only functions in the method compute
+            for node in self.needs(item):
+                self.uses[node] += 1
+                self.last.setdefault(node, i)
         parameters = [self._parameter(given) for given in arguments(self.call)] if root_outputs is None else []
         for position, item in enumerate(self.items):
             self.position = position
@@ -88,6 +93,14 @@ class Writer(Scope):
             self.lines.append(f"return {result.text}")
         return Body(parameters + [name for _, name in self.sizes], self.lines, [size for size, _ in self.sizes])
 
+    def _is_live(self, item: Any) -> bool:
+        """Whether somebody reads what a statement computes, those behind it counted."""
+        if isinstance(item, Loop | Rounds):
+            return True
+        if isinstance(item, Call):
+            return any(self.uses[node] for node in item.outputs) or any(map(is_lasting, item.nodes()))
+        return self.uses[item] > 0 or is_lasting(item)
+
     def _parameter(self, node: Node | Listed) -> str:
         if isinstance(node, Listed):
             name = self.unused(node.name)
@@ -104,7 +117,10 @@ class Writer(Scope):
         self.before = False
         return name
 
-    def _needs(self, item: Any) -> list[Node]:
+    def needs(self, item: Any) -> list[Node]:
+        """The arrays that a statement reads."""
+        if is_derivative(item):
+            return outside(self, item)
         if isinstance(item, Loop | Rounds):
             return item.needs()
         if isinstance(item, Call):
@@ -164,7 +180,7 @@ class Writer(Scope):
             self._settle(item, expression, self.source_name(item))
 
     def _write_call(self, call: Call) -> None:
-        if not call.outputs and not any(map(is_lasting, call.nodes())):
+        if not self._is_live(call):
             return
         expression = self._built(lambda: self._called(call))
         if not call.outputs:
@@ -289,6 +305,8 @@ class Writer(Scope):
             return _part(self.value(node.args[0]), node)
         builder = found(node.target)
         try:
+            if is_derivative(node):
+                return derivative(self, node)
             if builder is None:
                 raise NotImplementedError("")
             arguments, host = self._bound_arguments(node), Host(self, node)

@@ -55,6 +55,13 @@ class Always(Norm):
         return F.batch_norm(first, self.running_mean, self.running_var, training=True)
 
 
+class Reassigned(Norm):
+    def forward(self, x):
+        if self.training:
+            self.running_mean = 0.9 * self.running_mean + 0.1 * x.detach().mean((0, 2))
+        return x - self.running_mean[:, None]
+
+
 class Unread(nn.Module):
     def __init__(self):
         super().__init__()
@@ -79,3 +86,11 @@ def test_statistics_follow_the_mode_of_the_module_unless_its_code_says_otherwise
     held = state_dict(port)
     for name, x in original.state_dict().items():
         np.testing.assert_allclose(held[name], x, atol=1e-5)
+
+
+def test_a_buffer_that_is_another_after_training_is_written():
+    model, x = nn.Sequential(Reassigned()).train(), torch.randn(4, 3, 5)
+    port = parity.port(model, (x,)).module
+    port(jnp.asarray(x))
+    model(x)
+    np.testing.assert_allclose(state_dict(port)["0.running_mean"], model[0].running_mean, atol=1e-6)
