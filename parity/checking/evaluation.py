@@ -1,6 +1,7 @@
 """One forward and backward pass: outputs, gradients and buffers by name; torch's."""
 
 import copy
+import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -13,8 +14,10 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_numpy, to_tensor
+from parity.checking.branching import branches_taken
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
 from parity.replay import Draws, Written
+from parity.standing_in import gradients_by
 
 Subject = Callable[..., Any]
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -41,9 +44,13 @@ class TorchSide:
         writes: whether the subject writes into its parameters as it runs, by any of torch's operators. A write that
             torch does not see, through the array that ``p.detach().numpy()`` gives, shows only where it has been done:
             to keep it from the caller's model would take a copy of every parameter, for all models.
+        differentiates: whether the subject needs gradients to run, of its own inputs say.
+        plays: whether it draws numbers by the generators of Python or NumPy; every pass is given the same.
     """
 
     writes = True
+    differentiates = False
+    plays = False
 
     def __init__(
         self,
@@ -89,7 +96,7 @@ class TorchSide:
         """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""
         kept = _state(subject)
         args, kwargs = torch_tree.tree_map(as_tensor, self.call)
-        with torch.no_grad(), self._drawing():
+        with torch.set_grad_enabled(self.differentiates), self._drawing():
             output = subject(*args, **kwargs)
         if isinstance(subject, torch.nn.Module):
             subject.load_state_dict(kept)
@@ -151,7 +158,8 @@ class TorchSide:
         args, kwargs = torch_tree.tree_unflatten(leaves, spec)
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
-        with torch.set_grad_enabled(self.gradients):
+        enabled = self.gradients or self.differentiates
+        with torch.set_grad_enabled(enabled), branches_taken(), _same_numbers(self), _noticed(self):
             output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
@@ -207,6 +215,38 @@ def named_outputs(output: Any) -> dict[str, torch.Tensor]:
     """The tensors of an output by where they stand in it: ``output``, ``output[0]``, ``output['logits']``."""
     leaves, _ = torch_tree.tree_flatten_with_path(output)
     return {f"output{torch_tree.keystr(path)}": x for path, x in leaves if isinstance(x, torch.Tensor)}
+
+
+@contextmanager
+def _noticed(side: TorchSide) -> Iterator[None]:
+    """Notes whether ``torch.autograd.grad`` is called."""
+
+    def differentiated(*given: Any) -> Any:
+        side.differentiates = True
+        return original(*given)
+
+    with gradients_by(differentiated) as original:
+        yield
+
+
+@contextmanager
+def _same_numbers(side: TorchSide) -> Iterator[None]:
+    """The generators of Python and NumPy seeded within, as they were afterwards; notes whether they were used."""
+    before = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002 (models use this one)
+    random.seed(side.seed)
+    np.random.seed(side.seed)  # noqa: NPY002 (models use this one)
+    drawn = _place_of_generators()
+    try:
+        yield
+    finally:
+        side.plays |= _place_of_generators() != drawn
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002 (models use this one)
+
+
+def _place_of_generators() -> tuple[Any, bytes, int]:
+    state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 (models use this one)
+    return random.getstate(), state["key"].tobytes(), state["pos"]
 
 
 @contextmanager

@@ -179,7 +179,7 @@ class Following:
                 layer.register_forward_hook(self._behind(path))
             args, kwargs = torch_tree.tree_map(_own, self.side.call)
             # Watching every operator takes as long as a small one does.
-            with torch.no_grad(), self._draws if self.side.draws else nullcontext():
+            with torch.set_grad_enabled(self.side.differentiates), self._draws if self.side.draws else nullcontext():
                 subject(*args, **kwargs)
         except (_Lost, Exception):
             self.lost = True

@@ -105,7 +105,9 @@ class ForcedRun:
     def checked(self) -> Found:
         """Run, judge, and give what was found."""
         subject = copied(self.torch_module)
-        stream = TorchStream(subject, self.side.call, self.side.draws, set(self.pairs.values()))
+        stream = TorchStream(
+            subject, self.side.call, self.side.draws, set(self.pairs.values()), differentiates=self.side.differentiates
+        )
         self.stream = stream
         with stream, intercepted(self.module, self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)

@@ -13,6 +13,7 @@ from flax import nnx
 
 from jaxnn import optim
 from parity.checking.alignment import layout_of
+from parity.checking.branching import branches_taken
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
 from parity.checking.evaluation import Evaluation, Subject, TorchSide
@@ -32,6 +33,7 @@ from parity.checking.tree import aligned_paths, jax_layers
 from parity.comparison import FACTOR, Comparison
 
 
+@branches_taken()
 def check(
     torch_module: Subject,
     jax_module: Subject,

@@ -64,6 +64,7 @@ class TorchStream:
         draws: what it drew at random before, to be drawn again.
         paths: of the layers whose arguments and outputs are kept.
         ahead: how many bytes of them may be kept before anybody has looked.
+        differentiates: whether it needs gradients to run.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class TorchStream:
         draws: list[torch.Tensor],
         paths: set[str],
         ahead: int = AHEAD,
+        differentiates: bool = False,
     ) -> None:
         self.module = module
+        self.differentiates = differentiates
         self.arguments = arguments
         self.paths = paths
         self.ahead = ahead
@@ -150,7 +153,7 @@ class TorchStream:
         try:
             args, kwargs = torch_tree.tree_map(self._own, self.arguments)
             # Watching every operator takes as long as a small one does.
-            with torch.no_grad(), self._draws if self._draws.recorded else nullcontext():
+            with torch.set_grad_enabled(self.differentiates), self._draws if self._draws.recorded else nullcontext():
                 self.module(*args, **kwargs)
         except _Abandoned:
             pass

@@ -10,6 +10,7 @@ import optax
 import torch
 from flax import nnx
 
+from parity.checking.branching import branches_taken
 from parity.checking.evaluation import as_tensor, seeded
 from parity.checking.fault import Fault
 from parity.checking.pairing import aliases, under_torchs
@@ -47,6 +48,7 @@ class Runs:
     jax_state: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+@branches_taken()
 def check_training(
     torch_model: torch.nn.Module,
     jax_model: nnx.Module,

@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+import sympy
 import torch
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.decomposition import decomposed
+from parity.porting.differentiation import differentiable
 from parity.porting.errors import PortError
 from parity.porting.exporting import (
     Distinct,
@@ -68,6 +70,9 @@ class Capture:
         notes: what is to be said of it.
         forgets: whether it was exported without the tensors that modules keep of earlier calls.
         own_gradients: the ``autograd.Function`` classes that were called; export keeps what they do forward only.
+        changed: the attributes, no buffers, that the model writes as it runs.
+        limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
+        fixed_size: of the first input's first axis, where export would not leave that free; else none.
     """
 
     program: torch.export.ExportedProgram
@@ -77,6 +82,9 @@ class Capture:
     notes: list[str]
     forgets: bool = False
     own_gradients: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    limits: list[sympy.Basic] = field(default_factory=list)
+    fixed_size: int | None = None
 
 
 def captured(
@@ -91,15 +99,17 @@ def captured(
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
     own: set[str] = set()
+    changed: set[str] = set()
     packings = Packings()
     errors: list[Exception] = []
     without = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
     for forgets, sizes, eager in product(without, [None] if fixed or shapes is None else [shapes, None], (False, True)):
         records.clear()
         calls.clear()
+        changed.clear()
         try:
             with noticed(own), as_eager() if eager else nullcontext(), forgotten(module, forgets):
-                program = _exported(module, arguments, sizes, records, calls, packings)
+                program = _exported(module, arguments, sizes, records, calls, packings, changed)
             break
         except Exception as error:
             errors.append(error)
@@ -113,6 +123,9 @@ def captured(
     graph_module = program.graph_module
     if shapes is not None and dynamic is None and not notes and not has_free_sizes(graph_module.graph):
         notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
+    limits = _limits(graph_module.graph)
+    size = _first_size(arguments)
+    fixed_size = size if dynamic is None and size > 1 and not has_free_sizes(graph_module.graph) else None
     same: dict[str, torch.fx.Node] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
@@ -144,7 +157,9 @@ def captured(
             (record.positional, record.keywords, record.output),
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
-    return Capture(program, graph_module.graph, records, calls, notes, forgets, sorted(own))
+    return Capture(
+        program, graph_module.graph, records, calls, notes, forgets, sorted(own), sorted(changed), limits, fixed_size
+    )
 
 
 def _apart(arguments: Arguments) -> Arguments:
@@ -164,8 +179,7 @@ def _apart(arguments: Arguments) -> Arguments:
 def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, Any]:
     """Every tensor's first axis that is as long as the first tensor's, marked as free."""
     args, kwargs = arguments
-    leaves = [x for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim]
-    size = leaves[0].shape[0] if leaves else 0
+    size = _first_size(arguments)
 
     def free(x: Any) -> Any:
         automatic = isinstance(x, torch.Tensor) and x.ndim and x.shape[0] == size and size > 1
@@ -180,10 +194,40 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
     return flat
 
 
+def _first_size(arguments: Arguments) -> int:
+    """How long the first axis of the first tensor is that has any; 0 if there is none."""
+    return next((x.shape[0] for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim), 0)
+
+
 def has_free_sizes(graph: torch.fx.Graph) -> bool:
     """Whether an input has an axis of any size."""
     values = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
     return any(is_free(size) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
+
+
+def _limits(graph: torch.fx.Graph) -> list[sympy.Basic]:
+    """The model's own comparisons of free sizes that do not hold of every size from two on."""
+    mode = torch._guards.detect_fake_mode([node.meta.get("val") for node in graph.nodes])
+    free = {
+        symbol
+        for node in graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor)
+        for size in node.meta["val"].shape
+        if is_free(size)
+        for symbol in size.node.expr.free_symbols
+    }
+    guards = mode.shape_env.guards if mode is not None and mode.shape_env is not None else []
+    found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
+    return [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
+
+
+def _is_of_one(limit: sympy.Basic) -> bool:
+    """Whether export only notes that something is not one or none, as it takes of every size that is free."""
+    return isinstance(limit, sympy.Ne) and limit.args[1] in (0, 1)
+
+
+def _holds(limit: sympy.Basic, size: int) -> bool:
+    return limit.subs(dict.fromkeys(limit.free_symbols, size)) != sympy.false
 
 
 def is_free(size: Any) -> bool:
@@ -198,6 +242,7 @@ def _exported(
     records: dict[tuple[str, int], Record],
     calls: dict[str, tuple[str, int]],
     packings: Packings,
+    changed: set[str],
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
     with ExitStack() as stack:
@@ -206,10 +251,13 @@ def _exported(
             located(),
             unchecked(),
             unmoved(),
-            kept(module),
+            torch.backends.opt_einsum.flags(enabled=False),  # it would look at sizes, and fix those that are free
             unpacked(packings),
+            differentiable(),
         ]
-        around += [_recorded(module, records, calls), torch.enable_grad(), Distinct(), Known(module)]
+        changes = stack.enter_context(kept(module))
+        around += [_recorded(module, records, calls, changed, changes)]
+        around += [torch.enable_grad(), Distinct(), Known(module)]
         for context in around:
             stack.enter_context(context)
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)
@@ -217,14 +265,19 @@ def _exported(
 
 @contextmanager
 def _recorded(
-    module: torch.nn.Module, records: dict[tuple[str, int], Record], calls: dict[str, tuple[str, int]]
+    module: torch.nn.Module,
+    records: dict[tuple[str, int], Record],
+    calls: dict[str, tuple[str, int]],
+    changed: set[str],
+    changes: Callable[[], set[str]],
 ) -> Iterator[None]:
     counts: Counter[str] = Counter()
     open_calls: list[Record] = []
+    buffers: list[dict[str, torch.Tensor | None]] = []
     handles = []
 
     def before(path: str, signature: inspect.Signature) -> Callable[..., None]:
-        def hook(_: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        def hook(part: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if torch.compiler.is_dynamo_compiling():  # a branch of torch.cond
                 return
             positional, keywords = _references((args, kwargs))
@@ -235,13 +288,20 @@ def _recorded(
                 calls[next(reversed(entered)).removeprefix("_export_root").lstrip(".")] = (path, counts[path])
             counts[path] += 1
             open_calls.append(record)
+            buffers.append(dict(part._buffers))
 
         return hook
 
-    def after(_: torch.nn.Module, args: Any, output: Any) -> None:
+    def after(part: torch.nn.Module, args: Any, output: Any) -> None:
         if torch.compiler.is_dynamo_compiling():
             return
         open_calls.pop().output = _references(output)
+        for name, buffer in buffers.pop().items():  # ``self.mean = new`` is a write, too
+            new = part._buffers.get(name)
+            if isinstance(buffer, torch.Tensor) and isinstance(new, torch.Tensor) and new is not buffer:
+                part._buffers[name] = buffer.copy_(new)
+        if part is module:
+            changed.update(changes())
 
     for path, child in module.named_modules():
         signature = inspect.signature(child.forward)

@@ -14,7 +14,7 @@ from jaxnn import nn
 from parity.porting.body import Body, Extras
 from parity.porting.call import Call
 from parity.porting.expression import Constant, constants, filled, marked, optional
-from parity.porting.formatting import wrapped
+from parity.porting.formatting import spaced, wrapped
 
 
 @dataclass(eq=False)
@@ -145,7 +145,7 @@ def _rendered(name: str, draft: Draft, parameters: list[Parameter], stored: list
     for method, body in draft.methods.items():
         head = fill(f"{method}({', '.join(['self', *body.parameters])})")
         lines += ["", wrapped(f"def {head}:", 4)] if len(lines) > 1 else [wrapped(f"def {head}:", 4)]
-        lines += [wrapped(fill(line), 8) for line in body.lines]
+        lines += [line and wrapped(fill(line), 8) for line in spaced(body.lines)]
     if len(lines) == 1:
         lines.append("    pass")
     return "\n".join(lines)

@@ -6,13 +6,15 @@ import os
 import traceback
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 import torch
 from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
+
+from parity import standing_in
 
 
 @contextmanager
@@ -67,7 +69,7 @@ def located() -> Iterator[None]:
     """Notes the lines of functions that ``forward`` calls too: export notes those of ``forward`` alone."""
     tracer: Any = torch.fx.proxy.TracerBase
     own = tracer.__dict__.get("_filter_traceback_frames")
-    machinery = os.path.dirname(torch.__file__), os.path.dirname(__file__)
+    machinery = os.path.dirname(torch.__file__), os.path.dirname(__file__), standing_in.__file__
     layers = os.path.dirname(torch.nn.__file__)
 
     def kept(_: Any, frames: traceback.StackSummary) -> traceback.StackSummary:
@@ -145,20 +147,45 @@ def noticed(names: set[str]) -> Iterator[None]:
 
 
 @contextmanager
-def kept(module: torch.nn.Module) -> Iterator[None]:
-    """Modules as they were, whatever attributes, caches and buffers ``forward`` gives them: export has no values."""
-    held = [(part, dict(vars(part))) for part in module.modules()]
+def kept(module: torch.nn.Module) -> Iterator[Callable[[], set[str]]]:
+    """Modules as they were, whatever attributes, caches and buffers ``forward`` gives them: export has no values.
+
+    Gives what names the attributes that have been changed so far; export itself takes some of them back.
+    """
+    held = [(path, part, dict(vars(part))) for path, part in module.named_modules()]
     plain = dict, OrderedDict, list, set
-    containers = [(x, x.copy()) for _, before in held for x in before.values() if type(x) in plain]
+    containers = [
+        (f"{path}.{name}".lstrip("."), x, x.copy())
+        for path, _, before in held
+        for name, x in before.items()
+        if type(x) in plain
+    ]
+    usual = vars(torch.nn.Module())
+
+    def changed() -> set[str]:
+        found = {path for path, x, content in containers if _members(x) != _members(content)}
+        for path, part, before in held:
+            new = (name for name, x in vars(part).items() if x is not before.get(name, _NOTHING))
+            found |= {f"{path}.{name}".lstrip(".") for name in new}
+        return {path for path in found if path.rpartition(".")[2] not in usual}
+
     try:
-        yield
+        yield changed
     finally:
-        for part, before in held:
+        for _, part, before in held:
             vars(part).clear()
             vars(part).update(before)
-        for x, content in containers:
+        for _, x, content in containers:
             x.clear()
             x.extend(content) if isinstance(x, list) else x.update(content)
+
+
+_NOTHING = object()
+
+
+def _members(container: Any) -> list[int]:
+    """What a container holds, by identity."""
+    return [id(x) for x in (container.values() if isinstance(container, dict) else container)]
 
 
 class Distinct(TorchFunctionMode):

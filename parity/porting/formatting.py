@@ -38,6 +38,23 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
     return "\n".join([prefix + line[: opening + 1], *body, prefix + line[closing:]])
 
 
+def spaced(lines: list[str]) -> list[str]:
+    """Statements with blank lines around the functions among them, but none first in a block."""
+    result: list[str] = []
+    open_at: list[int] = []
+    for line in lines:
+        indent = len(line) - len(line.lstrip())
+        ended = [at for at in open_at if at >= indent]
+        open_at = open_at[: len(open_at) - len(ended)]
+        is_function = line.lstrip().startswith("def ")
+        if result and (ended or (is_function and not result[-1].endswith(":"))):
+            result.append("")
+        if is_function:
+            open_at.append(indent)
+        result.append(line)
+    return result
+
+
 def _comprehension(text: str) -> tuple[str, str]:
     """The two sides of a ``for`` outside of all brackets."""
     for match in re.finditer(" for ", text):

@@ -138,9 +138,15 @@ def functionalized(graph: Graph) -> None:
         assert isinstance(target, Node)
         _written_back(graph, target, node, order)
     for node in reversed(list(graph.nodes)):
-        keeps = node.op != "call_function" or (in_place(node) and written(node).op == "placeholder")
-        if not keeps and not node.users:
+        if node.op == "call_function" and not is_lasting(node) and not node.users:
             graph.erase_node(node)
+
+
+def is_lasting(node: Node) -> bool:
+    """Whether ``node`` leaves something in a buffer or an argument, even if nobody reads its result."""
+    if packet(node) in ("batch_norm", "instance_norm"):  # running statistics, once it trains
+        return isinstance(node.args[3], Node)
+    return in_place(node) and written(node).op == "placeholder"
 
 
 def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int]) -> None:

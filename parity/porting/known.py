@@ -71,8 +71,10 @@ class Known(TorchFunctionMode):
             return x
 
     def _value(self, x: torch.Tensor) -> torch.Tensor:
-        node = _node(x)
-        known = {_node(fake): self.values[name] for name, fake in self.module.named_buffers() if name in self.values}
+        node = traced_node(x)
+        known = {
+            traced_node(fake): self.values[name] for name, fake in self.module.named_buffers() if name in self.values
+        }
         sources: dict[Node, None] = {}
         _collect(node, known, sources)
         if any(shared in sources for writer in node.graph.nodes if _writes(writer) for shared in _memory(writer)):
@@ -92,7 +94,12 @@ class Known(TorchFunctionMode):
         return values[node]
 
 
-def _node(x: Any) -> Node:
+def traced_node(x: Any) -> Node:
+    """What stands for a tensor in the graph that is being traced.
+
+    Raises:
+        LookupError: nothing does.
+    """
     mode = get_proxy_mode()
     proxy = mode.tracer.unwrap_proxy(x) if mode is not None else None
     if not isinstance(proxy, torch.fx.Proxy):

@@ -24,13 +24,17 @@ class LeanSide(TorchSide):
     Args:
         subject: the model.
         call: its arguments.
+        differentiates: whether the model needs gradients to run.
         lent: copies of parameters by the identity of the original's; what is missing is added, and what the model
             writes into is taken out.
     """
 
-    def __init__(self, subject: torch.nn.Module, call: Call, lent: dict[int, Any]) -> None:
+    def __init__(
+        self, subject: torch.nn.Module, call: Call, lent: dict[int, Any], differentiates: bool = False
+    ) -> None:
         super().__init__(subject, call, gradients=False, known=(Evaluation(), []))
         self.subject: torch.nn.Module = subject
+        self.differentiates = differentiates
         originals = list(subject.parameters())
         lent |= {id(x): copy.deepcopy(x) for x in originals if id(x) not in lent}
         with seeded(self.seed):

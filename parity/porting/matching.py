@@ -10,6 +10,7 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.branches import is_conditional
+from parity.porting.differentiation import is_derivative
 from parity.porting.call import Call
 from parity.porting.functionalization import in_place, is_symbolic, packet, written
 from parity.porting.growing import Growing
@@ -202,7 +203,8 @@ def results(item: Any) -> list[Node]:
 
 
 def _same_operator(first: Node, item: Node) -> bool:
-    return first.target == item.target and not is_conditional(first) and not _changes_a_buffer(first)
+    whole = is_conditional(first) or is_derivative(first) or _changes_a_buffer(first)
+    return first.target == item.target and not whole
 
 
 def _changes_a_buffer(node: Node) -> bool:

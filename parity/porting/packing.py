@@ -5,10 +5,9 @@ the packed sequence keeps the padded array, and the layers are given the lengths
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -18,9 +17,12 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from parity.porting.functionalization import packet
+from parity.standing_in import in_place_of
 
 RECURRENT = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
 _FORWARD: dict[Any, Any] = {kind: kind.forward for kind in RECURRENT}
+
+_OPERATORS = {f"parity.{kind.__name__.lower()}.default" for kind in RECURRENT}
 
 _LIBRARY = torch.library.Library("parity", "DEF")
 for _layer in RECURRENT:
@@ -188,8 +190,8 @@ class Packings:
 def unpacked(packings: Packings) -> Iterator[None]:
     """Recurrent layers take the lengths beside the padded array, and ``packings`` does what packs and unpacks."""
     with (
-        _in_place_of(pack_padded_sequence, _packs, packings.pack) as pack,
-        _in_place_of(pad_packed_sequence, _pads, packings.pad) as pad,
+        in_place_of(pack_padded_sequence, _packs, packings.pack) as pack,
+        in_place_of(pad_packed_sequence, _pads, packings.pad) as pad,
         ExitStack() as stack,
     ):
 
@@ -215,24 +217,12 @@ def _pads(sequence, batch_first=False, padding_value=0.0, total_length=None):  #
     return pad_packed_sequence.instead(sequence, batch_first, padding_value, total_length)
 
 
-@contextmanager
-def _in_place_of(function: Any, caller: Any, other: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Lets ``function`` do what ``other`` does, by whatever name it was imported; gives what it did."""
-    code = function.__code__
-    function.instead, function.__code__ = other, caller.__code__
-    try:
-        yield FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
-    finally:
-        function.__code__ = code
-        del function.instead
-
-
 def length_sources(graph: Graph) -> tuple[list[tuple[Node, Any]], list[Node]]:
     """The inputs that are lengths, each with the steps of what was packed; and those that lengths are computed of."""
     given: list[tuple[Node, Any]] = []
     behind: dict[Node, None] = {}
     for node in graph.nodes:
-        if node.op != "call_function" or not str(node.target).startswith("parity.") or node.args[1] is None:
+        if str(node.target) not in _OPERATORS or node.args[1] is None:
             continue
         lengths, (input, batch_first) = node.args[1], (node.args[0].meta["val"], node.args[-1])
         while packet(lengths) in ("to", "_to_copy", "alias", "detach", "clone"):
@@ -266,7 +256,7 @@ def noticed_cuts(cuts: list[str]) -> Iterator[None]:
         return pads(sequence, batch_first, padding_value, total_length)
 
     with (
-        _in_place_of(pack_padded_sequence, _packs, pack) as packs,
-        _in_place_of(pad_packed_sequence, _pads, pad) as pads,
+        in_place_of(pack_padded_sequence, _packs, pack) as packs,
+        in_place_of(pad_packed_sequence, _pads, pad) as pads,
     ):
         yield

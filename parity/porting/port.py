@@ -17,12 +17,13 @@ from parity.arrays import viewed
 from parity.checking import Report
 from parity.porting.capture import Arguments, Capture, captured, has_free_sizes
 from parity.porting.classes import Author
+from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError
 from parity.porting.exporting import forgotten
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, another, checked
+from parity.porting.verification import Trial, another, checked, goes_on
 
 
 class Port:
@@ -145,9 +146,9 @@ def port(
     trials: list[Trial] = []
     if verify:
         progress("running the model")
-        other = another(arguments, face.given, capture.graph)
+        other = another(arguments, face.given, capture.graph, capture.limits)
         with forgotten(module, capture.forgets):
-            trials = _trials(module, arguments, other, capture.notes)
+            trials = _trials(capture, module, arguments, other)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
     arrays = {path: viewed(x) for path, x in tensors.items()}
@@ -158,6 +159,11 @@ def port(
         progress("comparing")
         with forgotten(module, capture.forgets):
             _proven(result, trials, own_gradients=bool(capture.own_gradients))
+            if capture.changed and goes_on(module, result.module, arguments):
+                kept = ", ".join(capture.changed)
+                raise PortError(
+                    f"port: the model goes on from what it keeps in {kept}; make it a buffer, or an argument"
+                )
     return result
 
 
@@ -199,15 +205,16 @@ def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, s
     return face, author, header + "\n\n\n".join(classes) + "\n"
 
 
-def _trials(module: torch.nn.Module, arguments: Arguments, other: Arguments | None, notes: list[str]) -> list[Trial]:
+def _trials(capture: Capture, module: torch.nn.Module, arguments: Arguments, other: Arguments | None) -> list[Trial]:
     """The model on the example, and on another batch if there is one that it takes."""
     lent: dict[int, Any] = {}
-    trials = [Trial(module, arguments, lent)]
+    differentiates = any(map(is_derivative, capture.graph.nodes))
+    trials = [Trial(module, arguments, lent, differentiates)]
     if other is not None:
         try:
-            trials.append(Trial(module, other, lent))
+            trials.append(Trial(module, other, lent, differentiates))
         except PortError as error:  # as where offsets have to rise
-            notes.append(f"not compared on another batch: {error}")
+            capture.notes.append(f"not compared on another batch: {error}")
     return trials
 
 

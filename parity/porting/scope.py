@@ -47,6 +47,7 @@ class Scope:
         self.before = False
         self.inner = set(call.nodes())
         self.outer: set[str] = set()
+        self.functions: dict[Any, str] = {}  # in the method, by what they are made of
 
     def bind(self, node: Node, name: str) -> str:
         """Let ``name`` stand for ``node``."""

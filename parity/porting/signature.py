@@ -2,9 +2,10 @@
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
@@ -13,10 +14,10 @@ from parity.porting.body import Body
 from parity.porting.call import Call
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
-from parity.porting.expression import ATOM, Expression
+from parity.porting.expression import ATOM, Expression, plain
 from parity.porting.functionalization import is_symbolic
 from parity.porting.lists import spread
-from parity.porting.sizes import size
+from parity.porting.sizes import size, size_of
 from parity.porting.structure import classes, guards, structured
 from parity.porting.writing import Writer
 
@@ -45,6 +46,8 @@ class Face:
         self.results = user
         self.result_spec = capture.program.call_spec.out_spec
         self.classes = classes(self.result_spec)
+        self.limits = capture.limits
+        self.fixed_size = capture.fixed_size
 
     def body(self, writer: Writer) -> Body:
         """The model's ``__call__``."""
@@ -71,6 +74,7 @@ class Face:
             while target in writer.bound or target in names:
                 target += "_"
             opening.append(f"{writer.bind(node, target)} = {text}")
+        opening += self._limited(writer)
         arrays = [x for x in self.results if isinstance(x, Node) and not is_symbolic(x)]
         body = writer.body(self._returned, arrays)
         for i in reversed(range(len(names))):
@@ -78,6 +82,15 @@ class Face:
                 break  # what has no default follows none that has
             names[i] += f"={fixed[names[i]]!r}".replace("'", '"')
         return Body(names, opening + body.lines, body.sizes)
+
+    def _limited(self, writer: Writer) -> Iterator[str]:
+        """What refuses sizes for which the model may do something else."""
+        for limit in self.limits:
+            yield f"if {plain(size_of(writer, sympy.Not(limit)).text)}:"
+            yield f'    raise ValueError("only ported for {plain(size_of(writer, limit).text)}")'
+        first = next((x for x in writer.bound.values() if x.meta["val"].ndim), None)
+        if self.fixed_size is not None and first is not None:
+            yield from guards(f"{writer.names[first]}.shape[0]", self.fixed_size)
 
     def _returned(self, writer: Writer) -> Expression:
         def text(x: Any) -> str:

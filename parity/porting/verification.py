@@ -8,13 +8,16 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import numpy as np
+import sympy
 import torch
 from flax import nnx
 from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
+from parity.arrays import to_jax, to_numpy
 from parity.checking import Report, check
-from parity.checking.evaluation import TorchSide
+from parity.checking.evaluation import TorchSide, as_tensor, seeded
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
@@ -118,18 +121,25 @@ class Trial:
         lent: copies of its parameters to run on, by the identity of the original's.
 
     Raises:
-        PortError: the model itself refuses ``arguments``.
+        PortError: the model itself refuses ``arguments``, or is ruled by chance that no tensor shows.
     """
 
-    def __init__(self, module: torch.nn.Module, arguments: Any, lent: dict[int, Any]) -> None:
+    def __init__(
+        self, module: torch.nn.Module, arguments: Any, lent: dict[int, Any], differentiates: bool = False
+    ) -> None:
         self.module, self.arguments = module, arguments
         leaves, self._nested = _flattened(*arguments)
         self._cuts: list[str] = []
         try:
             with noticed_cuts(self._cuts):
-                self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), lent)
+                self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), lent, differentiates)
         except Exception as error:
             raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
+        if self._side.plays and any(part.training for part in module.modules()):
+            raise PortError(
+                "port: while it trains the model draws numbers by Python's or NumPy's generators, not by torch's; a "
+                "port would have them as they were when it was exported"
+            )
         self._program: _Program | None = None
 
     def begin(self, port: nnx.Module, threads: Executor) -> None:
@@ -173,6 +183,27 @@ class Trial:
         return None
 
 
+def goes_on(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> bool:
+    """Whether a second call of the model gives something else than the first, and than a second call of its port."""
+    leaves, nested = _flattened(*arguments)
+    subject, twin = copy.deepcopy(_Flat(module, nested)), _FlatPort(nnx.clone(port), nested)
+
+    def called() -> Any:
+        with torch.no_grad(), seeded(0):
+            return subject(*map(as_tensor, leaves))
+
+    first, second = called(), called()
+    if all(torch.equal(x, y) for x, y in zip(first, second, strict=True)):
+        return False
+    given = [to_jax(x) if isinstance(x, torch.Tensor) else x for x in leaves]
+    twin(*given)
+    close = (
+        np.allclose(y, to_numpy(x), rtol=1e-2, atol=1e-4)  # nothing is proven here: what the first call left matters
+        for x, y in zip(second, twin(*given), strict=True)
+    )
+    return not all(close)
+
+
 class _Program(JaxSide):
     """A port that other threads compile."""
 
@@ -186,8 +217,8 @@ class _Program(JaxSide):
         self._run = lambda *given: compiled.result()(*given)
 
 
-def another(arguments: Any, captured: Any, graph: torch.fx.Graph) -> Any:
-    """Arguments of other values, drawn from the example's own, the sizes that are free one larger.
+def another(arguments: Any, captured: Any, graph: torch.fx.Graph, limits: list[sympy.Basic]) -> Any:
+    """Arguments of other values, drawn from the example's own, the sizes that are free larger, by one if that may be.
 
     Lengths of sequences fall from the longest; what lengths are computed of keeps its rows.
 
@@ -195,18 +226,23 @@ def another(arguments: Any, captured: Any, graph: torch.fx.Graph) -> Any:
         arguments: of the example.
         captured: the same, as export sees them: with symbols for the sizes that are free.
         graph: that was exported.
+        limits: what must hold of the sizes.
     """
     if not any(isinstance(x, torch.Tensor) and x.ndim for x in torch_tree.tree_leaves(arguments)):
         return None
     generator = torch.Generator().manual_seed(0)
 
-    sizes = {
-        free.node.expr: size + 1
+    free = {
+        free.node.expr: size
         for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
         if isinstance(seen, torch.Tensor)
         for size, free in zip(x.shape, list[Any](seen.shape), strict=True)
         if is_free(free)
     }
+    # Where none larger may be, a smaller one; the example's own where that is the only one.
+    changes = ({symbol: size + more for symbol, size in free.items()} for more in (*range(1, 9), *range(-1, -9, -1), 0))
+    allowed = (sizes for sizes in changes if min(sizes.values(), default=2) > 1)
+    sizes = next(sizes for sizes in allowed if all(limit.subs(sizes) != sympy.false for limit in limits))
 
     def grown(size: Any) -> int:
         return int(size.node.expr.subs(sizes)) if is_free(size) else int(size)

@@ -17,9 +17,11 @@ from parity.porting.body import Body, Unsupported
 from parity.porting.branches import conditional, is_conditional
 from parity.porting.call import Call
 from parity.porting.capture import Reference
+from parity.porting.derivatives import derivative, outside
+from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, Several, length, plain
-from parity.porting.functionalization import in_place, is_symbolic, written
+from parity.porting.functionalization import in_place, is_lasting, is_symbolic, written
 from parity.porting.growing import Growing, grown
 from parity.porting.host import Host
 from parity.porting.lists import Listed, arguments, spread
@@ -45,6 +47,7 @@ class Writer(Scope):
         """A writer of a function inside the method: it reads the names around it and makes none of them anew."""
         inner = Writer(call, self.extras, self.method, self.constants, self.unsupported, self.modules)
         inner.outer = self.outer | set(self.bound)
+        inner.functions = dict(self.functions)
         return inner
 
     def settle_before(self, node: Node) -> None:
@@ -65,13 +68,15 @@ class Writer(Scope):
         """The method's parameters and lines."""
         outputs = root_outputs if root_outputs is not None else self.call.outputs
         self.items = in_rounds(self, looped(self, grown(self, self.call.items)), outputs)
-        for i, item in enumerate(self.items):
-            for node in self.needs(item):
-                self.uses[node] += 1
-                self.last[node] = i
         for node in outputs:
             self.uses[node] += 1
             self.last[node] = len(self.items)
+        for i, item in reversed(list(enumerate(self.items))):
+            if not self._is_live(item):
+                continue  # what only functions in the method compute
+            for node in self.needs(item):
+                self.uses[node] += 1
+                self.last.setdefault(node, i)
         parameters = [self._parameter(given) for given in arguments(self.call)] if root_outputs is None else []
         for position, item in enumerate(self.items):
             self.position = position
@@ -88,6 +93,14 @@ class Writer(Scope):
         else:
             self.lines.append(f"return {result.text}")
         return Body(parameters + [name for _, name in self.sizes], self.lines, [size for size, _ in self.sizes])
+
+    def _is_live(self, item: Any) -> bool:
+        """Whether somebody reads what a statement computes, those behind it counted."""
+        if isinstance(item, Loop | Rounds | Growing):
+            return True
+        if isinstance(item, Call):
+            return any(self.uses[node] for node in item.outputs) or any(map(is_lasting, item.nodes()))
+        return self.uses[item] > 0 or is_lasting(item)
 
     def _parameter(self, node: Node | Listed) -> str:
         if isinstance(node, Listed):
@@ -106,7 +119,9 @@ class Writer(Scope):
         return name
 
     def needs(self, item: Any) -> list[Node]:
-        """The arrays that an item takes."""
+        """The arrays that a statement reads."""
+        if is_derivative(item):
+            return outside(self, item)
         if isinstance(item, Loop | Rounds | Growing):
             return item.needs()
         if isinstance(item, Call):
@@ -166,10 +181,12 @@ class Writer(Scope):
             self._settle(item, expression, self.source_name(item))
 
     def _write_call(self, call: Call) -> None:
-        if not call.outputs:
+        if not self._is_live(call):
             return
         expression = self.called(call)
-        if call.leaf:
+        if not call.outputs:
+            self.lines.append(expression.text)
+        elif call.leaf:
             assert call.record is not None
             by_name = {node.name: node for node in call.outputs}
             structure = torch_tree.tree_map(
@@ -289,6 +306,8 @@ class Writer(Scope):
             return _part(self.value(node.args[0]), node)
         builder = found(node.target)
         try:
+            if is_derivative(node):
+                return derivative(self, node)
             if builder is None:
                 raise NotImplementedError("")
             arguments, host = self._bound_arguments(node), Host(self, node)

@@ -164,28 +164,30 @@ def _convolution(op: Operation) -> Expression:
 @register_operator("aten.batch_norm", "aten._native_batch_norm_legit_no_training")
 def _batch_norm(op: Operation) -> Expression:
     training = True if op.arguments.get("training") else None
-    if training and op.running_mean is not None:
-        raise NotImplementedError("batch_norm that trains whatever the mode")
     return op.call(
         "F.batch_norm", op.input, op.running_mean, op.running_var, op.weight, op.bias, training=training,
         eps=None if op.eps == 1e-5 else op.eps,
     )  # fmt: skip
 
 
-@register_operator("parity.batch_norm")
-def _batch_norm_with_stats(op: Operation) -> Expression:
+@register_operator("aten.instance_norm")
+def _instance_norm(op: Operation) -> Expression:
     return op.call(
-        "F.batch_norm_with_stats", op.input, op.running_mean, op.running_var, op.weight, op.bias,
-        training=op.host.in_training(), momentum=None if op.momentum == 0.1 else op.momentum,
-        eps=None if op.eps == 1e-5 else op.eps,
+        "F.instance_norm", op.input, running_mean=op.running_mean, running_var=op.running_var, weight=op.weight,
+        bias=op.bias, use_input_stats=None if op.use_input_stats else False, eps=None if op.eps == 1e-5 else op.eps,
     )  # fmt: skip
 
 
-@register_operator("aten.instance_norm")
-def _instance_norm(op: Operation) -> Expression:
-    if op.running_mean is not None:
-        raise NotImplementedError("instance_norm with running statistics as a function")
-    return op.call("F.instance_norm", op.input, weight=op.weight, bias=op.bias, eps=op.eps)
+@register_operator("parity.batch_norm", "parity.instance_norm")
+def _with_stats(op: Operation) -> Expression:
+    name = op.name.split(".")[1]
+    batch = name == "batch_norm"
+    training = op.host.in_training() if not op.always else True if batch else None  # of an instance it is the default
+    return op.call(
+        f"F.{name}_with_stats", op.input, op.running_mean, op.running_var, op.weight, op.bias,
+        **{"training" if batch else "use_input_stats": training},
+        momentum=None if op.momentum == 0.1 else op.momentum, eps=None if op.eps == 1e-5 else op.eps,
+    )  # fmt: skip
 
 
 @register_operator("aten.rms_norm")

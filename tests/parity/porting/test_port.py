@@ -179,8 +179,9 @@ print(np.asarray(model(np.array([[1, 2]]))).sum())
         assert float(done.stdout) == pytest.approx(module(torch.tensor([[1, 2]])).sum().item(), rel=1e-4)
 
 
-def test_the_report_holds_gradients_too():
-    module, arguments, keywords = built("keyword")
+@pytest.mark.parametrize("name", ["keyword", "cond"])
+def test_the_report_holds_gradients_too(name):
+    module, arguments, keywords = built(name)
     report = port(module, arguments, keywords).report
     assert report.passed
     assert {"output", "gradient"} <= {row.kind for row in report.rows}

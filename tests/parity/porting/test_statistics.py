@@ -1,4 +1,4 @@
-"""Batch normalization as a function of a module's own statistics."""
+"""Normalization that keeps running statistics: as a function of its module's own, and where nobody reads its result."""
 
 import copy
 
@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import parity
+from jaxnn.nn import state_dict
 
 
 class Norm(nn.Module):
@@ -43,9 +44,37 @@ class CoarseLayer(FrozenLayer):
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.training, 0.1, 0.01)
 
 
+class Instance(Norm):
+    def forward(self, x):
+        return F.instance_norm(x, self.running_mean, self.running_var, None, None, self.training, 0.2)
+
+
+class Always(Norm):
+    def forward(self, x):
+        first = F.instance_norm(x, self.running_mean, self.running_var, self.scale)
+        return F.batch_norm(first, self.running_mean, self.running_var, training=True)
+
+
+class Reassigned(Norm):
+    def forward(self, x):
+        if self.training:
+            self.running_mean = 0.9 * self.running_mean + 0.1 * x.detach().mean((0, 2))
+        return x - self.running_mean[:, None]
+
+
+class Unread(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        self.norm(x)
+        return x + 1
+
+
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", [Norm, Frozen, FrozenLayer, CoarseLayer])
-def test_the_function_follows_the_mode_of_its_module_unless_it_is_said_to_be_frozen(kind, training):
+@pytest.mark.parametrize("kind", [Norm, Frozen, FrozenLayer, CoarseLayer, Instance, Always, Unread])
+def test_statistics_follow_the_mode_of_the_module_unless_its_code_says_otherwise(kind, training):
     torch.manual_seed(0)
     model, x = nn.Sequential(kind(), nn.Flatten()).train(training), torch.randn(4, 3, 5)
     original = copy.deepcopy(model)
@@ -54,3 +83,14 @@ def test_the_function_follows_the_mode_of_its_module_unless_it_is_said_to_be_fro
         original.train(mode)
         port.train() if mode else port.eval()
         np.testing.assert_allclose(port(jnp.asarray(x)), original(x).detach(), atol=1e-5)
+    held = state_dict(port)
+    for name, x in original.state_dict().items():
+        np.testing.assert_allclose(held[name], x, atol=1e-5)
+
+
+def test_a_buffer_that_is_another_after_training_is_written():
+    model, x = nn.Sequential(Reassigned()).train(), torch.randn(4, 3, 5)
+    port = parity.port(model, (x,)).module
+    port(jnp.asarray(x))
+    model(x)
+    np.testing.assert_allclose(state_dict(port)["0.running_mean"], model[0].running_mean, atol=1e-6)
