@@ -10,8 +10,8 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.branches import is_conditional
-from parity.porting.differentiation import is_derivative
 from parity.porting.call import Call
+from parity.porting.differentiation import is_derivative
 from parity.porting.functionalization import in_place, is_symbolic, packet, written
 from parity.porting.growing import Growing
 from parity.porting.lists import joined_by

@@ -96,10 +96,8 @@ def singular(name: str) -> str:
     """What one of ``name`` is called."""
     if name.endswith("ies"):
         return f"{name[:-3]}y"
-    return (
-        name[:-1]
-        if name.endswith("s") and not name.endswith("ss") and len(name) > 1
-        else f"{name}_layer"
-        if not name.isdigit()
-        else "layer"
-    )
+    if name.endswith("s") and not name.endswith("ss") and len(name) > 1:
+        return name[:-1]
+    if name.rpartition("_")[2] in ("layer", "block", "stage"):
+        return name  # as BERT's ``encoder.layer``, a list
+    return f"{name}_layer" if len(name) > 1 and not name.isdigit() else "layer"

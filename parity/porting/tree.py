@@ -11,7 +11,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call, array
 from parity.porting.capture import Capture, Reference
-from parity.porting.functionalization import is_symbolic
+from parity.porting.functionalization import in_place, is_symbolic
 from parity.porting.inheritance import mark_inherited
 from parity.porting.layers import CONTAINERS, has_twin
 from parity.porting.lists import arguments
@@ -167,6 +167,7 @@ def _connect(call: Call) -> None:
                 and source.op != "get_attr"
                 and not is_symbolic(source)
                 and id(array(source)) not in own
+                and not _is_written_inside(source, inner)
             ):
                 outside.setdefault(source)
     given = list(call.record.names if call.record else {})
@@ -207,6 +208,15 @@ def _classes(call: Call) -> Iterator[Call]:
         if not child.leaf:
             yield child
             yield from _classes(child)
+
+
+def _is_written_inside(source: Node, inner: set[Node]) -> bool:
+    """Whether ``source`` is a number, or an array that only ``inner`` reads, which ``forward`` made of Python's own."""
+    constant = source.meta.get("constant")
+    if constant is None or source.meta.get("path"):
+        return False
+    changes = any(in_place(user) for user in source.users)
+    return (constant.ndim == 0 and not changes) or all(user in inner for user in source.users)
 
 
 def _readers(node: Node) -> list[Node]:

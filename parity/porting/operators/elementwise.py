@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import torch
+from torch.fx import Node
 
 from parity.porting.expression import (
     AND,
@@ -28,6 +29,10 @@ def _infix(symbol: str, strength: int) -> Builder:
         alpha = op.arguments.get("alpha", 1)
         if alpha != 1:
             right = op.binary("*", right, alpha, PRODUCT)
+        if symbol in ("+", "-") and _is_nothing(op.arguments["self"], right, op.output):
+            return op.arguments["self"]
+        if symbol == "&" and _is_all(op) and right.shape == tuple(op.output.shape):
+            return right
         return op.promoted(op.binary(symbol, op.arguments["self"], right, strength), op.arguments["self"], op.other)
 
     return write
@@ -49,6 +54,19 @@ for _name, _symbol, _strength in (
     ("__rshift__", ">>", SHIFT),
 ):
     register_operator(f"aten.{_name}")(_infix(_symbol, _strength))
+
+
+def _is_nothing(left: Any, right: Any, output: torch.Tensor) -> bool:
+    """Whether ``right`` is a zero added to whole numbers; a float may have a negative zero, which would be lost."""
+    whole = not output.is_floating_point() and not output.is_complex()
+    return type(right) is int and right == 0 and isinstance(left, Tensor) and left.dtype == output.dtype and whole
+
+
+def _is_all(op: Operation) -> bool:
+    """Whether the first operand is the ``True`` that masks are added to, as an array."""
+    first = op.host.node.args[0] if op.host is not None and op.host.node.args else None
+    made = isinstance(first, Node) and first.target in (torch.ops.aten.ones.default, torch.ops.aten.new_ones.default)
+    return made and op.output.dtype == torch.bool and isinstance(op.other, Tensor) and op.other.dtype == torch.bool
 
 
 def _comparison(symbol: str) -> Builder:

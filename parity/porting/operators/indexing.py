@@ -7,16 +7,9 @@ import torch
 from parity.porting.expression import ATOM, PRODUCT, Expression
 from parity.porting.operation import Operation, Tensor, dtype_name
 from parity.porting.operators.registry import register_operator
+from parity.porting.subscripts import picked, whole
 
 END = 2**63 - 1
-
-
-def subscript(op: Operation, operand: Expression, dim: int, entry: Expression) -> Expression:
-    """``operand[:, :, entry]``; from the end with an ellipsis where that is shorter."""
-    assert isinstance(operand, Tensor)
-    dim %= operand.ndim
-    text = f"..., {entry.text}" if dim == operand.ndim - 1 and dim > 1 else ":, " * dim + entry.text
-    return Expression(f"{operand.within(ATOM)}[{text}]", ATOM, operand.names | entry.names)
 
 
 def slice_entry(op: Operation, operand: Tensor) -> Expression | None:
@@ -40,19 +33,19 @@ def slice_entry(op: Operation, operand: Tensor) -> Expression | None:
 def _slice(op: Operation) -> Expression:
     operand = op.arguments["self"]
     entry = slice_entry(op, operand)
-    return operand if entry is None else subscript(op, operand, op.dim, entry)
+    return operand if entry is None else picked(operand, op.dim, entry)
 
 
 @register_operator("aten.select.int")
 def _select(op: Operation) -> Expression:
-    return subscript(op, op.arguments["self"], op.dim, op.expression(op.index))
+    return picked(op.arguments["self"], op.dim, op.expression(op.index))
 
 
 @register_operator("aten.narrow")
 def _narrow(op: Operation) -> Expression:
     stop = op.start + op.length
     text = f"{op.expression(op.start).text}:{op.expression(stop).text}"
-    return subscript(op, op.arguments["self"], op.dim, Expression(text, ATOM, op.expression(stop).names))
+    return picked(op.arguments["self"], op.dim, Expression(text, ATOM, op.expression(stop).names))
 
 
 def updated(
@@ -93,7 +86,7 @@ def _index_tensor(op: Operation) -> Expression:
     if any(x is not None and x.dtype == torch.bool for x in op.indices):
         raise NotImplementedError(_MASKED)
     index = _index(op, operand, list(op.indices))
-    read = f"{operand.within(ATOM)}[{index.text}]"
+    read = f"{whole(operand)}[{index.text}]"
     if op.host.node.meta.get("padded"):
         read = f'{operand.within(ATOM)}.at[{index.text}].get(mode="fill", fill_value=1)'
     return Expression(read, ATOM, operand.names | index.names)

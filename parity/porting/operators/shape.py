@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from parity.porting.expression import ATOM, Expression
-from parity.porting.operation import Operation, Tensor
+from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
+from parity.porting.subscripts import widened
 
 
 def sizes(op: Operation, wanted: Any) -> list[Any]:
@@ -19,7 +20,10 @@ def sizes(op: Operation, wanted: Any) -> list[Any]:
 
 
 def _reshaped(op: Operation, wanted: Any) -> Expression:
-    return op.method(op.arguments["self"], "reshape", *sizes(op, wanted))
+    operand = op.arguments["self"]
+    if list(map(str, op.output.shape)) == list(map(str, operand.shape)):
+        return operand
+    return op.method(operand, "reshape", *sizes(op, wanted))
 
 
 @register_operator("aten.view.default", "aten.reshape", "aten._unsafe_view", "aten.reshape_as", "aten.view_as")
@@ -35,13 +39,7 @@ def _to_output(op: Operation) -> Expression:
     operand: Any = op.arguments["self"]
     if "unsqueeze" in op.name:
         dim = op.dim if op.dim >= 0 else op.dim + operand.ndim + 1
-        if operand.ndim <= 4 and isinstance(operand, Tensor):
-            # x[:, None] reads as people write it; a trailing run of axes needs no colons.
-            if dim == operand.ndim and dim > 1:
-                return Expression(f"{operand.within(ATOM)}[..., None]", ATOM, operand.names)
-            if dim <= 2:
-                return Expression(f"{operand.within(ATOM)}[{':, ' * dim}None]", ATOM, operand.names)
-        return op.call("jnp.expand_dims", operand, dim)
+        return widened(operand, dim) or op.call("jnp.expand_dims", operand, dim)
     if "unflatten" in op.name or "flatten" in op.name:
         if list(op.output.shape) == list(operand.shape):
             return operand
@@ -102,6 +100,8 @@ def _expand(op: Operation) -> Expression:
 @register_operator("aten.repeat", "aten.tile")
 def _repeat(op: Operation) -> Expression:
     counts = next(v for k, v in op.arguments.items() if k != "self")
+    if list(map(str, op.output.shape)) == list(map(str, op.arguments["self"].shape)):
+        return op.arguments["self"]
     return op.call("jnp.tile", op.arguments["self"], list(counts))
 
 
@@ -125,7 +125,10 @@ def _cat(op: Operation) -> Expression:
     # Torch lets an empty vector join anything.
     parts = [x for x in op.tensors if not (x.ndim == 1 and x.shape[0] == 0 and op.output.ndim > 1)]
     parts = [op.cast(x, op.output.dtype) for x in parts]
-    return op.call("jnp.concatenate", _listed(op, parts), **({"axis": op.dim} if op.dim else {}))
+    axis = {"axis": op.dim} if op.dim else {}
+    if len(parts) == 1 and (op.host is None or op.host.known_list() is None):
+        return parts[0]
+    return op.call("jnp.concatenate", _listed(op, parts), **axis)
 
 
 @register_operator("aten.stack", "aten.hstack", "aten.vstack", "aten.dstack", "aten.column_stack")

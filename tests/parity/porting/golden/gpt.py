@@ -17,7 +17,7 @@ class CausalSelfAttention(nnx.Module):
     def __call__(self, x):
         q, k, v = jnp.split(self.c_attn(x), 3, axis=2)
         att = q.reshape(-1, 10, 2, 8).swapaxes(1, 2) @ k.reshape(-1, 10, 2, 8).swapaxes(1, 2).mT
-        att = jnp.where(self.bias[...][:, :, :10][..., :10] == 0, -jnp.inf, att * 0.35355339059327373)
+        att = jnp.where(self.bias[..., :10, :10] == 0, -jnp.inf, att * 0.35355339059327373)
         y = jax.nn.softmax(att) @ v.reshape(-1, 10, 2, 8).swapaxes(1, 2)
         return self.dropout_2(self.c_proj(y.swapaxes(1, 2).reshape(-1, 10, 16)))
 
@@ -56,6 +56,6 @@ class GPT(nnx.Module):
 
     def __call__(self, idx):
         x = self.transformer["wte"](idx) + self.transformer["wpe"](jnp.arange(10))
-        for h_layer in self.transformer["h"]:
-            x = h_layer(x)
+        for layer in self.transformer["h"]:
+            x = layer(x)
         return self.lm_head(self.transformer["ln_f"](x))
