@@ -17,31 +17,34 @@ NEAR = 0.05
 
 @dataclass(frozen=True)
 class Layout:
-    """How a port's array is laid out: torch's, its axes permuted, then reshaped.
+    """How a port's array is laid out: torch's, some axes reversed, its axes permuted, then reshaped.
 
     Attributes:
         axes: torch's axes in the port's order.
         shape: the port's shape.
+        reversed: those of torch's axes that run the other way, as the kernel of a transposed convolution may.
     """
 
     axes: tuple[int, ...]
     shape: tuple[int, ...]
+    reversed: tuple[int, ...] = ()
 
     @property
     def is_torchs(self) -> bool:
         """Whether nothing is moved."""
-        return self.axes == tuple(range(len(self.axes))) and len(self.shape) == len(self.axes)
+        return self.axes == tuple(range(len(self.axes))) and len(self.shape) == len(self.axes) and not self.reversed
 
     def from_torch(self, x: Any) -> Any:
         """Torch's array, laid out as the port's."""
-        return x.transpose(self.axes).reshape(self.shape)
+        return (np.flip(x, self.reversed) if self.reversed else x).transpose(self.axes).reshape(self.shape)
 
     def to_torch(self, x: Any, shape: Sequence[int]) -> Any:
         """The port's array, laid out as torch's of ``shape``."""
         if self.is_torchs:
             return x.reshape(shape)
         permuted = tuple(shape[axis] for axis in self.axes)
-        return x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
+        there = x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
+        return np.flip(there, self.reversed) if self.reversed else there
 
     def __str__(self) -> str:
         if self.axes == (0, *range(2, len(self.axes)), 1):

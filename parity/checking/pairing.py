@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import Layout, layout_of, layouts
@@ -81,11 +82,14 @@ def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], lis
         options = layouts(value.shape, ours.shape)
         if not options:
             return
-        # A kernel of flax has its spatial axes first and its outputs last; other classes show theirs by the numbers.
-        flax = (*range(2, value.ndim), 1, 0)
-        known = [o for o in options if o.axes == (flax if key == "kernel" else tuple(range(value.ndim)))]
+        # Classes that are not of flax show theirs by the numbers.
+        spatial = tuple(range(2, value.ndim)) if isinstance(torch_layer, _ConvTransposeNd) else ()
+        turned = [replace(o, reversed=spatial) for o in options] if spatial else []
+        usual = _of_flax(torch_layer, jax_layer, value.ndim) if key == "kernel" else (tuple(range(value.ndim)), ())
+        known = [o for o in (*options, *turned) if (o.axes, o.reversed) == usual]
         certain = key == name or (key == "kernel" and type(jax_layer).__module__.startswith("flax."))
-        layout = known[0] if certain and known else layout_of(ours, value) or (known or options)[0]
+        shown = layout_of(ours, value) or next((o for o in turned if np.array_equal(ours, o.from_torch(value))), None)
+        layout = known[0] if certain and known else shown or (known or options)[0]
         found.append(Pair(name, free.pop(key), ours, value, layout))
 
     for rule in (
@@ -104,8 +108,17 @@ def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], lis
     return found, [name for name in theirs if name not in named and theirs[name].ndim]
 
 
+def _of_flax(torch_layer: torch.nn.Module, jax_layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a kernel of flax, and those that are reversed: spatial axes come first, outputs last."""
+    spatial = tuple(range(2, rank))
+    if not isinstance(torch_layer, _ConvTransposeNd) or getattr(jax_layer, "transpose_kernel", False):
+        return (*spatial, 1, 0), ()
+    return (*spatial, 0, 1), spatial
+
+
 def _members(layer: Any) -> Iterator[tuple[str, Any]]:
-    yield from ((name, value) for name, value in vars(layer).items() if not name.startswith("_"))
+    members = getattr(layer, "__dict__", {})  # a bound method has none
+    yield from ((name, value) for name, value in members.items() if not name.startswith("_"))
 
 
 def _is_array(value: Any) -> bool:

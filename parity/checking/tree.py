@@ -114,7 +114,9 @@ def _is_layer(node: Any) -> bool:
 @by_class
 def _is_kind_of_layer(kind: Any) -> bool:
     called = any("__call__" in vars(base) for base in kind.__mro__)
-    return called and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
+    if issubclass(kind, nnx.Module):
+        return called
+    return called and not _of_library(kind) and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -143,8 +145,13 @@ def _may_hold(kind: Any) -> bool:
 @by_class
 def _is_own(kind: Any) -> bool:
     """Whether ``kind`` is a class written in Python whose instances may hold layers."""
-    library = kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
-    return bool(kind.__dictoffset__) and "__call__" in vars(kind) and not library and not issubclass(kind, nnx.Module)
+    own = "__call__" in vars(kind) and not _of_library(kind) and not issubclass(kind, nnx.Module)
+    return bool(kind.__dictoffset__) and own
+
+
+def _of_library(kind: Any) -> bool:
+    """Whether instances of ``kind`` are what others made: a function, one that is compiled, an array."""
+    return kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
 
 
 def _plain(path: str) -> str:
