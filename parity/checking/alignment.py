@@ -90,6 +90,30 @@ def placed(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR) -
     return None, math.inf
 
 
+def likeliest(jax_array: np.ndarray, torch_array: np.ndarray, usual: tuple[int, ...] | None = None) -> Layout | None:
+    """The layout of an array that holds other numbers than torch's in every one: that with axes ``usual``.
+
+    Where none is usual, that in which they are clearly most alike, or torch's own.
+    """
+    options = layouts(torch_array.shape, jax_array.shape)
+    expected = next((layout for layout in options if layout.axes == usual), None)
+    if expected is not None or len(options) < 2 or jax_array.dtype.kind not in "fc":
+        return expected or next(iter(options), None)
+    likeness = [_correlation(jax_array, layout.from_torch(torch_array)) for layout in options]
+    best = int(np.argmax(likeness))
+    return options[best if likeness[best] > ALIKE + likeness[0] else 0]
+
+
+ALIKE = 0.25
+"""So much more alike are numbers in the layout that is theirs than in another."""
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    size = np.sqrt(sum_of_squares(a) * sum_of_squares(b))
+    return float(a @ b / size) if 0 < size < np.inf else 0.0
+
+
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Root mean square of the difference, relative to that of ``b``; infinite where shapes or kinds differ."""
     if a.shape != b.shape:

@@ -13,15 +13,19 @@ import torch
 from flax import nnx
 
 from jaxnn.nn.module import children as nnx_children
+from parity.checking.stacking import stacked_paths
 
 TAG = "parity_tag"
 
 
 @dataclass(frozen=True, eq=False)
 class Tag:
-    """A layer's path in torch. No two are equal, so that what was compiled with others is traced anew, and seen."""
+    """A layer's path in torch, or those of the layers that are stacked in it.
 
-    path: str
+    No two are equal, so that what was compiled with others is traced anew, and seen.
+    """
+
+    paths: tuple[str, ...]
 
 
 def by_class(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -55,7 +59,9 @@ def aligned_paths(torch_module: torch.nn.Module, jax_module: Any) -> dict[str, s
     (``blocks_0.Conv1`` for ``blocks.0.conv1``).
     """
     theirs = [path for path, _ in torch_module.named_modules()]
-    ours = [path for path, _ in jax_layers(jax_module)]
+    layers = dict(jax_layers(jax_module))
+    stacked = stacked_paths(torch_module, layers)
+    ours = [path for path in layers if path not in stacked]
     pairs = {path: path for path in ours if path in set(theirs)}
     rest: dict[str, list[str]] = {}
     for path in theirs:
@@ -73,22 +79,23 @@ def copy_of(module: Any) -> Any:
     return nnx.clone(module) if isinstance(module, nnx.Module) else copy.deepcopy(module)
 
 
-def tagged(module: Any, pairs: dict[str, str]) -> Any:
+def tagged(module: Any, pairs: dict[str, str], stacked: dict[str, tuple[str, ...]] | None = None) -> Any:
     """A copy of ``module`` in which every layer that has a twin knows its path in torch.
 
     The tag is part of the graph, so that it outlives ``nnx.split`` and ``nnx.merge`` in the user's own code.
     """
     module = copy_of(module)
+    paths = {path: (theirs,) for path, theirs in pairs.items()} | (stacked or {})
     for path, layer in list(jax_layers(module)):
-        if path in pairs:
-            object.__setattr__(layer, TAG, Tag(pairs[path]))
+        if path in paths:
+            object.__setattr__(layer, TAG, Tag(paths[path]))
     return module
 
 
 @contextmanager
 def tagging(module: Any, pairs: dict[str, str]) -> Iterator[None]:
     """Within it the layers of ``module`` itself, and of what is cloned from it, are tagged."""
-    layers = [(layer, Tag(pairs[path])) for path, layer in jax_layers(module) if path in pairs]
+    layers = [(layer, Tag((pairs[path],))) for path, layer in jax_layers(module) if path in pairs]
     for layer, tag in layers:
         object.__setattr__(layer, TAG, tag)
     try:

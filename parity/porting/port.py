@@ -201,11 +201,10 @@ def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, s
 
 def _trials(module: torch.nn.Module, arguments: Arguments, other: Arguments | None, notes: list[str]) -> list[Trial]:
     """The model on the example, and on another batch if there is one that it takes."""
-    lent: dict[int, Any] = {}
-    trials = [Trial(module, arguments, lent)]
+    trials = [Trial(module, arguments)]
     if other is not None:
         try:
-            trials.append(Trial(module, other, lent))
+            trials.append(Trial(module, other))
         except PortError as error:  # as where offsets have to rise
             notes.append(f"not compared on another batch: {error}")
     return trials

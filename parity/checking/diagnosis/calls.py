@@ -45,6 +45,7 @@ BUILTIN = {
     "transpose": "input dim0 dim1",
     **dict.fromkeys(("tril", "triu"), "input diagonal"),
     "flip": "input dims",
+    "repeat_interleave": "input repeats dim",
     "roll": "input shifts dims",
     "softplus": "input beta threshold",
     "prelu": "input weight",

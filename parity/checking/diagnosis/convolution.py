@@ -130,10 +130,19 @@ def _transposed(call: Call) -> Iterator[Mutation]:
         said = f"padding and output_padding are as if {padding} and {more}, torch's are {call['padding']} and "
         said += f"{call['output_padding']}"
         yield "padding", said, lambda c, p=padding, m=more: c.run(padding=p, output_padding=m)
-    behind = tuple(range(-rank, 0))
     for shift in (1, -1):
         said = f"the output is shifted by {shift}: padding is one-sided"
-        yield "padding", said, lambda c, s=shift: torch.roll(c.run(), (s,) * rank, behind)
+        yield "padding", said, lambda c, s=shift: _shifted(c, rank, s)
+
+
+def _shifted(call: Call, rank: int, by: int) -> torch.Tensor:
+    """A transposed convolution cut out of the whole of it elsewhere; zeros are beyond that."""
+    size = call.run().shape[-rank:]
+    starts = as_tuple(call["padding"] or 0, rank)
+    found = F.pad(call.run(padding=0, output_padding=0, bias=None), (8,) * (2 * rank))
+    for axis, (start, length) in enumerate(zip(starts, size, strict=True), 2 if found.ndim > rank + 1 else 1):
+        found = found.narrow(axis, 8 + start - by, length)
+    return found if call["bias"] is None else found + call["bias"].reshape(-1, *[1] * rank)
 
 
 def as_tuple(value: Any, rank: int) -> tuple[int, ...]:

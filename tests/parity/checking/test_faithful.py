@@ -79,3 +79,52 @@ def test_a_function_may_be_the_port_of_a_module():
     assert parity.check(theirs, jax.jit(port), x).passed
     (fault,) = parity.check(theirs, lambda x: port(x, approximate=True), x).faults
     assert fault.suspect == "gelu approximate"
+
+
+class TorchBlocks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.Sequential(OrderedDict(fc=torch.nn.Linear(4, 4), norm=torch.nn.LayerNorm(4))) for _ in range(3)
+        )
+
+    def forward(self, x):
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+class Block(nnx.Module):
+    def __init__(self, rngs):
+        self.fc, self.norm = nnx.Linear(4, 4, rngs=rngs), nnx.LayerNorm(4, epsilon=1e-5, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.fc(x))
+
+
+class Scanned(nnx.Module):
+    """One block, its parameters those of all, stacked."""
+
+    def __init__(self):
+        self.blocks = nnx.vmap(Block)(nnx.Rngs(0).split(3))
+
+    def __call__(self, x):
+        return nnx.scan(lambda x, block: x + block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, self.blocks)
+
+
+def test_layers_whose_parameters_are_stacked_are_compared_one_by_one():
+    torch.manual_seed(0)
+    theirs, ours, x = TorchBlocks(), Scanned(), torch.randn(2, 4)
+    kernels = jnp.stack([jnp.asarray(block.fc.weight.detach().numpy().T) for block in theirs.blocks])
+    biases = jnp.stack([jnp.asarray(block.fc.bias.detach().numpy()) for block in theirs.blocks])
+    ours.blocks.fc.kernel.set_value(kernels)
+    ours.blocks.fc.bias.set_value(biases)
+    report = parity.check(theirs, ours, x)
+    assert report.passed
+    assert {"blocks.0.fc.weight", "blocks.2.norm.bias"} <= {row.name for row in report.rows}
+    assert [record.path for record in report.layers if record.path.endswith("fc")] == [
+        f"blocks.{i}.fc" for i in range(3)
+    ]
+    ours.blocks.fc.bias.set_value(biases.at[1].set(0.0))
+    (fault,) = parity.check(theirs, ours, x, gradients=False).faults
+    assert (fault.path, fault.suspect) == ("blocks.1.fc", "missing bias")
