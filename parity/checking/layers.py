@@ -102,6 +102,7 @@ class ForcedRun:
         self.calls: list[LayerCall] = []
         self.found = Found()
         self.called: set[str] = set()
+        self.apart: set[str] = set()  # called, but with what torch's layers are not comparable with
         self.usual: Usual = {}
         self.traced = False
         self.forcing = True
@@ -197,6 +198,7 @@ class ForcedRun:
             self._repeated(call, call.given)
         except Exception:  # it may be made for sizes of its own, which the layers in it need not be
             outer.resized = unlike
+            self.apart.add(call.node.path)
             output = self._run(call, own)
             self.found.records.append(replace(call.record(len(self.found.records), unlike), compared=False))
             self.stream.drop(call.node)
@@ -236,7 +238,7 @@ class ForcedRun:
         outer = self.calls[-1] if self.calls else None
         others = {each.path for each in call.open if each.path in call.more}  # not the same layers, then
         call.open = [each for each in call.open if each.path not in others]
-        self.called -= others
+        self.apart |= others
         if outcome.aligned.unlike and outer is not None:
             record.unlike, record.compared = outcome.aligned.unlike, False
             call.faults += len(call.open)
@@ -268,7 +270,9 @@ class ForcedRun:
             suspect, reason = before.suspect, before.reason
         else:
             with self._unforced():
-                suspect, reason = self.explain(suspicion_of(call, outcome, judgement, self.called, self.torch_module))
+                suspect, reason = self.explain(
+                    suspicion_of(call, outcome, judgement, self.called - self.apart, self.torch_module)
+                )
         return Fault(path, call.node.call, kind, judgement.detail, suspect, reason, judgement.verdict.row)
 
     @contextmanager

@@ -11,7 +11,7 @@ from parity.checking.diagnosis.elementwise import PLAIN
 from parity.checking.diagnosis.mutations import mutations
 from parity.replay import memory
 
-ANYWHERE = {*PLAIN, "roll", "flip"}
+ANYWHERE = {*PLAIN, "roll", "flip", "pad"}
 """Functions that are written otherwise throughout a layer, whatever they work on."""
 
 PICKING = {"__getitem__", "select", "narrow"}
