@@ -17,31 +17,34 @@ NEAR = 0.05
 
 @dataclass(frozen=True)
 class Layout:
-    """How a port's array is laid out: torch's, its axes permuted, then reshaped.
+    """How a port's array is laid out: torch's, some axes reversed, its axes permuted, then reshaped.
 
     Attributes:
         axes: torch's axes in the port's order.
         shape: the port's shape.
+        reversed: those of torch's axes that run the other way, as the kernel of a transposed convolution may.
     """
 
     axes: tuple[int, ...]
     shape: tuple[int, ...]
+    reversed: tuple[int, ...] = ()
 
     @property
     def is_torchs(self) -> bool:
         """Whether nothing is moved."""
-        return self.axes == tuple(range(len(self.axes))) and len(self.shape) == len(self.axes)
+        return self.axes == tuple(range(len(self.axes))) and len(self.shape) == len(self.axes) and not self.reversed
 
     def from_torch(self, x: Any) -> Any:
         """Torch's array, laid out as the port's."""
-        return x.transpose(self.axes).reshape(self.shape)
+        return (np.flip(x, self.reversed) if self.reversed else x).transpose(self.axes).reshape(self.shape)
 
     def to_torch(self, x: Any, shape: Sequence[int]) -> Any:
         """The port's array, laid out as torch's of ``shape``."""
         if self.is_torchs:
             return x.reshape(shape)
         permuted = tuple(shape[axis] for axis in self.axes)
-        return x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
+        there = x.reshape(permuted).transpose(tuple(np.argsort(self.axes)))
+        return np.flip(there, self.reversed) if self.reversed else there
 
     def __str__(self) -> str:
         if self.axes == (0, *range(2, len(self.axes)), 1):
@@ -85,6 +88,30 @@ def placed(jax_array: np.ndarray, torch_array: np.ndarray, near: float = NEAR) -
         if off <= near:
             return layout, off
     return None, math.inf
+
+
+def likeliest(jax_array: np.ndarray, torch_array: np.ndarray, usual: tuple[int, ...] | None = None) -> Layout | None:
+    """The layout of an array that holds other numbers than torch's in every one: that with axes ``usual``.
+
+    Where none is usual, that in which they are clearly most alike, or torch's own.
+    """
+    options = layouts(torch_array.shape, jax_array.shape)
+    expected = next((layout for layout in options if layout.axes == usual), None)
+    if expected is not None or len(options) < 2 or jax_array.dtype.kind not in "fc":
+        return expected or next(iter(options), None)
+    likeness = [_correlation(jax_array, layout.from_torch(torch_array)) for layout in options]
+    best = int(np.argmax(likeness))
+    return options[best if likeness[best] > ALIKE + likeness[0] else 0]
+
+
+ALIKE = 0.25
+"""So much more alike are numbers in the layout that is theirs than in another."""
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
+    size = np.sqrt(sum_of_squares(a) * sum_of_squares(b))
+    return float(a @ b / size) if 0 < size < np.inf else 0.0
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -155,8 +155,8 @@ def _jax_run(
     """The same of JAX."""
     kind, seen = to_jax(dtype), {}
 
-    def handler(original: Any, layer: Any, path: str, args: Any, kwargs: Any) -> Any:
-        output = original(layer, *args, **kwargs)
+    def handler(original: Any, layer: Any, paths: tuple[str, ...], args: Any, kwargs: Any) -> Any:
+        (path,), output = paths, original(layer, *args, **kwargs)
         first = jax.tree.leaves(output)[0]
         if path and path not in seen and not isinstance(first, jax.core.Tracer):
             seen[path] = np.asarray(first)

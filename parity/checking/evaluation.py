@@ -16,6 +16,7 @@ from torch.utils import _pytree as torch_tree
 from parity.arrays import to_numpy, to_tensor
 from parity.checking.branching import branches_taken
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
+from parity.checking.rounding import RoundedByChance
 from parity.replay import Draws, Written
 from parity.standing_in import gradients_by
 
@@ -66,7 +67,7 @@ class TorchSide:
         self.gradients = gradients
         self.seed = seed
         self.draws: list[torch.Tensor] = []
-        self.cotangents: list[torch.Tensor] = []
+        self.cotangents: dict[str, torch.Tensor] = {}
         if known is not None:
             self.single, self.draws = known
             return
@@ -113,6 +114,12 @@ class TorchSide:
         call = torch_tree.tree_map(lambda x: nudged(x, generator), self.call)
         with self._drawing():
             return self._evaluate(subject, call)
+
+    def rounded(self, seed: int) -> Evaluation:
+        """The same pass in its own dtype, every operator's result rounded up or down by chance."""
+        call = torch_tree.tree_map(as_tensor, self.call)
+        with self._drawing(), RoundedByChance(seed):
+            return self._evaluate(_copied(self.subject), call)
 
     def near(self, subject: Subject, call: Call) -> tuple[Evaluation, Evaluation]:
         """The same pass of another subject on other inputs, in its own dtype and in float64."""
@@ -165,15 +172,17 @@ class TorchSide:
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
         if isinstance(subject, torch.nn.Module):
             result.buffers = {name: to_numpy(x) for name, x in subject.named_buffers()}
-        smooth = [x for x in outputs.values() if x.requires_grad]
+        smooth = {name: x for name, x in outputs.items() if x.requires_grad}
         sources = {name: x for name, x in (parameters | varied).items() if x.requires_grad}
         if not (self.gradients and smooth and sources):
             return result
         if not self.cotangents:
             # Drawn in float32: the same numbers in either precision.
-            self.cotangents = [torch.randn(x.shape, generator=self._generator, dtype=torch.float32) for x in smooth]
-        vectors = [v.to(x.dtype) for v, x in zip(self.cotangents, smooth, strict=True)]
-        found = torch.autograd.grad(smooth, list(sources.values()), vectors, allow_unused=True)
+            self.cotangents = {
+                name: torch.randn(x.shape, generator=self._generator, dtype=torch.float32) for name, x in smooth.items()
+            }
+        vectors = [self.cotangents[name].to(x.dtype) for name, x in smooth.items()]
+        found = torch.autograd.grad(list(smooth.values()), list(sources.values()), vectors, allow_unused=True)
         for (name, x), gradient in zip(sources.items(), found, strict=True):
             target = result.input_gradients if name in varied else result.parameter_gradients
             target[name] = to_numpy(torch.zeros_like(x) if gradient is None else gradient)

@@ -8,14 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from flax import nnx
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import viewed
-from parity.checking.alignment import Layout, distance, identical, layout_of, layouts, paired, placed
+from parity.checking.alignment import NEAR, Layout, distance, identical, layout_of, layouts, likeliest, paired, placed
 from parity.checking.judgement import near_enough
 from parity.checking.leaves import flattened, parameter_names, plain
 from parity.checking.pairing import pairs
 from parity.checking.stream import Node
+
+Usual = dict[tuple[int, ...], tuple[int, ...]]
+"""The axes in which the port has torch's arrays of a shape."""
 
 Arrival = tuple[str, float, str]
 """What came to a layer otherwise than torch's: the call, how far it is off, and that in words."""
@@ -54,6 +58,7 @@ def matched(
     ours: tuple[Any, Any],
     theirs: tuple[Any, Any],
     known: Callable[[Any, Any], Layout | None] = lambda x, y: None,
+    usual: Usual | None = None,
 ) -> "Matched":
     """Which of a layer's arguments belong together, how their axes lie, and what arrived otherwise.
 
@@ -64,6 +69,7 @@ def matched(
         ours: the port's leaves and their names, as :func:`flattened` gives them.
         theirs: torch's.
         known: the layout in which two leaves are known to hold the same numbers.
+        usual: how arrays of torch's shapes lay where their numbers showed it; added to.
     """
     axes: tuple[int, ...] = ()
     arrivals: list[Arrival] = []
@@ -83,7 +89,9 @@ def matched(
         equal = layout is not None or identical(x, y)
         if layout is None:
             layout, off = (layouts(y.shape, x.shape)[0], 0.0) if equal else placed(x, y)
-        layout = layout or next(iter(layouts(y.shape, x.shape)), None)
+        if layout is not None and usual is not None:
+            usual[y.shape] = layout.axes
+        layout = layout or likeliest(x, y, (usual or {}).get(y.shape) or _channels_last(layer, y.ndim))
         if layout is None:
             shapes = f"with shape {x.shape}, torch's has {y.shape}"
             arrivals.append((name, np.inf, f"what arrives at {name} comes {shapes}"))
@@ -138,11 +146,13 @@ class Given:
     rows: bool = True
 
 
-def fed(node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs: Any) -> Given:
-    """The port's arguments with torch's numbers, in the port's layout if they have one."""
+def fed(
+    node: Node, torch_layer: torch.nn.Module, layer: Any, args: Any, kwargs: Any, usual: Usual | None = None
+) -> Given:
+    """The port's arguments with torch's numbers, in the port's layout if they have one, else the usual one."""
     names, leaves, rebuilt = flattened((args, kwargs))
     theirs = flattened(node.arguments)[:2]
-    found = matched(called(node.path, node.call), torch_layer, layer, (names, leaves), theirs)
+    found = matched(called(node.path, node.call), torch_layer, layer, (names, leaves), theirs, usual=usual)
     unlike = next((sizes(shape, y.shape) for shape, y in found.unlike.values()), "")
     if not unlike and all(match.equal for match in found.matches):
         # Themselves: lists that the layer writes into stay the caller's.
@@ -185,6 +195,11 @@ class Aligned:
     def layout(self) -> Layout | None:
         """Of the first output."""
         return next(iter(self.layouts.values()), None)
+
+    def certain(self, theirs: dict[str, np.ndarray]) -> Usual:
+        """How arrays of torch's shapes lie, where the numbers show it."""
+        shown = {i: name for i, name in self.names.items() if self.errors[name] <= NEAR}
+        return {theirs[name].shape: self.layouts[i].axes for i, name in shown.items()}
 
     def forced(self, leaves: list[Any], theirs: dict[str, np.ndarray]) -> list[Any]:
         """Torch's outputs in the places of the port's."""
@@ -244,6 +259,14 @@ def buffers_of(torch_layer: torch.nn.Module, layer: Any) -> dict[str, np.ndarray
 
 def _same_kind(a: np.dtype, b: np.dtype) -> bool:
     return a == b or (a.kind in "iu" and b.kind in "iu")
+
+
+def _channels_last(layer: Any, rank: int) -> tuple[int, ...] | None:
+    """How flax's own layers of images have their inputs; nothing is known of others."""
+    return (0, *range(2, rank), 1) if isinstance(layer, _CHANNELS_LAST) else None
+
+
+_CHANNELS_LAST = (nnx.Conv, nnx.ConvTranspose, nnx.BatchNorm, nnx.GroupNorm)
 
 
 def _is_key(x: Any) -> bool:

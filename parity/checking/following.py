@@ -29,6 +29,7 @@ from parity.checking.layer_call import GROSS
 from parity.checking.layers import Found
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import copied
+from parity.checking.stacking import stacked_paths
 from parity.checking.stream import own_buffers
 from parity.checking.tree import jax_layers, tagging
 from parity.comparison import FACTOR
@@ -95,7 +96,7 @@ class Following:
         self.paths = {*self.pairs.values()}
         self.side = side
         self.factor = factor
-        self.lost = False
+        self.lost = bool(stacked_paths(torch_module, dict(jax_layers(jax_module))))  # their layers run within a scan
         self.found = Found()
         self._modules = dict(torch_module.named_modules())
         self._events: deque[_Entered | _Left] = deque()
@@ -133,8 +134,9 @@ class Following:
         """The layers, where every one of them is right, and the code between them."""
         return None if self.lost else self.found
 
-    def _called(self, original: Callable[..., Any], layer: Any, path: str, args: Any, kwargs: Any) -> Any:
+    def _called(self, original: Callable[..., Any], layer: Any, paths: tuple[str, ...], args: Any, kwargs: Any) -> Any:
         """A call of the port's layer: noted before and behind."""
+        (path,) = paths
         if self.lost or (self._within and self._within[-1] is layer):
             return original(layer, *args, **kwargs)
         if traced((args, kwargs)):

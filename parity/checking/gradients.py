@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 from torch.utils import _pytree as torch_tree
 
-from parity.checking.alignment import layouts
+from parity.checking.alignment import distance, layouts
 from parity.checking.diagnosis.detaching import stopped
 from parity.checking.diagnosis.outputs import relation
 from parity.checking.evaluation import Call, Evaluation, TorchSide
@@ -82,6 +82,8 @@ def gradient_faults(
         it is wrong at the last layer already).
     """
     shapes = _output_shapes(torch_module, side)
+    paired = {*aligned_paths(torch_module, jax_module).values()}  # within a scan no tap would be one layer's
+    records = [record for record in records if record.path in paired]
     unlike = [record for record in records if record.unlike]  # no tap of torch's size fits there
     tapped = [r for r in records if r.path and r.compared and not r.unlike and (r.path, r.call) in shapes]
     at_outputs = _rows_of_taps(torch_module, jax_module, side, tapped, shapes)
@@ -118,6 +120,9 @@ def gradient_faults(
             suspect, reason = found_relation or (None, "")
             if row.name in tied:
                 suspect, reason = "tied weights", tied[row.name]
+            elif _only_padding(torch_module.get_submodule(owner), evaluation.parameter_gradients[row.name], theirs):
+                suspect = "padding index"
+                reason = f"torch gives row padding_idx of {name} no gradient, the port does"
             elif suspect == "missing":
                 suspect, reason = "stopped gradient", f"the gradient of {name} is zero: it is stopped"
             elif reason:
@@ -127,6 +132,18 @@ def gradient_faults(
             what = f"the gradient of {name} is wrong, that at the layer's output right: {row.reason}"
             faults.append(Fault(owner, 0, "gradient", what, suspect, reason, row))
     return faults, last_right
+
+
+def _only_padding(layer: torch.nn.Module, ours: np.ndarray, theirs: np.ndarray) -> bool:
+    """Whether the gradient of an embedding is wrong in the row of its padding alone."""
+    row = getattr(layer, "padding_idx", None)
+    if not isinstance(row, int) or ours.shape != theirs.shape or np.any(theirs[row]) or not np.any(ours[row]):
+        return False
+    return distance(np.delete(ours, row, 0), np.delete(theirs, row, 0)) < NEARLY
+
+
+NEARLY = 1e-3
+"""Gradients this near each other are the same but for rounding."""
 
 
 def _rows_of_taps(
@@ -153,7 +170,8 @@ def _rows_of_taps(
         calls: dict[str, int] = {}
         running: list[Any] = []
 
-        def tap(original: Any, layer: Any, path: str, args: Any, kwargs: Any) -> Any:
+        def tap(original: Any, layer: Any, paths: tuple[str, ...], args: Any, kwargs: Any) -> Any:
+            (path,) = paths
             if any(layer is x for x in running):
                 return original(layer, *args, **kwargs)
             running.append(layer)

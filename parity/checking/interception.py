@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from parity.checking.tree import TAG, jax_layers
 
-Handler = Callable[[Callable[..., Any], Any, str, tuple[Any, ...], dict[str, Any]], Any]
-"""What is done with a call: given the layer's own ``__call__``, the layer, its path in torch and the arguments."""
+Handler = Callable[[Callable[..., Any], Any, tuple[str, ...], tuple[Any, ...], dict[str, Any]], Any]
+"""What is done with a call: given the layer's own ``__call__``, the layer, its path in torch (its paths, where several
+are stacked in it) and the arguments."""
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
             tag = vars(layer).get(TAG)
             if tag is None or type(layer) is not kind:  # super().__call__ is part of a call under way
                 return original(layer, *args, **kwargs)
-            return handler(original, layer, tag.path, args, kwargs)
+            return handler(original, layer, tag.paths, args, kwargs)
 
         return call
 

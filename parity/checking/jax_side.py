@@ -63,7 +63,7 @@ class JaxSide:
             if isinstance(self.subject, nnx.Module):
                 self._graphdef, self._params, self._others = split_arrays(self.subject)
                 parameters, rest = self._params.arrays, self._others.arrays
-            vectors = [to_jax(v) for v in side.cotangents]
+            vectors = {name: to_jax(v) for name, v in side.cotangents.items()}
             (found, after), (by_parameter, by_input) = self._run(parameters, changed, rest, vectors)
         names = list(side.single.outputs)
         names += [f"output {i}" for i in range(len(names), len(found))]
@@ -87,10 +87,10 @@ class JaxSide:
         if not (self.side.gradients and self.side.cotangents):
             return forward(parameters, changed)[1], ({}, [])
         smooth, pullback, aux = jax.vjp(forward, parameters, changed, has_aux=True)
-        return aux, pullback([v.astype(x.dtype) for v, x in zip(vectors, smooth, strict=True)])
+        return aux, pullback({name: vectors[name].astype(x.dtype) for name, x in smooth.items()})
 
     def _forward(self, module: nnx.Module | None, changed: list[jax.Array]) -> Any:
-        """The smooth outputs; all outputs, and the statistics behind the pass."""
+        """The outputs that torch differentiates, by name; all outputs, and the statistics behind the pass."""
         merged = list(self._values)
         for i, x in zip(self._varied, changed, strict=True):
             merged[i] = x
@@ -101,4 +101,6 @@ class JaxSide:
         wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]
         leaves = [jnp.asarray(x) for x in by_name(found_names, found_leaves, wanted)]
         after = split_arrays(module)[2].arrays if module is not None and self.side.single.buffers else {}
-        return [x for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)], (leaves, after)
+        named = zip(self.side.single.outputs, leaves, strict=False)
+        smooth = {name: x for name, x in named if name in self.side.cotangents and jnp.issubdtype(x.dtype, jnp.inexact)}
+        return smooth, (leaves, after)

@@ -31,10 +31,12 @@ class Open:
     """A call whose input or result is of another size than torch's, until the call around it is judged.
 
     Attributes:
+        path: of the layer.
         place: how many faults had been found before it.
         accused: the fault that it is, if what is around it is wrong too.
     """
 
+    path: str
     place: int
     accused: Callable[[], Fault | None]
 
@@ -57,6 +59,7 @@ class LayerCall:
         arrivals: what came to its layers otherwise than to torch's.
         resized: where one of them got, and gave, more or less than torch's: that in words.
         open: the calls in it that are not judged.
+        more: the layers it calls more often than torch's: as a cell at each step where torch has a layer of all.
     """
 
     node: Node
@@ -72,6 +75,7 @@ class LayerCall:
     arrivals: list[Arrival] = field(default_factory=list)
     resized: str = ""
     open: list[Open] = field(default_factory=list)
+    more: set[str] = field(default_factory=set)
 
     @property
     def draws(self) -> list[torch.Tensor]:
@@ -196,8 +200,11 @@ def _on_code(call: LayerCall, ours: dict[str, np.ndarray], factor: float) -> Ver
     return Verdict(not off, off[0][2] if off else "")
 
 
-def suspicion_of(call: LayerCall, outcome: Outcome, judgement: Judgement, called: set[str]) -> Suspicion:
-    """What the diagnosis of a wrong call is given; ``called`` are the paths of layers that the port has called."""
+def suspicion_of(
+    call: LayerCall, outcome: Outcome, judgement: Judgement, called: set[str], whole: torch.nn.Module
+) -> Suspicion:
+    """What the diagnosis of a wrong call in the torch model ``whole`` is given; ``called`` are the paths of layers that
+    the port has called."""
     path = call.node.path
     inner = [p for p, _ in call.torch_layer.named_modules() if p and f"{path}.{p}".lstrip(".") in called]
     return Suspicion(
@@ -213,6 +220,7 @@ def suspicion_of(call: LayerCall, outcome: Outcome, judgement: Judgement, called
         judgement.kind,
         judgement.detail,
         inner,
+        whole,
         call.rerun,
     )
 

@@ -23,12 +23,13 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide
-from parity.checking.exchange import Given, aligned_outputs, fed
+from parity.checking.exchange import Given, Usual, aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted, traced
 from parity.checking.layer_call import LayerCall, Open, Outcome, judged_call, suspicion_of
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import copied
+from parity.checking.stacking import stacked_paths
 from parity.checking.stream import Node, TorchStream
 from parity.checking.suspicion import Suspicion
 from parity.checking.tree import aligned_paths, copy_of, jax_layers, tagged
@@ -95,10 +96,14 @@ class ForcedRun:
         self.progress = progress
         self.pairs = aligned_paths(torch_module, jax_module)
         self.pairs[""] = ""
-        self.module = tagged(jax_module, self.pairs)
+        self.stacked = stacked_paths(torch_module, dict(jax_layers(jax_module)))
+        self.paths = {*self.pairs.values(), *(path for paths in self.stacked.values() for path in paths)}
+        self.module = tagged(jax_module, self.pairs, self.stacked)
         self.calls: list[LayerCall] = []
         self.found = Found()
         self.called: set[str] = set()
+        self.apart: set[str] = set()  # called, but with what torch's layers are not comparable with
+        self.usual: Usual = {}
         self.traced = False
         self.forcing = True
 
@@ -106,19 +111,19 @@ class ForcedRun:
         """Run, judge, and give what was found."""
         subject = copied(self.torch_module)
         stream = TorchStream(
-            subject, self.side.call, self.side.draws, set(self.pairs.values()), differentiates=self.side.differentiates
+            subject, self.side.call, self.side.draws, self.paths, differentiates=self.side.differentiates
         )
         self.stream = stream
         with stream, intercepted(self.module, self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
             self._forced(self._begun(type(self.module).__call__, self.module, stream.root, (args, kwargs)))
-        seen = set(self.pairs.values()) if self.traced else self.called
+        seen = self.paths if self.traced else self.called
         self.found.only_torch = [path for path in stream.calls if path not in seen]
-        self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs]
+        self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs | self.stacked]
         return self.found
 
-    def _seen(self, original: Callable[..., Any], layer: Any, path: str, args: Any, kwargs: Any) -> Any:
+    def _seen(self, original: Callable[..., Any], layer: Any, paths: tuple[str, ...], args: Any, kwargs: Any) -> Any:
         """A call of a layer that has a twin."""
         outer = self.calls[-1] if self.calls else None
         if not self.forcing or outer is None or outer.layer is layer:
@@ -126,12 +131,13 @@ class ForcedRun:
         if traced((args, kwargs)):
             self.traced = True
             return original(layer, *args, **kwargs)
-        node = self.stream.find(outer.node, path)
+        node = self.stream.find(outer.node, paths)
         if node is None:
+            outer.more |= {*paths}
             return original(layer, *args, **kwargs)
         outer.children += 1
         before = len(self.found.faults)
-        given = fed(node, self.torch_module.get_submodule(path), layer, args, kwargs)
+        given = fed(node, self.torch_module.get_submodule(node.path), layer, args, kwargs, self.usual)
         outer.arrivals += given.arrivals
         call = self._begun(original, layer, node, given.arguments, given.axes)
         output = self._apart(call, (args, kwargs), given) if given.unlike else self._forced(call)
@@ -176,6 +182,7 @@ class ForcedRun:
         undrawn = raised is None and self.stream.take_draw(node) is not None
         names, leaves, rebuilt = flattened(output)
         aligned = aligned_outputs(leaves, call.theirs, call.axes, names)
+        self.usual |= aligned.certain(call.theirs)
         self.found.records.append(record)
         self._judge(call, record, Outcome(aligned, raised, undrawn))
         self.stream.drop(node)
@@ -193,6 +200,7 @@ class ForcedRun:
             self._repeated(call, call.given)
         except Exception:  # it may be made for sizes of its own, which the layers in it need not be
             outer.resized = unlike
+            self.apart.add(call.node.path)
             output = self._run(call, own)
             self.found.records.append(replace(call.record(len(self.found.records), unlike), compared=False))
             self.stream.drop(call.node)
@@ -220,7 +228,7 @@ class ForcedRun:
 
         for _, record in withheld:
             record.passed, record.compared = True, False
-        return [Open(before, partial(accused, *each)) for each in withheld]
+        return [Open(each[0].path, before, partial(accused, *each)) for each in withheld]
 
     def _repeated(self, call: LayerCall, given: tuple[Any, Any]) -> Any:
         """What a copy of the layer makes of other arguments."""
@@ -230,11 +238,14 @@ class ForcedRun:
     def _judge(self, call: LayerCall, record: LayerRecord, outcome: Outcome) -> None:
         """Judge a call; one whose result is of another size waits for the call around it."""
         outer = self.calls[-1] if self.calls else None
+        others = {each.path for each in call.open if each.path in call.more}  # not the same layers, then
+        call.open = [each for each in call.open if each.path not in others]
+        self.apart |= others
         if outcome.aligned.unlike and outer is not None:
             record.unlike, record.compared = outcome.aligned.unlike, False
             call.faults += len(call.open)
             accused = partial(self._accused, call, record, outcome)
-            outer.open += [*call.open, Open(len(self.found.faults), accused)]
+            outer.open += [*call.open, Open(call.node.path, len(self.found.faults), accused)]
             return
         if call.open and not self._right_as_a_whole(call, record, outcome):
             for each in reversed(call.open):
@@ -261,7 +272,9 @@ class ForcedRun:
             suspect, reason = before.suspect, before.reason
         else:
             with self._unforced():
-                suspect, reason = self.explain(suspicion_of(call, outcome, judgement, self.called))
+                suspect, reason = self.explain(
+                    suspicion_of(call, outcome, judgement, self.called - self.apart, self.torch_module)
+                )
         return Fault(path, call.node.call, kind, judgement.detail, suspect, reason, judgement.verdict.row)
 
     @contextmanager

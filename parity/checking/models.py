@@ -97,7 +97,8 @@ def check(
         raised = error
         rows = [refused("output", "output", (), f"JAX raises {type(error).__name__}: {error}")]
     report = Report(rows, next((row.name for row in rows if not row.passed), None))
-    if isinstance(torch_module, torch.nn.Module) and any(jax_layers(jax_module)):
+    layered = any(jax_layers(jax_module))
+    if isinstance(torch_module, torch.nn.Module) and (layered or report.first_divergence is not None):
         found = following.cleared() if following is not None and report.first_divergence is None else None
         if found is None:
             with progress(sum(1 for _ in torch_module.modules())) as done:

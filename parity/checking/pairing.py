@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from flax import nnx
+from torch.nn.modules.conv import _ConvTransposeNd
 
 from parity.arrays import to_numpy
 from parity.checking.alignment import Layout, layout_of, layouts
+from parity.checking.stacking import stacked_paths
 from parity.checking.tree import children, jax_layers
 
 SYNONYMS = {
@@ -24,24 +26,30 @@ SYNONYMS = {
 
 @dataclass
 class Slot:
-    """A place in the port that holds an array."""
+    """A place in the port that holds an array, or one entry of an array that holds those of several layers."""
 
     owner: Any
     name: str
+    entry: int | None = None
 
     def get(self) -> Any:
         """What stands there."""
-        value = getattr(self.owner, self.name)
-        return value.get_value() if isinstance(value, nnx.Variable) else value
+        return self._whole() if self.entry is None else self._whole()[self.entry]
 
     def set(self, value: np.ndarray) -> None:
         """Put ``value`` there, in the dtype of what stands there."""
-        here = getattr(self.owner, self.name)
-        array = jnp.asarray(value, self.get().dtype)
+        here, whole = getattr(self.owner, self.name), self._whole()
+        array = jnp.asarray(value, whole.dtype)
+        if self.entry is not None:
+            array = jnp.asarray(whole).at[self.entry].set(array)
         if isinstance(here, nnx.Variable):
             here.set_value(array)
         else:
             object.__setattr__(self.owner, self.name, array)
+
+    def _whole(self) -> Any:
+        value = getattr(self.owner, self.name)
+        return value.get_value() if isinstance(value, nnx.Variable) else value
 
 
 @dataclass
@@ -63,16 +71,17 @@ class Pair:
     layout: Layout
 
 
-def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], list[str]]:
+def pairs(torch_layer: torch.nn.Module, jax_layer: Any, entry: int | None = None) -> tuple[list[Pair], list[str]]:
     """The arrays directly in a layer, torch's and the port's of the same role; and torch's names without one.
 
-    Equal names belong together, then names of one meaning (``kernel`` and ``weight``), then equal shapes.
+    Equal names belong together, then names of one meaning (``kernel`` and ``weight``), then equal shapes. Of a port
+    that holds several layers stacked, those of one ``entry`` are taken.
     """
     theirs = {
         name: to_numpy(x)
         for name, x in (*torch_layer.named_parameters(recurse=False), *torch_layer.named_buffers(recurse=False))
     }
-    slots = {name: Slot(jax_layer, name) for name, value in _members(jax_layer) if _is_array(value)}
+    slots = {name: Slot(jax_layer, name, entry) for name, value in _members(jax_layer) if _is_array(value)}
     found: list[Pair] = []
     free = dict(slots)
 
@@ -81,11 +90,14 @@ def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], lis
         options = layouts(value.shape, ours.shape)
         if not options:
             return
-        # A kernel of flax has its spatial axes first and its outputs last; other classes show theirs by the numbers.
-        flax = (*range(2, value.ndim), 1, 0)
-        known = [o for o in options if o.axes == (flax if key == "kernel" else tuple(range(value.ndim)))]
+        # Classes that are not of flax show theirs by the numbers.
+        spatial = tuple(range(2, value.ndim)) if isinstance(torch_layer, _ConvTransposeNd) else ()
+        turned = [replace(o, reversed=spatial) for o in options] if spatial else []
+        usual = _of_flax(torch_layer, jax_layer, value.ndim) if key == "kernel" else (tuple(range(value.ndim)), ())
+        known = [o for o in (*options, *turned) if (o.axes, o.reversed) == usual]
         certain = key == name or (key == "kernel" and type(jax_layer).__module__.startswith("flax."))
-        layout = known[0] if certain and known else layout_of(ours, value) or (known or options)[0]
+        shown = layout_of(ours, value) or next((o for o in turned if np.array_equal(ours, o.from_torch(value))), None)
+        layout = known[0] if certain and known else shown or (known or options)[0]
         found.append(Pair(name, free.pop(key), ours, value, layout))
 
     for rule in (
@@ -104,8 +116,17 @@ def pairs(torch_layer: torch.nn.Module, jax_layer: Any) -> tuple[list[Pair], lis
     return found, [name for name in theirs if name not in named and theirs[name].ndim]
 
 
+def _of_flax(torch_layer: torch.nn.Module, jax_layer: Any, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The axes of a kernel of flax, and those that are reversed: spatial axes come first, outputs last."""
+    spatial = tuple(range(2, rank))
+    if not isinstance(torch_layer, _ConvTransposeNd) or getattr(jax_layer, "transpose_kernel", False):
+        return (*spatial, 1, 0), ()
+    return (*spatial, 0, 1), spatial
+
+
 def _members(layer: Any) -> Iterator[tuple[str, Any]]:
-    yield from ((name, value) for name, value in vars(layer).items() if not name.startswith("_"))
+    members = getattr(layer, "__dict__", {})  # a bound method has none
+    yield from ((name, value) for name, value in members.items() if not name.startswith("_"))
 
 
 def _is_array(value: Any) -> bool:
@@ -130,6 +151,11 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
             name, theirs = pair.slot.name, layer_pairs[path]
             pair.name = f"{theirs}.{pair.name}".lstrip(".")
             found[f"{path}.{name}".lstrip(".")] = pair
+    for path, stacked in stacked_paths(torch_module, layers).items():
+        for i, theirs in enumerate(stacked):
+            for pair in pairs(modules[theirs], layers[path], i)[0]:
+                pair.name = f"{theirs}.{pair.name}"
+                found[_entry_of(f"{path}.{pair.slot.name}", i)] = pair
     lacking = {*torch_module.state_dict(keep_vars=True)} - {pair.name for pair in found.values()}
     for path, slot in _in_containers(jax_module):
         if path in lacking and path not in found:
@@ -143,14 +169,14 @@ def tied_otherwise(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> dic
     """By torch's name: parameters that are one on one side and two on the other, and that in words."""
     theirs = torch_module.state_dict(keep_vars=True)
     slots = {pair.name: pair.slot for pair in twins.values() if pair.name in theirs}
-    in_torch = {name: id(theirs[name]) for name in slots}
-    in_port = {name: id(getattr(slot.owner, slot.name)) for name, slot in slots.items()}
+    in_torch = {name: (id(theirs[name]), None) for name in slots}
+    in_port = {name: (id(getattr(slot.owner, slot.name)), slot.entry) for name, slot in slots.items()}
     found: dict[str, str] = {}
     for one, other, said in (
         (in_torch, in_port, "are one parameter in torch, two in the port"),
         (in_port, in_torch, "are one parameter in the port, two in torch"),
     ):
-        first: dict[int, str] = {}
+        first: dict[tuple[int, int | None], str] = {}
         for name, key in one.items():
             twin = first.setdefault(key, name)
             if other[twin] != other[name]:
@@ -190,10 +216,16 @@ def standing_for(twins: dict[str, Pair], torch_module: Any) -> Iterator[None]:
 
 def under_torchs(arrays: dict[str, np.ndarray], twins: dict[str, Pair]) -> dict[str, np.ndarray]:
     """The port's arrays that have a twin, under torch's names and in torch's layout."""
-    return {
-        twins[name].name: twins[name].layout.to_torch(x, twins[name].theirs.shape)
-        if x.size == twins[name].theirs.size
-        else x
-        for name, x in arrays.items()
-        if name in twins
-    }
+    found = {}
+    for name, x in arrays.items():
+        entries = {_entry_of(name, i): x[i] for i in range(len(x))} if x.ndim and _entry_of(name, 0) in twins else {}
+        for key, value in ({name: x} | entries).items():
+            if key in twins:
+                pair = twins[key]
+                same = value.size == pair.theirs.size
+                found[pair.name] = pair.layout.to_torch(value, pair.theirs.shape) if same else value
+    return found
+
+
+def _entry_of(name: str, index: int) -> str:
+    return f"{name}[{index}]"

@@ -118,10 +118,10 @@ class TorchStream:
         if self.error is not None:
             raise self.error
 
-    def find(self, parent: Node, path: str) -> Node | None:
-        """The first call of ``path`` inside ``parent`` that is still there; None once ``parent`` has returned."""
+    def find(self, parent: Node, paths: tuple[str, ...]) -> Node | None:
+        """The first call of ``paths`` inside ``parent`` that is still there; None once ``parent`` has returned."""
         while True:
-            found = next((node for node in _calls(parent) if node.path == path), None)
+            found = next((node for node in _calls(parent) if node.path in paths), None)
             if found is not None or parent.done:
                 return found
             self.advance()

@@ -25,6 +25,7 @@ class Suspicion:
         kind: what is wrong: ``output``, ``buffer``, ``draws``, ``raises`` or ``code`` (between its layers).
         detail: what is known already.
         twins: paths, within it, of the layers that both sides have.
+        whole: the torch model that it is part of.
         rerun_named: runs it again on torch's inputs and gives its outputs by name, as ``jax_outputs``.
     """
 
@@ -40,4 +41,5 @@ class Suspicion:
     kind: str
     detail: str
     twins: list[str]
+    whole: torch.nn.Module
     rerun_named: Callable[[], dict[str, np.ndarray]]

@@ -13,15 +13,19 @@ import torch
 from flax import nnx
 
 from jaxnn.nn.module import children as nnx_children
+from parity.checking.stacking import stacked_paths
 
 TAG = "parity_tag"
 
 
 @dataclass(frozen=True, eq=False)
 class Tag:
-    """A layer's path in torch. No two are equal, so that what was compiled with others is traced anew, and seen."""
+    """A layer's path in torch, or those of the layers that are stacked in it.
 
-    path: str
+    No two are equal, so that what was compiled with others is traced anew, and seen.
+    """
+
+    paths: tuple[str, ...]
 
 
 def by_class(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
@@ -55,7 +59,9 @@ def aligned_paths(torch_module: torch.nn.Module, jax_module: Any) -> dict[str, s
     (``blocks_0.Conv1`` for ``blocks.0.conv1``).
     """
     theirs = [path for path, _ in torch_module.named_modules()]
-    ours = [path for path, _ in jax_layers(jax_module)]
+    layers = dict(jax_layers(jax_module))
+    stacked = stacked_paths(torch_module, layers)
+    ours = [path for path in layers if path not in stacked]
     pairs = {path: path for path in ours if path in set(theirs)}
     rest: dict[str, list[str]] = {}
     for path in theirs:
@@ -73,22 +79,23 @@ def copy_of(module: Any) -> Any:
     return nnx.clone(module) if isinstance(module, nnx.Module) else copy.deepcopy(module)
 
 
-def tagged(module: Any, pairs: dict[str, str]) -> Any:
+def tagged(module: Any, pairs: dict[str, str], stacked: dict[str, tuple[str, ...]] | None = None) -> Any:
     """A copy of ``module`` in which every layer that has a twin knows its path in torch.
 
     The tag is part of the graph, so that it outlives ``nnx.split`` and ``nnx.merge`` in the user's own code.
     """
     module = copy_of(module)
+    paths = {path: (theirs,) for path, theirs in pairs.items()} | (stacked or {})
     for path, layer in list(jax_layers(module)):
-        if path in pairs:
-            object.__setattr__(layer, TAG, Tag(pairs[path]))
+        if path in paths:
+            object.__setattr__(layer, TAG, Tag(paths[path]))
     return module
 
 
 @contextmanager
 def tagging(module: Any, pairs: dict[str, str]) -> Iterator[None]:
     """Within it the layers of ``module`` itself, and of what is cloned from it, are tagged."""
-    layers = [(layer, Tag(pairs[path])) for path, layer in jax_layers(module) if path in pairs]
+    layers = [(layer, Tag((pairs[path],))) for path, layer in jax_layers(module) if path in pairs]
     for layer, tag in layers:
         object.__setattr__(layer, TAG, tag)
     try:
@@ -114,7 +121,9 @@ def _is_layer(node: Any) -> bool:
 @by_class
 def _is_kind_of_layer(kind: Any) -> bool:
     called = any("__call__" in vars(base) for base in kind.__mro__)
-    return called and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
+    if issubclass(kind, nnx.Module):
+        return called
+    return called and not _of_library(kind) and not issubclass(kind, type | nnx.Variable | nnx.Rngs | jax.Array)
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -143,8 +152,13 @@ def _may_hold(kind: Any) -> bool:
 @by_class
 def _is_own(kind: Any) -> bool:
     """Whether ``kind`` is a class written in Python whose instances may hold layers."""
-    library = kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
-    return bool(kind.__dictoffset__) and "__call__" in vars(kind) and not library and not issubclass(kind, nnx.Module)
+    own = "__call__" in vars(kind) and not _of_library(kind) and not issubclass(kind, nnx.Module)
+    return bool(kind.__dictoffset__) and own
+
+
+def _of_library(kind: Any) -> bool:
+    """Whether instances of ``kind`` are what others made: a function, one that is compiled, an array."""
+    return kind.__module__.split(".")[0] in ("jax", "jaxlib", "flax", "numpy", "builtins", "functools", "optax")
 
 
 def _plain(path: str) -> str:

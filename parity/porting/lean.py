@@ -10,9 +10,8 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
-from parity.checking.evaluation import Call, Evaluation, TorchSide, seeded
+from parity.checking.evaluation import Call, Evaluation, TorchSide
 from parity.checking.perturbation import doubled
-from parity.replay import Draws
 
 
 class LeanSide(TorchSide):
@@ -25,27 +24,14 @@ class LeanSide(TorchSide):
         subject: the model.
         call: its arguments.
         differentiates: whether the model needs gradients to run.
-        lent: copies of parameters by the identity of the original's; what is missing is added, and what the model
-            writes into is taken out.
     """
 
-    def __init__(
-        self, subject: torch.nn.Module, call: Call, lent: dict[int, Any], differentiates: bool = False
-    ) -> None:
-        super().__init__(subject, call, gradients=False, known=(Evaluation(), []))
-        self.subject: torch.nn.Module = subject
+    def __init__(self, subject: torch.nn.Module, call: Call, differentiates: bool = False) -> None:
         self.differentiates = differentiates
-        originals = list(subject.parameters())
-        lent |= {id(x): copy.deepcopy(x) for x in originals if id(x) not in lent}
-        with seeded(self.seed):
-            with Draws() as draws:
-                self.single = self._evaluate(copy.deepcopy(subject, dict(lent)), self.call)
-            self.draws = draws.recorded
-        written = [x for x in originals if not torch.equal(x, lent[id(x)])]
-        for x in written:
-            del lent[id(x)]
+        super().__init__(subject, call, gradients=False)
+        self.subject: torch.nn.Module = subject
         scripted = any(isinstance(x, torch.jit.ScriptModule) for x in subject.modules())  # converts nothing
-        self._shares = not written and not scripted
+        self._shares = not self.writes and not scripted
         self._truth: Evaluation | None = None
 
     def exact(self) -> Evaluation:

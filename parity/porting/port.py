@@ -207,12 +207,11 @@ def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, s
 
 def _trials(capture: Capture, module: torch.nn.Module, arguments: Arguments, other: Arguments | None) -> list[Trial]:
     """The model on the example, and on another batch if there is one that it takes."""
-    lent: dict[int, Any] = {}
     differentiates = any(map(is_derivative, capture.graph.nodes))
-    trials = [Trial(module, arguments, lent, differentiates)]
+    trials = [Trial(module, arguments, differentiates)]
     if other is not None:
         try:
-            trials.append(Trial(module, other, lent, differentiates))
+            trials.append(Trial(module, other, differentiates))
         except PortError as error:  # as where offsets have to rise
             capture.notes.append(f"not compared on another batch: {error}")
     return trials

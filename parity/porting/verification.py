@@ -118,21 +118,18 @@ class Trial:
     Args:
         module: the original; read, not changed.
         arguments: positional and keyword.
-        lent: copies of its parameters to run on, by the identity of the original's.
 
     Raises:
         PortError: the model itself refuses ``arguments``, or is ruled by chance that no tensor shows.
     """
 
-    def __init__(
-        self, module: torch.nn.Module, arguments: Any, lent: dict[int, Any], differentiates: bool = False
-    ) -> None:
+    def __init__(self, module: torch.nn.Module, arguments: Any, differentiates: bool = False) -> None:
         self.module, self.arguments = module, arguments
         leaves, self._nested = _flattened(*arguments)
         self._cuts: list[str] = []
         try:
             with noticed_cuts(self._cuts):
-                self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), lent, differentiates)
+                self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), differentiates)
         except Exception as error:
             raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
         if self._side.plays and any(part.training for part in module.modules()):
@@ -212,7 +209,7 @@ class _Program(JaxSide):
         _, parameters, rest = parts = split_arrays(subject)
         self._graphdef, self._params, self._others = parts
         varied = [self._values[i] for i in self._varied]
-        lowered = jax.jit(self._pass).lower(parameters.arrays, varied, rest.arrays, [])
+        lowered = jax.jit(self._pass).lower(parameters.arrays, varied, rest.arrays, {})
         compiled = threads.submit(lowered.compile, _RUN_ONCE)
         self._run = lambda *given: compiled.result()(*given)
 

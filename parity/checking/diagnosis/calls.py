@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ BUILTIN = {
     "transpose": "input dim0 dim1",
     **dict.fromkeys(("tril", "triu"), "input diagonal"),
     "flip": "input dims",
+    "repeat_interleave": "input repeats dim",
     "roll": "input shifts dims",
     "softplus": "input beta threshold",
     "prelu": "input weight",
@@ -75,6 +76,7 @@ class Call:
         function: as it was called.
         positional: as it was called with.
         keywords: the same.
+        owner: the path of the layer whose code calls it.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Call:
     positional: tuple[Any, ...]
     keywords: dict[str, Any]
     arguments: dict[str, Any] = field(default_factory=dict)
+    owner: str = ""
 
     def run(self, **changes: Any) -> Any:
         """The call with other arguments."""
@@ -117,6 +120,7 @@ class Calls(TorchFunctionMode):
         self.noted: list[Call] = []
         self.count = 0
         self.hidden = 0
+        self.owners = [""]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One call, passed on."""
@@ -130,7 +134,7 @@ class Calls(TorchFunctionMode):
             return self.mutated[index](_bound(name, index, func, args, kwargs))
         if self.mutated is None and not self.hidden:
             kept = torch_tree.tree_map(lambda x: x.detach() if type(x) is torch.Tensor else x, (args, kwargs))
-            self.noted.append(_bound(name, index, func, *kept))
+            self.noted.append(replace(_bound(name, index, func, *kept), owner=self.owners[-1]))
         return func(*args, **kwargs)
 
 
@@ -174,6 +178,9 @@ class Experiment:
             inner = layer.get_submodule(path)
             inner.register_forward_pre_hook(lambda *_: _shift(calls, 1))
             inner.register_forward_hook(lambda *_: _shift(calls, -1))
+        for path, inner in layer.named_modules():
+            inner.register_forward_pre_hook(lambda *_, p=path: calls.owners.append(p))
+            inner.register_forward_hook(lambda *_: _left(calls))
         with calls:
             self._run(layer)
         self.noted = calls.noted
@@ -183,10 +190,9 @@ class Experiment:
         """Where the call stands, for a layer that makes many: ``in its third add: ``."""
         if not self.hidden:
             return ""
-        same = [c.index for c in self.noted if c.name == call.name]
-        return (
-            f"in {call.name}, {same.index(call.index) + 1} of {len(same)}: " if len(same) > 1 else f"in {call.name}: "
-        )
+        same = [c.index for c in self.noted if (c.name, c.owner) == (call.name, call.owner)]
+        where = f"{call.owner}'s {call.name}" if call.owner else call.name
+        return f"in {where}, {same.index(call.index) + 1} of {len(same)}: " if len(same) > 1 else f"in {where}: "
 
     def outputs(
         self,
@@ -233,6 +239,10 @@ def named(output: Any) -> dict[str, Any]:
 
 def _shift(calls: Calls, by: int) -> None:
     calls.hidden += by
+
+
+def _left(calls: Calls) -> None:
+    calls.owners.pop()
 
 
 @contextmanager

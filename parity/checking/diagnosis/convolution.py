@@ -90,9 +90,10 @@ def _convolution(call: Call) -> Iterator[Mutation]:
             flat = flat_pads([(t // 2, t - t // 2) for t in total_now])
             said = f"dilation is as if {n} (with padding to match), torch's is {dilation}"
             yield "dilation", said, lambda c, n=n, p=flat: c.run(input=F.pad(c["input"], p), padding=0, dilation=n)
-            if not any(padding):
-                front = flat_pads([(t, 0) for t in total_now])
-                yield "dilation", said, lambda c, n=n, p=front: c.run(input=F.pad(c["input"], p), dilation=n)
+        if not any(padding):
+            front = flat_pads([(t, 0) for t in total_now])
+            said = f"dilation is as if {n} (with padding to match), torch's is {dilation}"
+            yield "dilation", said, lambda c, n=n, p=front: c.run(input=F.pad(c["input"], p), dilation=n)
     groups = call["groups"] or 1
     if groups > 1:
         said = "the groups' channels are dealt in turn, not in blocks"
@@ -104,18 +105,31 @@ def _convolution(call: Call) -> Iterator[Mutation]:
 
 @suspects_of("pad")
 def _pad(call: Call) -> Iterator[Mutation]:
-    pads = list(call["pad"])
     yield "padding", "padding is missing", lambda c: c["input"]
-    pairs = list(zip(pads[::2], pads[1::2], strict=True))
-    front, behind = [x for a, b in pairs for x in (a + b, 0)], [x for a, b in pairs for x in (0, a + b)]
-    yield from other(call, "pad", "padding", front, behind, [x for a, b in pairs for x in (b, a)])
-    halves = [((a + b) // 2, a + b - (a + b) // 2) for a, b in pairs]
-    yield from other(
-        call, "pad", "padding", *([x for a, b in halves for x in sides((a, b))] for sides in (tuple, reversed))
-    )
+    pairs = _by_axis(call)
+    for said, sides_of in (
+        ("all of the padding is in front", lambda a, b: (a + b, 0)),
+        ("all of the padding is behind", lambda a, b: (0, a + b)),
+        ("the sides of the padding are exchanged", lambda a, b: (b, a)),
+        (
+            "half of the padding is on either side, the odd element behind",
+            lambda a, b: ((a + b) // 2, -(-(a + b) // 2)),
+        ),
+        (
+            "half of the padding is on either side, the odd element in front",
+            lambda a, b: (-(-(a + b) // 2), (a + b) // 2),
+        ),
+    ):
+        if any(sides_of(*pair) != pair for pair in pairs):
+            yield "padding", said, lambda c, f=sides_of: c.run(pad=[x for pair in _by_axis(c) for x in f(*pair)])
     yield from other(call, "mode", "padding mode", "constant", "reflect", "replicate", "circular")
     if call["mode"] == "constant":
         yield from other(call, "value", "padding", 0.0, -math.inf, 1.0)
+
+
+def _by_axis(call: Call) -> list[tuple[int, int]]:
+    """What ``pad`` adds in front of each axis and behind it, the last axis first."""
+    return list(zip(call["pad"][::2], call["pad"][1::2], strict=True))
 
 
 @suspects_of("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -130,10 +144,19 @@ def _transposed(call: Call) -> Iterator[Mutation]:
         said = f"padding and output_padding are as if {padding} and {more}, torch's are {call['padding']} and "
         said += f"{call['output_padding']}"
         yield "padding", said, lambda c, p=padding, m=more: c.run(padding=p, output_padding=m)
-    behind = tuple(range(-rank, 0))
     for shift in (1, -1):
         said = f"the output is shifted by {shift}: padding is one-sided"
-        yield "padding", said, lambda c, s=shift: torch.roll(c.run(), (s,) * rank, behind)
+        yield "padding", said, lambda c, s=shift: _shifted(c, rank, s)
+
+
+def _shifted(call: Call, rank: int, by: int) -> torch.Tensor:
+    """A transposed convolution cut out of the whole of it elsewhere; zeros are beyond that."""
+    size = call.run().shape[-rank:]
+    starts = as_tuple(call["padding"] or 0, rank)
+    found = F.pad(call.run(padding=0, output_padding=0, bias=None), (8,) * (2 * rank))
+    for axis, (start, length) in enumerate(zip(starts, size, strict=True), 2 if found.ndim > rank + 1 else 1):
+        found = found.narrow(axis, 8 + start - by, length)
+    return found if call["bias"] is None else found + call["bias"].reshape(-1, *[1] * rank)
 
 
 def as_tuple(value: Any, rank: int) -> tuple[int, ...]:

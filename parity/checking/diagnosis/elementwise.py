@@ -74,6 +74,7 @@ def _sum(call: Call) -> Iterator[Mutation]:
             yield "combination", said, lambda c: operands_of(c)[0] * (1 + operands_of(c)[1])
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and max(a.ndim, b.ndim) > 1:
             small = b if at == 0 else a
+            yield from _along_another_axis(a, b, at)
             for axis in range(small.ndim):
                 if small.shape[axis] > 1:
                     said = f"the added term is shifted by one along axis {axis}"
@@ -84,6 +85,27 @@ def _sum(call: Call) -> Iterator[Mutation]:
                     )
 
 
+def _along_another_axis(a: torch.Tensor, b: torch.Tensor, at: int) -> Iterator[Mutation]:
+    """A term of fewer axes, such as positions, added along another axis of the same size."""
+    large, small = (a, b) if at == 0 else (b, a)
+    if small.ndim > large.ndim or any(
+        n not in (1, m) for n, m in zip(small.shape[::-1], large.shape[::-1], strict=False)
+    ):
+        return
+    whole = (*[1] * (large.ndim - small.ndim), *small.shape)
+    for i, j in itertools.combinations(range(large.ndim), 2):
+        if large.shape[i] == large.shape[j] and (whole[i] > 1) != (whole[j] > 1):
+            here, there = (i, j) if whole[i] > 1 else (j, i)
+            said = f"the added term runs along axis {there}, torch's along axis {here}"
+            yield (
+                "swapped axes",
+                said,
+                lambda c, i=i, j=j: torch.add(
+                    operands_of(c)[at], operands_of(c)[1 - at].reshape(whole).transpose(i, j)
+                ),
+            )
+
+
 @suspects_of("mul", "div")
 def _product(call: Call) -> Iterator[Mutation]:
     a, b = operands_of(call)
@@ -92,7 +114,8 @@ def _product(call: Call) -> Iterator[Mutation]:
     shown = f" by {float(scalar):.4g}" if isinstance(scalar, int | float | torch.Tensor) else ""
     for at in tensors:
         verb = "multiplied" if call.name == "mul" else "divided"
-        said = f"what torch has {verb}{shown} is not" if scalar is not None else "one factor of a product is missing"
+        said = "one factor of a product is missing" if call.name == "mul" else "the division is missing"
+        said = f"what torch has {verb}{shown} is not" if scalar is not None else said
         yield "scale", said, lambda c, i=at: operands_of(c)[i]
     twin = torch.div if call.name == "mul" else torch.mul
     verb = "divided" if call.name == "mul" else "multiplied"
@@ -103,12 +126,19 @@ def _product(call: Call) -> Iterator[Mutation]:
             yield "scale", said, lambda c, p=power: c.function(operands_of(c)[tensors[0]], float(scalar) ** p)
     if len(tensors) == 2 and scalar is None:
         yield "combination", "the factors are added", lambda c: torch.add(*operands_of(c))
+        for at, word in ((0, "first"), (1, "second")) if call.name == "mul" else ():
+            said = f"one is added to the {word} factor (a weight that counts from zero)"
+            yield "combination", said, lambda c, i=at: c.run() + operands_of(c)[1 - i]
 
 
 @suspects_of("pow", "square")
 def _power(call: Call) -> Iterator[Mutation]:
     now = 2 if call.name == "square" else operands_of(call)[1]
     yield "exponent", f"it takes the absolute value, torch the power {now}", lambda c: input_of(c).abs()
+    for axis in (-1, 1) if now == 2 and isinstance(input_of(call), torch.Tensor) else ():
+        if -input_of(call).ndim <= axis < input_of(call).ndim:
+            said = f"the mean of axis {axis} is taken off before it is squared (a variance for a mean square)"
+            yield "centred", said, lambda c, a=axis: (input_of(c) - input_of(c).mean(a, keepdim=True)) ** 2
     for power in (1, 2, 3, 4, 0.5):
         if power != now:
             yield "exponent", f"the exponent is {power}, torch's is {now}", lambda c, p=power: input_of(c) ** p

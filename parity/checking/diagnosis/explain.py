@@ -17,6 +17,7 @@ from parity.checking.diagnosis.attention import masked_late
 from parity.checking.diagnosis.calls import Call, Experiment
 from parity.checking.diagnosis.elementwise import exchanged
 from parity.checking.diagnosis.mutations import mutations
+from parity.checking.diagnosis.numbers import Number, named_numbers, numbers_of_arithmetic, searched
 from parity.checking.diagnosis.rotary import regrouped, unturned
 from parity.checking.diagnosis.threads import as_many_as_help
 from parity.checking.pairing import pairs
@@ -39,15 +40,8 @@ UNFIT = (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError)
 SECONDS = 20.0
 """The longest search for one layer's mistake, in processor time: a busy machine finds what an idle one does."""
 
-SCALARS = {
-    "eps": "epsilon",
-    "negative_slope": "negative slope",
-    "alpha": "alpha",
-    "beta": "beta",
-    "scale": "scale",
-    "lambd": "lambda",
-}
-"""Arguments whose value may be any number, and their suspects."""
+LONG = 100
+"""In layers of more calls no line is searched for each number of the arithmetic."""
 
 Outputs = dict[str, np.ndarray]
 
@@ -169,7 +163,10 @@ def _by_weights(suspicion: "Suspicion", before: float) -> tuple[tuple[str, str] 
             *suspicion.torch_layer.named_buffers(recurse=False),
         )
     }
-    said = [weights.relation(pair, everything) for pair in wrong]
+    said = [
+        weights.from_elsewhere(pair, suspicion.path, suspicion.whole) or weights.relation(pair, everything)
+        for pair in wrong
+    ]
     saved = [pair.slot.get() for pair in wrong]
     mended: Outputs = {}
     try:
@@ -213,7 +210,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
             if time.thread_time() > ends:
                 return
         if many:  # along a line any single number is met
-            yield from _scalars(call, experiment, measured, before)
+            yield from _numbers(named_numbers, [call], experiment, measured, before)
     of_many = (masked_late, regrouped, unturned, exchanged, alike)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
@@ -229,6 +226,11 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
             return
         if left < before:
             yield Explanation(suspect, sentence, left)
+    if many and len(calls) <= LONG:
+        for explanation in _numbers(numbers_of_arithmetic, calls, experiment, measured, before):
+            yield explanation
+            if time.thread_time() > ends:
+                return
 
 
 def _many(ours: Outputs, theirs: Outputs, before: float) -> bool:
@@ -261,35 +263,21 @@ def _modes(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], Outp
             )
 
 
-def _scalars(
-    call: Call, experiment: Experiment, measured: Callable[[Callable[[], Outputs]], float], before: float
+def _numbers(
+    of: Callable[[Call], Iterator[Number]],
+    calls: list[Call],
+    experiment: Experiment,
+    measured: Callable[[Callable[[], Outputs]], float],
+    before: float,
 ) -> Iterator[Explanation]:
-    """A number among the arguments that is neither torch's nor a usual one, found by a search along a line."""
-    for name, suspect in SCALARS.items():
-        value = call[name]
-        if not isinstance(value, float) or value <= 0:
-            continue
-
-        def left(exponent: float, name: str = name) -> float:
-            return measured(lambda: experiment.outputs({call.index: lambda c: c.run(**{name: 10.0**exponent})}))
-
-        middle = float(np.log10(value))
-        coarse = (
-            np.arange(middle - 4, middle + 4.01, 0.5) if name == "eps" else np.arange(middle - 1.5, middle + 1.6, 0.25)
-        )
-        scores = [left(float(e)) for e in coarse]
-        best = int(np.argmin(scores))
-        if scores[best] > 0.9 * before:
-            continue
-        low, high = float(coarse[max(best - 1, 0)]), float(coarse[min(best + 1, len(coarse) - 1)])
-        for _ in range(24):
-            third = (high - low) / 3
-            if left(low + third) < left(high - third):
-                high -= third
-            else:
-                low += third
-        found = 10 ** ((low + high) / 2)
-        yield Explanation(suspect, f"{name} is as if {found:.4g}, torch's is {value:g}", left((low + high) / 2))
+    """Numbers in these calls that may be any."""
+    for call in calls:
+        for number in of(call):
+            said, left = searched(
+                number, lambda mutate, c=call: measured(lambda: experiment.outputs({c.index: mutate})), before
+            )
+            if left < before:
+                yield Explanation(number.suspect, f"{experiment.place(call)}{said}", left)
 
 
 def _unforced(suspicion: "Suspicion") -> Outputs:

@@ -45,6 +45,7 @@ def _flattened(call: Call) -> Iterator[Mutation]:
             said = f"axis {axis} is split in another order: torch's parts {parts} stand as {order}"
             new = (*before, *split, *behind)
             yield "order", said, lambda c, s=new, b=back: input_of(c).reshape(s).permute(b)
+    yield from _heads(call, x.shape, tuple(shape))
     if len(shape) > x.ndim and len(shape) > 2 and shape[0] == x.shape[0]:
         behind = (shape[0], *shape[2:], shape[1])
         said = "it is unflattened channels last (NHWC), torch's channels first (NCHW)"
@@ -58,6 +59,33 @@ def _flattened(call: Call) -> Iterator[Mutation]:
         for j in range(i + 1, x.ndim):
             said = f"axes {i} and {j} are swapped before the reshape"
             yield "swapped axes", said, lambda c, i=i, j=j: input_of(c).transpose(i, j).reshape(c.run().shape)
+
+
+def _heads(call: Call, before: tuple[int, ...], behind: tuple[int, ...]) -> Iterator[Mutation]:
+    """The entries of an axis that is split off or merged, dealt in turn: grouped heads, counted the other way."""
+    if len(before) == len(behind):
+        return
+    for axis, size in enumerate(before if len(before) > len(behind) else behind):
+        for count in range(2, min(size // 2, 8) + 1) if size <= 64 else ():
+            if size % count:
+                continue
+            order = torch.arange(size).reshape(count, -1).T.reshape(-1)
+            said = f"of the {size} entries of axis {axis} each {size // count}th follows the last, as heads in "
+            said += f"{count} groups that are counted across the groups"
+            if len(behind) > len(before):
+                yield "order", said, lambda c, a=axis, o=order: c.run().index_select(a, o)
+            else:
+                yield "order", said, lambda c, a=axis, o=order: input_of(c).index_select(a, o).reshape(behind)
+
+
+@suspects_of("repeat_interleave")
+def _repeated(call: Call) -> Iterator[Mutation]:
+    shape, axis = call.run().shape, call["dim"]
+    if not isinstance(call["repeats"], int) or not isinstance(axis, int):
+        return
+    times = [call["repeats"] if i == axis % len(shape) else 1 for i in range(len(shape))]
+    said = f"axis {axis} is repeated as a whole, torch's entry by entry (as keys and values of grouped heads)"
+    yield "order", said, lambda c: input_of(c).repeat(times)
 
 
 @suspects_of("transpose", "permute", "movedim")

@@ -64,6 +64,7 @@ def _recurrent(call: Call) -> Iterator[Mutation]:
         yield "order", said, lambda c: _on_output(c, lambda y: y.flip(time), input=c["input"].flip(time))
     if call["input"].ndim == 3:
         yield from other(call, "batch_first", "swapped axes", not call["batch_first"])
+    yield from _initial(call)
     for suspect, said, step in _steps(call.name):
         yield suspect, said, lambda c, s=step: _unrolled(c, s, each, 1 if c.name == "gru" else 2)
 
@@ -82,6 +83,7 @@ def _cell(call: Call) -> Iterator[Mutation]:
         if name in given:
             less = {name: torch.zeros_like(given[name])}
             yield "missing bias", f"bias{name[1:]} is not added", lambda c, b=less: c.run(**b)
+    yield from _initial(call)
     if given["w_hh"].shape[0] == given["w_hh"].shape[1]:
         yield "transposed weight", "weight_hh is transposed", lambda c: c.run(w_hh=given["w_hh"].T)
     if kind.startswith("rnn"):
@@ -96,6 +98,25 @@ def _cell(call: Call) -> Iterator[Mutation]:
             return found if kind == "lstm" else found[0]
 
         yield suspect, said, stepped
+
+
+def _initial(call: Call) -> Iterator[Mutation]:
+    """Other states to begin with."""
+    given = call["hx"]
+    states = tuple(given) if isinstance(given, tuple | list) else (given,)
+    names = ("the hidden state", "the cell state") if len(states) > 1 else ("the state",)
+
+    def begun(*changed: torch.Tensor) -> Callable[[Call], Any]:
+        return lambda c: c.run(hx=changed if isinstance(given, tuple | list) else changed[0])
+
+    for i, name in enumerate(names):
+        for word, other_state in (("zeros", torch.zeros_like), ("ones", torch.ones_like)):
+            value = other_state(states[i])
+            if not torch.equal(value, states[i]):
+                changed = (*states[:i], value, *states[i + 1 :])
+                yield "initial state", f"{name} begins with {word}, torch's does not", begun(*changed)
+    if len(states) > 1 and not torch.equal(*states):
+        yield "initial state", "the hidden and the cell state are exchanged", begun(*states[::-1])
 
 
 Step = Callable[[torch.Tensor, Any, list[torch.Tensor]], tuple[torch.Tensor, ...]]

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
+import torch
 
+from parity.arrays import to_numpy
 from parity.checking.alignment import distance
 from parity.checking.pairing import Pair
 
@@ -67,6 +69,17 @@ def relation(pair: Pair, others: dict[str, np.ndarray]) -> tuple[str, str]:
         "other weights",
         f"{name} is not the checkpoint's (relative difference {distance(ours, theirs):.2g}, size {size:.3g} times)",
     )
+
+
+def from_elsewhere(pair: Pair, path: str, whole: torch.nn.Module) -> tuple[str, str] | None:
+    """The suspect, and in words of which other layer of the model the port's array is; None where it is of none."""
+    ours = pair.layout.to_torch(pair.ours, pair.theirs.shape)
+    if not np.any(ours != ours.flat[0]):  # as it was made, in many layers alike
+        return None
+    for name, x in (*whole.named_parameters(), *whole.named_buffers()):
+        if name.rpartition(".")[0] != path and x.shape == ours.shape and np.array_equal(ours, to_numpy(x)):
+            return "swapped weights", f"{pair.name} holds the checkpoint's {name}"
+    return None
 
 
 def _rearranged(name: str, value: np.ndarray) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import chain, combinations, pairwise
 from typing import Any
 
@@ -10,44 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Experiment, Mutated
+from parity.checking.diagnosis.visits import Change, Visit, feeding, instead, passing, sources, together, visits_of
 
-Change = Callable[[torch.nn.Module], None]
 Wiring = tuple[str, str, Change]
 """A suspect, the mistake in words, and what to do to a copy of torch's layer so that it makes that mistake."""
 
 AFTER = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "gelu": F.gelu, "silu": F.silu}
 
-MOST = 64
-"""The inputs and outputs of so many calls are kept at a time."""
-
-NOTHING = torch.empty(0)
-
-
-@dataclass(eq=False)
-class Visit:
-    """One call of a layer within the layer at fault.
-
-    Attributes:
-        path: relative to that layer.
-        call: which of its calls.
-        given: copies of its positional tensors by place, from before the call, which may write into them.
-        gave: a copy of the first tensor it returned; empty if it returned none.
-        ends: the first of either themselves, to see which layer feeds which.
-    """
-
-    path: str
-    call: int
-    given: dict[int, torch.Tensor] = field(default_factory=dict)
-    gave: torch.Tensor = NOTHING
-    ends: list[Any] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return self.path + (f" (call {self.call + 1})" if self.call else "")
-
 
 def mutations(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
     """Every wiring of the hidden layers of ``experiment`` that is worth a try."""
-    visits = _visits(experiment)
+    visits = visits_of(experiment)
     yield from _norms(experiment, visits)
     yield from _operands(experiment, visits)
     for suspect, sentence, change in chain(
@@ -61,69 +33,11 @@ def mutations(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], d
         yield suspect, sentence, lambda c=change: experiment.outputs(change=c)
 
 
-def _visits(experiment: Experiment) -> list[Visit]:
-    """The calls of the outermost hidden layers, in order of their return; none where they are more than ``MOST``."""
-    visits: list[Visit] = []
-    outermost = [p for p in experiment.hidden if not any(p.startswith(f"{other}.") for other in experiment.hidden)]
-    if len(outermost) > MOST:
-        return []
-
-    def noted(visit: Visit, _: torch.nn.Module, output: Any) -> Any:
-        if len(visits) <= MOST:
-            visits.append(visit)
-        return output
-
-    def note(layer: torch.nn.Module) -> None:
-        for path in outermost:
-            _on_calls(layer, path, noted)
-
-    experiment.outputs(change=note)
-    return visits if len(visits) <= MOST else []
-
-
-def _on_calls(layer: torch.nn.Module, path: str, then: Callable[[Visit, torch.nn.Module, Any], Any]) -> None:
-    """What every call of the layer at ``path`` returns is what ``then`` makes of it."""
-    begun: list[Visit] = []
-    count = 0
-
-    def before(_: torch.nn.Module, args: Any) -> None:
-        nonlocal count
-        given = {i: _copy(x) for i, x in enumerate(args) if isinstance(x, torch.Tensor)}
-        begun.append(Visit(path, count, given, ends=[args[0] if args else None]))
-        count += 1
-
-    def behind(module: torch.nn.Module, _: Any, output: Any) -> Any:
-        visit, first = begun.pop(), _first(output)
-        visit.gave = visit.gave if first is None else _copy(first)
-        visit.ends.append(first)
-        return then(visit, module, output)
-
-    layer.get_submodule(path).register_forward_pre_hook(before)
-    layer.get_submodule(path).register_forward_hook(behind)
-
-
-def _copy(x: torch.Tensor) -> torch.Tensor:
-    with torch._C.DisableTorchFunction():  # the copy is no call of the layer's, whose calls are counted
-        return x.clone()
-
-
-def _instead(here: Visit, make: Callable[[Visit, torch.nn.Module], torch.Tensor]) -> Change:
-    """At one call, ``make`` gives the tensor that the layer returns."""
-
-    def change(layer: torch.nn.Module) -> None:
-        def then(visit: Visit, module: torch.nn.Module, output: Any) -> Any:
-            return _with_first(output, make(visit, module)) if visit.call == here.call else output
-
-        _on_calls(layer, here.path, then)
-
-    return change
-
-
 def _left_out(visits: list[Visit]) -> Iterator[Wiring]:
     for visit in visits:
         if 0 in visit.given and visit.given[0].shape == visit.gave.shape:
             said = f"{visit} is not applied: what it gets goes on"
-            yield "missing layer", said, _instead(visit, lambda v, _: v.given[0])
+            yield "missing layer", said, instead(visit, lambda v, _: v.given[0])
 
 
 def _turned(visits: list[Visit]) -> Iterator[Wiring]:
@@ -134,8 +48,8 @@ def _turned(visits: list[Visit]) -> Iterator[Wiring]:
 
         def change(layer: torch.nn.Module, a: Visit = first, b: Visit = second) -> None:
             one, other = layer.get_submodule(a.path), layer.get_submodule(b.path)
-            _instead(a, lambda v, _: other.forward(v.given[0]))(layer)
-            _instead(b, lambda v, _: one.forward(v.given[0]))(layer)
+            instead(a, lambda v, _: other.forward(v.given[0]))(layer)
+            instead(b, lambda v, _: one.forward(v.given[0]))(layer)
 
         yield "order of layers", f"{second} comes before {first}, in torch behind it", change
 
@@ -147,14 +61,14 @@ def _appended(visits: list[Visit]) -> Iterator[Wiring]:
             continue
         for name, function in AFTER.items():
             said = f"what {visit} gives is passed through {name}, in torch it is not"
-            yield "activation", said, _instead(visit, lambda v, _, f=function: f(v.gave))
+            yield "activation", said, instead(visit, lambda v, _, f=function: f(v.gave))
         if 0 in visit.given and visit.given[0].shape == visit.gave.shape:
             said = f"what {visit} gets is added to what it gives, in torch it is not"
-            yield "residual", said, _instead(visit, lambda v, _: v.gave + v.given[0])
+            yield "residual", said, instead(visit, lambda v, _: v.gave + v.given[0])
         for power, word in ((0.5, "multiplied"), (-0.5, "divided")):
             said = f"what {visit} gives is {word} by the root of its width, in torch it is not"
-            yield "scale", said, _instead(visit, lambda v, _, p=power: v.gave * v.gave.shape[-1] ** p)
-        yield "missing layer", f"what {visit} gives is lost: zeros go on", _instead(visit, lambda v, _: 0 * v.gave)
+            yield "scale", said, instead(visit, lambda v, _, p=power: v.gave * v.gave.shape[-1] ** p)
+        yield "missing layer", f"what {visit} gives is lost: zeros go on", instead(visit, lambda v, _: 0 * v.gave)
 
 
 def _rescaled(experiment: Experiment, visits: list[Visit]) -> Iterator[Wiring]:
@@ -163,7 +77,7 @@ def _rescaled(experiment: Experiment, visits: list[Visit]) -> Iterator[Wiring]:
         rate = getattr(layer, "p", None)
         if layer.training and isinstance(rate, float) and rate < 1:
             said = f"what {visit} keeps is not divided by 1 - p"
-            yield "scale", said, _instead(visit, lambda v, _, p=rate: v.gave * (1 - p))
+            yield "scale", said, instead(visit, lambda v, _, p=rate: v.gave * (1 - p))
 
 
 def _norms(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
@@ -178,7 +92,7 @@ def _norms(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, s
         end = next((c for c in sums if c.index not in behind and any(_equal(x, y) for y in c.positional)), None)
         if end is not None:
             behind[end.index] = lambda c, n=norm: n.forward(c.run())
-            moved_back.append(_instead(visit, lambda v, _: v.given[0]))
+            moved_back.append(instead(visit, lambda v, _: v.given[0]))
         start = next((c for c in sums if _equal(torch.add(*c.positional), x)), None)
         fed = [
             (v, i)
@@ -187,14 +101,14 @@ def _norms(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, s
             if start is not None and v not in norms and any(_equal(y, z) for z in start.positional)
         ]
         if fed:
-            moved_forth += [_passing(v, i, norm) for v, i in fed] + [_instead(visit, lambda v, _: v.given[0])]
+            moved_forth += [passing(v, i, norm) for v, i in fed] + [instead(visit, lambda v, _: v.given[0])]
     suspect = "order of normalization"
     if behind:
         said = "it normalizes behind the residual sums (post-norm), torch before the branches (pre-norm)"
-        yield suspect, said, lambda: experiment.outputs(behind, _together(moved_back))
+        yield suspect, said, lambda: experiment.outputs(behind, together(moved_back))
     if moved_forth:
         said = "it normalizes before the branches (pre-norm), torch behind the residual sums (post-norm)"
-        yield suspect, said, lambda: experiment.outputs(change=_together(moved_forth))
+        yield suspect, said, lambda: experiment.outputs(change=together(moved_forth))
 
 
 def _operands(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
@@ -205,7 +119,7 @@ def _operands(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str
             continue
         for place, part in enumerate(parts):
             tried = [part]
-            for name, other in _sources([*visits, Visit("", 0)]):
+            for name, other in sources([*visits, Visit("", 0)]):
                 if not isinstance(part, torch.Tensor) or other.shape != part.shape or other.dtype != part.dtype:
                     continue
                 if any(_equal(x, other) for x in tried):
@@ -220,14 +134,6 @@ def _operands(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str
                 yield "wrong input", said, lambda h=how: experiment.outputs(h)
 
 
-def _together(changes: list[Change]) -> Change:
-    def change(layer: torch.nn.Module) -> None:
-        for each in changes:
-            each(layer)
-
-    return change
-
-
 def _equal(a: Any, b: Any) -> bool:
     return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
 
@@ -238,11 +144,11 @@ def _exchanged(visits: list[Visit]) -> Iterator[Wiring]:
         for (i, x), (j, y) in combinations(visit.given.items(), 2):
             if x.shape == y.shape and x.dtype == y.dtype:
                 said = f"arguments {i + 1} and {j + 1} of {visit} are swapped"
-                yield "wrong input", said, _together([_feeding(visit, i, y), _feeding(visit, j, x)])
+                yield "wrong input", said, together([feeding(visit, i, y), feeding(visit, j, x)])
     for a, b in combinations(visits, 2):
         if a.ends[0] is b.ends[0] is not None and a.gave.shape == b.gave.shape and a.path != b.path:
-            swapped = [_instead(a, lambda _, __, x=b.gave: x), _instead(b, lambda _, __, x=a.gave: x)]
-            yield "wrong input", f"what {a} gives and what {b} gives are in each other's place", _together(swapped)
+            swapped = [instead(a, lambda _, __, x=b.gave: x), instead(b, lambda _, __, x=a.gave: x)]
+            yield "wrong input", f"what {a} gives and what {b} gives are in each other's place", together(swapped)
 
 
 def _fed(visits: list[Visit]) -> Iterator[Wiring]:
@@ -252,53 +158,13 @@ def _fed(visits: list[Visit]) -> Iterator[Wiring]:
             which = f"argument {place + 1} of {visit}" if len(visit.given) > 1 else f"what {visit} gets"
             for step in (1, -1) if given.dtype in (torch.int32, torch.int64) else ():
                 said = f"{which} is off by {step:+d} (an index that starts elsewhere)"
-                yield "index", said, _passing(visit, place, lambda x, s=step: x + s)
+                yield "index", said, passing(visit, place, lambda x, s=step: x + s)
             for axis in (a for a in range(given.ndim) if given.shape[a] > 1):
                 said = f"{which} is reversed along axis {axis}, in torch it is not"
-                yield "order", said, _passing(visit, place, lambda x, a=axis: x.flip(a))
+                yield "order", said, passing(visit, place, lambda x, a=axis: x.flip(a))
             tried = [given]
-            for name, other in _sources(visits[: i + 1]):
+            for name, other in sources(visits[: i + 1]):
                 if other.shape != given.shape or other.dtype != given.dtype or any(x is other for x in tried):
                     continue
                 tried.append(other)
-                yield "wrong input", f"{which} is {name}, in torch another", _feeding(visit, place, other)
-
-
-def _sources(visits: list[Visit]) -> Iterator[tuple[str, torch.Tensor]]:
-    for visit in visits:
-        yield from ((f"what {visit} {'gets' if i == 0 else 'gets too'}", x) for i, x in visit.given.items())
-        if visit is not visits[-1]:
-            yield f"what {visit} gives", visit.gave
-
-
-def _feeding(here: Visit, place: int, tensor: torch.Tensor) -> Change:
-    return _passing(here, place, lambda _: tensor)
-
-
-def _passing(here: Visit, place: int, make: Callable[[torch.Tensor], torch.Tensor]) -> Change:
-    """At one call, an argument is what ``make`` makes of it."""
-
-    def change(layer: torch.nn.Module) -> None:
-        count = -1
-
-        def hook(_: torch.nn.Module, args: Any) -> Any:
-            nonlocal count
-            count += 1
-            return tuple(make(x) if i == place and count == here.call else x for i, x in enumerate(args))
-
-        layer.get_submodule(here.path).register_forward_pre_hook(hook)
-
-    return change
-
-
-def _first(output: Any) -> torch.Tensor | None:
-    while isinstance(output, tuple | list) and output:
-        output = output[0]
-    return output if isinstance(output, torch.Tensor) else None
-
-
-def _with_first(output: Any, tensor: torch.Tensor) -> Any:
-    """``output`` with ``tensor`` for the first of it."""
-    if not isinstance(output, tuple | list):
-        return tensor
-    return type(output)((_with_first(output[0], tensor), *output[1:]))
+                yield "wrong input", f"{which} is {name}, in torch another", feeding(visit, place, other)
