@@ -166,7 +166,7 @@ class SameNames(nn.Module):
 
 
 def test_members_of_two_lists_of_one_name_have_two_names():
-    assert "for layer, layer_ in zip(self.first.layers, self.second.layers, strict=True):" in source(SameNames())
+    assert "for layer, second_layer in zip(self.first.layers, self.second.layers, strict=True):" in source(SameNames())
 
 
 class ReadAfter(nn.Module):
