@@ -28,11 +28,15 @@ class Collection:
 def begun(writer: Writer, loop: Rounds) -> list[Collection]:
     """The lists that ``loop`` fills; the statement is written of each that does not begin empty."""
     lists = []
+    needed = {writer.names[node] for node in loop.needs() if node in writer.names}
     for place in loop.collected:
         nodes = [loop.made(number, place) for number in range(len(loop.rounds))]
         joining = joined_by(nodes, writer.call.items)
         before = _at_hand(writer, joining, nodes[0]) if joining is not None else []
-        name = writer.unused(list_name(writer, nodes, joining))
+        wanted = list_name(writer, nodes, joining)
+        while writer.free(wanted) in needed:
+            wanted = f"{wanted}_list"
+        name = writer.unused(wanted)
         if before:
             writer.lines.append(f"{name} = {_start(writer, before, joining, name)}")
         writer.lists[tuple(before + nodes)] = name

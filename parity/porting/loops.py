@@ -142,7 +142,10 @@ def gone_through(writer: Writer, container: str, start: int, count: int, busy: s
     """The members of a list that a loop goes through, and what each of them is called; none of ``busy``."""
     members = access(writer.call.path, container, writer.modules)
     cut = cut_out(start, count, len(writer.modules[container]))
-    return f"{members}{cut}", member_name(writer, singular(container.rpartition(".")[2]), busy)
+    *owners, name = container.removeprefix(f"{writer.call.path}.").split(".")
+    wanted = singular(name)
+    owned = [f"{owners[-1]}_{wanted}"] if owners and owners[-1].isidentifier() else []
+    return f"{members}{cut}", member_name(writer, [wanted, *owned], busy)
 
 
 def cut_out(start: int, count: int, length: int) -> str:
@@ -151,10 +154,14 @@ def cut_out(start: int, count: int, length: int) -> str:
     return "" if count == length else f"[{start or ''}:{end if end < length else ''}]"
 
 
-def member_name(writer: Writer, wanted: str, busy: set[str]) -> str:
-    """What the member that a round has is called: ``wanted``, if nothing else is; none of ``busy``."""
-    name = wanted
-    while name in RESERVED or name in busy or name in writer.bound or name in writer.outer:
+def member_name(writer: Writer, wanted: list[str], busy: set[str]) -> str:
+    """What the member that a round has is called: the first of ``wanted`` that nothing else is; none of ``busy``."""
+
+    def taken(name: str) -> bool:
+        return name in RESERVED or name in busy or name in writer.bound or name in writer.outer
+
+    name = next((name for name in wanted if not taken(name)), wanted[0])
+    while taken(name):
         name = f"{name}_"
     return name
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COUNTED = {"eq": 1, "ne": 1, "select": 2}
 """Which argument of which operator may be the number of the round."""
 
-LINE = 100
+LINE = 112
 
 
 class Counter(int):
@@ -82,7 +82,7 @@ def _named(writer: Writer, loop: Rounds) -> Names:
     parts: dict[tuple[Node, int], tuple[str, str]] = {}
     for sequence, begin in loop.parts:
         name, cut = writer.value(sequence).text, cut_out(begin, len(loop.rounds), len(sequence.meta["val"]))
-        item = member_name(writer, singular(name) if name.endswith("s") else "part", busy)
+        item = member_name(writer, [singular(name) if name.endswith("s") else "part"], busy)
         busy.add(item)
         parts[sequence, begin] = f"{name}{cut}", item
     number = _number(writer, busy) if loop.counted else None

@@ -219,14 +219,15 @@ class Writer(Scope):
     def _write_several(self, node: Node) -> None:
         parts = [user for user in node.users if user.target is operator.getitem]
         used = [part for part in parts if self.uses[part]]
-        if not used and not self.uses[node]:
+        whole = self.uses[node] > len(used)
+        if not used and not whole:
             return
-        if len(used) == 1 and self.uses[node] == len(parts):
+        if len(used) == 1 and not whole:
             expression = self._built(lambda: _part(self._operator(node), used[0]))
             self._settle(used[0], expression, self.source_name(used[0]))
             return
         expression = self._built(lambda: self._operator(node))
-        if self.uses[node] > len(parts):  # used whole, as a list
+        if whole:  # as a list
             self._bind_statement(node, expression, self.source_name(node) or "parts")
             return
         structure: list[Any] = [None] * len(node.meta["val"])

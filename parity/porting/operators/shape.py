@@ -126,9 +126,10 @@ def _cat(op: Operation) -> Expression:
     parts = [x for x in op.tensors if not (x.ndim == 1 and x.shape[0] == 0 and op.output.ndim > 1)]
     parts = [op.cast(x, op.output.dtype) for x in parts]
     axis = {"axis": op.dim} if op.dim else {}
-    if len(parts) == 1 and (op.host is None or op.host.known_list() is None):
+    row = _listed(op, parts)
+    if len(parts) == 1 and row.text == f"[{parts[0].text}]":
         return parts[0]
-    return op.call("jnp.concatenate", _listed(op, parts), **axis)
+    return op.call("jnp.concatenate", row, **axis)
 
 
 @register_operator("aten.stack", "aten.hstack", "aten.vstack", "aten.dstack", "aten.column_stack")

@@ -166,7 +166,7 @@ class SameNames(nn.Module):
 
 
 def test_members_of_two_lists_of_one_name_have_two_names():
-    assert "for layer, layer_ in zip(self.first.layers, self.second.layers, strict=True):" in source(SameNames())
+    assert "for layer, second_layer in zip(self.first.layers, self.second.layers, strict=True):" in source(SameNames())
 
 
 class ReadAfter(nn.Module):
@@ -277,7 +277,8 @@ class Features(nn.Module):
         self.heads, self.stages, self.norms = linears(), linears(), linears()
 
     def forward(self, x):
-        x = torch.stack([F.relu(head(x)) for head in self.heads]).sum(0)
+        xs = x.cumsum(-1)
+        x = torch.stack([F.relu(head(xs)) for head in self.heads]).sum(0)
         features = []
         for stage, norm in zip(self.stages, self.norms, strict=True):
             x = F.relu(stage(x))
@@ -287,7 +288,7 @@ class Features(nn.Module):
 
 def test_a_loop_that_fills_one_list_only_is_a_comprehension_and_a_list_may_be_the_result():
     text = source(Features())
-    assert "xs = [F.relu(head(x)) for head in self.heads]" in text
+    assert "xs_list = [F.relu(head(xs)) for head in self.heads]" in text  # which read what is called xs
     assert text.endswith("            features.append(norm(x))\n        return features\n")
 
 
