@@ -66,6 +66,7 @@ class Capture:
             which a shared one has several.
         notes: what is to be said of it.
         forgets: whether it was exported without the tensors that modules keep of earlier calls.
+        skips: whether a loop of it passes over what does not occur, and was exported as if all did.
         own_gradients: the ``autograd.Function`` classes that were called; export keeps what they do forward only.
     """
 
@@ -75,6 +76,7 @@ class Capture:
     calls: dict[str, tuple[str, int]]
     notes: list[str]
     forgets: bool = False
+    skips: bool = False
     own_gradients: list[str] = field(default_factory=list)
 
 
@@ -90,7 +92,7 @@ def captured(
     records: dict[tuple[str, int], Record] = {}
     calls: dict[str, tuple[str, int]] = {}
     own: set[str] = set()
-    packings = Packings()
+    packings, known = Packings(), Known(module)
     errors: list[Exception] = []
     without = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
     for forgets, sizes, eager in product(without, [None] if fixed or shapes is None else [shapes, None], (False, True)):
@@ -98,7 +100,7 @@ def captured(
         calls.clear()
         try:
             with noticed(own), as_eager() if eager else nullcontext(), forgotten(module, forgets):
-                program = _exported(module, arguments, sizes, records, calls, packings)
+                program = _exported(module, arguments, sizes, records, calls, packings, known)
             break
         except Exception as error:
             errors.append(error)
@@ -142,7 +144,7 @@ def captured(
             (record.positional, record.keywords, record.output),
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
-    return Capture(program, graph_module.graph, records, calls, notes, forgets, sorted(own))
+    return Capture(program, graph_module.graph, records, calls, notes, forgets, known.skips, sorted(own))
 
 
 def _apart(arguments: Arguments) -> Arguments:
@@ -196,6 +198,7 @@ def _exported(
     records: dict[tuple[str, int], Record],
     calls: dict[str, tuple[str, int]],
     packings: Packings,
+    known: Known,
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
     with ExitStack() as stack:
@@ -207,7 +210,7 @@ def _exported(
             kept(module),
             unpacked(packings),
         ]
-        around += [_recorded(module, records, calls), torch.enable_grad(), Distinct(), Known(module)]
+        around += [_recorded(module, records, calls), torch.enable_grad(), Distinct(), known]
         for context in around:
             stack.enter_context(context)
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)

@@ -22,7 +22,7 @@ from parity.porting.exporting import forgotten
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, another, checked
+from parity.porting.verification import Trial, alike, another, checked
 
 
 class Port:
@@ -147,7 +147,8 @@ def port(
         progress("running the model")
         other = another(arguments, face.given, capture.graph)
         with forgotten(module, capture.forgets):
-            trials = _trials(module, arguments, other, capture.notes)
+            others = [x for x in (other, alike(arguments) if capture.skips else None) if x is not None]
+            trials = _trials(module, arguments, others, capture.notes)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
     arrays = {path: viewed(x) for path, x in tensors.items()}
@@ -199,11 +200,11 @@ def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, s
     return face, author, header + "\n\n\n".join(classes) + "\n"
 
 
-def _trials(module: torch.nn.Module, arguments: Arguments, other: Arguments | None, notes: list[str]) -> list[Trial]:
-    """The model on the example, and on another batch if there is one that it takes."""
+def _trials(module: torch.nn.Module, arguments: Arguments, others: list[Arguments], notes: list[str]) -> list[Trial]:
+    """The model on the example, and on those of other batches that it takes."""
     lent: dict[int, Any] = {}
     trials = [Trial(module, arguments, lent)]
-    if other is not None:
+    for other in others:
         try:
             trials.append(Trial(module, other, lent))
         except PortError as error:  # as where offsets have to rise
