@@ -69,6 +69,7 @@ class Capture:
             which a shared one has several.
         notes: what is to be said of it.
         forgets: whether it was exported without the tensors that modules keep of earlier calls.
+        skips: whether a loop of it passes over what does not occur, and was exported as if all did.
         own_gradients: the ``autograd.Function`` classes that were called; export keeps what they do forward only.
         changed: the attributes, no buffers, that the model writes as it runs.
         limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
@@ -81,6 +82,7 @@ class Capture:
     calls: dict[str, tuple[str, int]]
     notes: list[str]
     forgets: bool = False
+    skips: bool = False
     own_gradients: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     limits: list[sympy.Basic] = field(default_factory=list)
@@ -100,7 +102,7 @@ def captured(
     calls: dict[str, tuple[str, int]] = {}
     own: set[str] = set()
     changed: set[str] = set()
-    packings = Packings()
+    packings, known = Packings(), Known(module)
     errors: list[Exception] = []
     without = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
     for forgets, sizes, eager in product(without, [None] if fixed or shapes is None else [shapes, None], (False, True)):
@@ -109,7 +111,7 @@ def captured(
         changed.clear()
         try:
             with noticed(own), as_eager() if eager else nullcontext(), forgotten(module, forgets):
-                program = _exported(module, arguments, sizes, records, calls, packings, changed)
+                program = _exported(module, arguments, sizes, records, calls, packings, known, changed)
             break
         except Exception as error:
             errors.append(error)
@@ -158,7 +160,17 @@ def captured(
         )
         record.names = {final.get(node, node): name for node, name in record.names.items()}
     return Capture(
-        program, graph_module.graph, records, calls, notes, forgets, sorted(own), sorted(changed), limits, fixed_size
+        program,
+        graph_module.graph,
+        records,
+        calls,
+        notes,
+        forgets,
+        known.skips,
+        sorted(own),
+        sorted(changed),
+        limits,
+        fixed_size,
     )
 
 
@@ -242,6 +254,7 @@ def _exported(
     records: dict[tuple[str, int], Record],
     calls: dict[str, tuple[str, int]],
     packings: Packings,
+    known: Known,
     changed: set[str],
 ) -> torch.export.ExportedProgram:
     args, kwargs = arguments
@@ -257,7 +270,7 @@ def _exported(
         ]
         changes = stack.enter_context(kept(module))
         around += [_recorded(module, records, calls, changed, changes)]
-        around += [torch.enable_grad(), Distinct(), Known(module)]
+        around += [torch.enable_grad(), Distinct(), known]
         for context in around:
             stack.enter_context(context)
         return torch.export.export(module, args, kwargs, strict=False, dynamic_shapes=shapes)

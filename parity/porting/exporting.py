@@ -94,13 +94,13 @@ def located() -> Iterator[None]:
 
 @contextmanager
 def as_eager() -> Iterator[None]:
-    """Models that ask are told that nobody compiles: some do another thing then, and some a wrong one."""
-    asked = torch.compiler.is_compiling
-    torch.compiler.is_compiling = lambda: False
+    """Models that ask are told that nobody compiles or exports: some do another thing then, and some a wrong one."""
+    compiling, exporting = torch.compiler.is_compiling, torch.compiler.is_exporting
+    torch.compiler.is_compiling = torch.compiler.is_exporting = lambda: False
     try:
         yield
     finally:
-        torch.compiler.is_compiling = asked
+        torch.compiler.is_compiling, torch.compiler.is_exporting = compiling, exporting
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Numbers that a model reads out of arrays which no input decides."""
 
 import operator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Node
@@ -11,8 +11,13 @@ from torch.utils import _pytree as torch_tree
 from torch.utils._python_dispatch import _disable_current_modes
 
 _READS = frozenset(
-    getattr(torch.Tensor, name) for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__")
+    getattr(torch.Tensor, name)
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__format__")
 )
+
+aten = torch.ops.aten
+
+_POSITIVE = (aten.gt.Scalar, aten.greater.Scalar, aten.ne.Scalar)
 
 # Take sizes, for which torch lets a tensor stand that holds one integer.
 _SIZED = frozenset(
@@ -25,13 +30,14 @@ class Known(TorchFunctionMode):
     """Answers ``int(x)``, ``x.item()``, ``if x`` where ``x`` is made of buffers and constants that nothing changes.
 
     Export has no values: it would refuse the number of steps, the padding or the flag that a model keeps in a buffer.
-    The same for sizes that are given as tensors.
+    The same for sizes that are given as tensors, and for the places of what occurs: see :func:`_occurring`.
     """
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
         self.module = module
         self.values = dict(module.named_buffers())
+        self.skips = False  # whether a loop passes over what does not occur
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS and not torch.compiler.is_dynamo_compiling():
@@ -42,6 +48,11 @@ class Known(TorchFunctionMode):
             else:
                 with torch._C.DisableTorchFunction(), _disable_current_modes():
                     return func(value, *args[1:])
+        if func is torch.Tensor.unbind and (places := _occurring(args[0])):
+            self.skips = True
+            return tuple(torch.tensor([place]) for place in range(places))
+        if func is torch.Tensor.__getitem__ and (row := self._row(args[1])) is not None:
+            return args[0][row : row + 1].clone()
         if func is torch.Tensor.__getitem__:
             args = (args[0], self._index(args[1]))
         if func in _SIZED:
@@ -59,6 +70,18 @@ class Known(TorchFunctionMode):
                 places = value.nonzero(as_tuple=True)
             return tuple(map(torch.tensor, (place.tolist() for place in places)))
         return index
+
+    def _row(self, index: Any) -> int | None:
+        """The one row that a known tensor picks."""
+        if not isinstance(index, torch.Tensor) or index.dtype != torch.int64 or index.ndim != 1:
+            return None
+        if not isinstance(index.shape[0], int) or index.shape[0] != 1:  # to compare a free size would fix it
+            return None
+        try:
+            row = int(self._value(index))
+        except LookupError:
+            return None
+        return row if row >= 0 else None
 
     def _size(self, x: Any) -> Any:
         if isinstance(x, slice):
@@ -107,6 +130,22 @@ def traced_node(x: Any) -> Node:
     return proxy.node
 
 
+def _occurring(x: torch.Tensor) -> int:
+    """How many rounds there may be in ``for expert in (mask.sum(dims) > 0).nonzero()``; 0 if ``x`` is not of the kind.
+
+    Each of these rounds picks by its part of the mask. One that does not occur picks nothing, so that it does nothing.
+    """
+    try:
+        node = _node(x)
+    except LookupError:
+        return 0
+    hit: Any = node.args[0] if node.target is aten.nonzero.default else None
+    if not isinstance(hit, Node) or hit.target not in _POSITIVE or hit.args[1] != 0 or hit.meta["val"].ndim != 1:
+        return 0
+    size, counted = hit.meta["val"].shape[0], cast(Any, hit.args[0])
+    return size if isinstance(size, int) and counted.target is aten.sum.dim_IntList else 0
+
+
 def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, None]) -> None:
     """Everything that ``node`` is made of, in order.
 
@@ -127,6 +166,8 @@ def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, No
 
 
 def _writes(node: Node) -> bool:
+    if node.target is aten.detach_.default:  # of what torch.tensor makes, and it stays as it is
+        return False
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 

@@ -23,7 +23,7 @@ from parity.porting.exporting import forgotten
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, another, checked, goes_on
+from parity.porting.verification import Trial, alike, another, checked, goes_on
 
 
 class Port:
@@ -148,7 +148,8 @@ def port(
         progress("running the model")
         other = another(arguments, face.given, capture.graph, capture.limits)
         with forgotten(module, capture.forgets):
-            trials = _trials(capture, module, arguments, other)
+            others = [x for x in (other, alike(arguments) if capture.skips else None) if x is not None]
+            trials = _trials(capture, module, arguments, others)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
     arrays = {path: viewed(x) for path, x in tensors.items()}
@@ -205,11 +206,11 @@ def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, s
     return face, author, header + "\n\n\n".join(classes) + "\n"
 
 
-def _trials(capture: Capture, module: torch.nn.Module, arguments: Arguments, other: Arguments | None) -> list[Trial]:
-    """The model on the example, and on another batch if there is one that it takes."""
+def _trials(capture: Capture, module: torch.nn.Module, arguments: Arguments, others: list[Arguments]) -> list[Trial]:
+    """The model on the example, and on those of other batches that it takes."""
     differentiates = any(map(is_derivative, capture.graph.nodes))
     trials = [Trial(module, arguments, differentiates)]
-    if other is not None:
+    for other in others:
         try:
             trials.append(Trial(module, other, differentiates))
         except PortError as error:  # as where offsets have to rise

@@ -116,8 +116,10 @@ class Scope:
     def free(self, wanted: str) -> str:
         """``wanted``, or the next like it that nobody reads any more."""
         wanted = re.sub(r"\W", "_", wanted).strip("_") or "x"
-        if wanted in RESERVED or wanted[0].isdigit():
+        if wanted in RESERVED:
             wanted += "_"
+        if wanted[0].isdigit():
+            wanted = f"_{wanted}"
         name, count = wanted, 1
         while not self.is_free(name):
             count += 1

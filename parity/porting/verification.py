@@ -269,3 +269,17 @@ def another(arguments: Any, captured: Any, graph: torch.fx.Graph, limits: list[s
         return values
 
     return torch_tree.tree_map(drawn, arguments, captured)
+
+
+def alike(arguments: Any) -> Any:
+    """Arguments whose rows are all the first one, so that of the experts of a mixture few are chosen."""
+
+    def repeated(x: Any) -> Any:
+        if not isinstance(x, torch.Tensor) or not x.numel():
+            return x
+        first = x
+        for axis in range(x.ndim - x.is_floating_point()):  # a row of floats is a vector, one of indices has them
+            first = first.narrow(axis, 0, 1)
+        return first.expand(x.shape).clone()
+
+    return torch_tree.tree_map(repeated, arguments)

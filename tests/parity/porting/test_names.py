@@ -32,7 +32,8 @@ class Encoder(torch.nn.Module):
         )
         x = self.drop(x)
         angles = turned(x)
-        return angles * x + angles.sin() * x.cos()
+        _3angles = 3 * angles.tan()
+        return angles * x + angles.sin() * x.cos() - _3angles * _3angles
 
     def forward(self, x):
         return self.features(x)
@@ -43,6 +44,7 @@ def test_values_of_functions_that_forward_calls_have_their_names_there():
     assert "left, right = jnp.split(x, 2, axis=-1)" in source
     assert "angles = " in source  # what a function returns has the name that its caller gives it
     assert "x = self.drop(" in source
+    assert "    _3angles = " in source
 
 
 def test_a_parameter_shown_in_another_shape_keeps_its_name():

@@ -1,5 +1,7 @@
 """Entries picked by a mask and then summed up: of fixed shapes in the port, and the same to all who differentiate."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 from flax import nnx
 from torch.nn import functional as F
 
+from parity.checking import DivergenceError
 from parity.porting import PortError, port
 
 X, Y = torch.randn(2, 4, 5, 3, generator=torch.Generator().manual_seed(1))
@@ -88,15 +91,50 @@ def by_place_in_front(result, rows, weights, chosen, expert):
     return result
 
 
-@pytest.mark.parametrize("dispatch", [by_mask, by_place, by_place_in_front])
-def test_experts_are_given_the_rows_that_choose_them(dispatch):
+class Hit(Experts):
+    """Goes through the experts that any row chooses, by their numbers; none chooses the second."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.experts = torch.nn.ModuleDict({f"expert_{i}": torch.nn.Linear(3, 3) for i in range(3)})
+
+    def forward(self, x):
+        rows = x.reshape(-1, 3)
+        weights, chosen = self.gate(rows).softmax(-1)[:, ::2].topk(1)
+        mask = F.one_hot(2 * chosen, 3).permute(2, 1, 0)
+        result = torch.zeros_like(rows)
+        for hit in torch.greater(mask.sum((-1, -2)), 0).nonzero():
+            rank, row = torch.where(mask[hit].squeeze(0))
+            result.index_add_(0, row, self.experts[f"expert_{hit[0]}"](rows[row]).exp() * weights[row, rank, None])
+        return result.view_as(x)
+
+
+@pytest.mark.parametrize(
+    "build", [partial(Experts, by_mask), partial(Experts, by_place), partial(Experts, by_place_in_front), Hit]
+)
+def test_experts_are_given_the_rows_that_choose_them(build):
     torch.manual_seed(0)
-    module, x = Experts(dispatch), X[0]
+    module, x = build(), X[0]
     ported = port(module, x).module
     given = x.clone().requires_grad_()
     module(given).pow(2).sum().backward()
     gradient = jax.grad(lambda x: (ported(x) ** 2).sum())(jnp.asarray(x.numpy()))
     np.testing.assert_allclose(gradient, given.grad, 1e-4, 1e-5)
+
+
+class Counted(Hit):
+    """Does something in each round, whether or not it picks anything; the example has rows for every expert."""
+
+    def forward(self, x):
+        mask = F.one_hot((10 * x[..., :1]).long() % 3, 3).permute(2, 1, 0)
+        for hit in torch.greater(mask.sum((-1, -2)), 0).nonzero():
+            x = x + hit.float()
+        return x
+
+
+def test_rounds_for_what_occurs_that_do_more_than_pick_are_refused():
+    with pytest.raises(DivergenceError):
+        port(Counted(), torch.tensor([[0.05], [0.15], [0.25]]).expand(3, 3).clone())
 
 
 class Root(torch.nn.Module):
