@@ -35,6 +35,10 @@ class Evaluation:
     buffers: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+REFUSED = "is not differentiable with respect to argument"
+"""What torch says where an operator has no gradient of an argument."""
+
+
 class TorchSide:
     """The torch subject, evaluated on a copy: in its own dtype, in float64, or in float64 near its inputs and weights.
 
@@ -42,6 +46,7 @@ class TorchSide:
     made already, ``known`` are what it gave and what it drew.
 
     Attributes:
+        fixed: the inputs that are not differentiated because torch refuses.
         writes: whether the subject writes into its parameters as it runs, by any of torch's operators. A write that
             torch does not see, through the array that ``p.detach().numpy()`` gives, shows only where it has been done:
             to keep it from the caller's model would take a copy of every parameter, for all models.
@@ -68,15 +73,38 @@ class TorchSide:
         self.seed = seed
         self.draws: list[torch.Tensor] = []
         self.cotangents: dict[str, torch.Tensor] = {}
+        self.fixed: set[str] = set()
         if known is not None:
             self.single, self.draws = known
             return
         self.writes = False
         try:
+            self._guarded()
+        except RuntimeError as error:
+            if REFUSED not in str(error):
+                raise
+            self._fix()
+            self._guarded()
+
+    def _guarded(self) -> None:
+        try:
             self._first()
         except Written:
             self.writes = True
             self._first()
+
+    def _fix(self) -> None:
+        """Note the inputs that torch gives no gradient, such as the weights of classes in a loss."""
+        names, refused = self.varied_inputs(), set()
+        for name in names:
+            self.fixed = {*names} - {name}
+            try:
+                self._guarded()
+            except RuntimeError as error:
+                if REFUSED in str(error):
+                    refused.add(name)
+            self.cotangents = {}
+        self.fixed = refused
 
     def _first(self) -> None:
         """One pass on a copy, with the parameters themselves if it does not write into them."""
@@ -90,7 +118,7 @@ class TorchSide:
 
     def varied_inputs(self) -> list[str]:
         """The names of the inputs that are differentiated: those that ask for it, or all where none does."""
-        smooth = {name: x for name, x in named_inputs(self.call).items() if is_smooth(x)}
+        smooth = {name: x for name, x in named_inputs(self.call).items() if is_smooth(x) and name not in self.fixed}
         return [name for name, x in smooth.items() if x.requires_grad] or list(smooth)
 
     def again(self, subject: Subject) -> Any:

@@ -43,6 +43,15 @@ def test_a_faithful_port_of_scaled_weights_passes_too():
     assert parity.check(theirs, ours, x * 1e-3).passed
 
 
+def test_an_epsilon_that_these_inputs_do_not_show_is_noted():
+    theirs = torch.nn.Sequential(torch.nn.LayerNorm(4))
+    ours = parity.mirror(theirs)
+    ours[0].eps = 1e-6
+    report = parity.check(theirs, ours, 1e3 * torch.randn(3, 4), gradients=False)
+    assert report.passed
+    assert report.notes == ["eps of 0 is 1e-06, torch's 1e-05: with these inputs it makes no difference"]
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "head"])
 def test_the_first_wrong_layer_is_named(layer):
     theirs, ours, x = digits()

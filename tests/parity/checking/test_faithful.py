@@ -8,6 +8,7 @@ import torch
 from flax import nnx
 
 import parity
+from jaxnn import functional as F
 from jaxnn import nn
 from parity import weights
 
@@ -66,6 +67,18 @@ def test_a_kernel_of_flax_that_runs_the_other_way_has_torchs_gradient():
     layer.kernel.set_value(jnp.asarray(kernel))
     (fault,) = parity.check(theirs, Port(layer), torch.randn(2, 2, 4, 5)).faults
     assert (fault.path, fault.suspect) == ("up", "flipped weight")
+
+
+def test_an_input_that_torch_does_not_differentiate_is_left_out():
+    x, target, class_weights = torch.randn(5, 3), torch.randint(0, 3, (5,)), torch.tensor([1.0, 2.0, 3.0])
+
+    def loss(cross_entropy):
+        return lambda x, target, class_weights: cross_entropy(x, target, weight=class_weights)
+
+    theirs, ours = loss(torch.nn.functional.cross_entropy), loss(F.cross_entropy)
+    report = parity.check(theirs, ours, (x, target, class_weights))
+    assert report.passed
+    assert [row.name for row in report.rows if row.kind == "gradient"] == ["input 0"]
 
 
 def test_a_function_may_be_the_port_of_a_module():
