@@ -136,7 +136,7 @@ def _occurring(x: torch.Tensor) -> int:
     Each of these rounds picks by its part of the mask. One that does not occur picks nothing, so that it does nothing.
     """
     try:
-        node = _node(x)
+        node = traced_node(x)
     except LookupError:
         return 0
     hit: Any = node.args[0] if node.target is aten.nonzero.default else None
