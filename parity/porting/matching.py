@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch.fx import Node
@@ -39,7 +40,6 @@ class Matching:
             {node: (i, k) for i, item in enumerate(items) for k, node in enumerate(results(item))}
             for items in found.rounds
         ]
-        self.inside = [{node for item in items for node in nodes_of(item)} for items in found.rounds]
         self.roles: dict[tuple[int, int], str] = {}
 
     def succeeds(self) -> bool:
@@ -52,6 +52,11 @@ class Matching:
         if not found.containers or any(node in made for node in found.needs()):
             return False
         return self._is_closed() and bool(found.carried or found.collected)
+
+    @cached_property
+    def inside(self) -> list[set[Node]]:
+        """Every operator within each round."""
+        return [{node for item in items for node in nodes_of(item)} for items in self.found.rounds]
 
     # One item of a round.
 

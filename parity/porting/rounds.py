@@ -73,7 +73,9 @@ class Rounds:
 def in_rounds(writer: Writer, items: list[Any], outputs: Sequence[Node]) -> list[Any]:
     """``items`` with equal rounds of them as one."""
     live = [item for item in items if not _is_dead(item)]
-    candidates = sorted(_candidates(writer, live), key=lambda candidate: not _begins_at_the_top(candidate[0][1]))
+    places = {id(item): source_places(next(iter(nodes_of(item)), None)) for item in live}
+    candidates = list(_candidates(writer, live))
+    candidates.sort(key=lambda candidate: not _begins_at_the_top([places[id(item)] for item in candidate[0][1]]))
     for stretches, start in candidates:
         found = Rounds(stretches, start)
         if Matching(writer, found, outputs).succeeds():
@@ -113,9 +115,13 @@ def _candidates(writer: Writer, items: list[Any]) -> Iterator[tuple[list[list[An
                         yield rounds, numbers[skipped]
 
 
-def _begins_at_the_top(items: list[Any]) -> bool:
-    """Whether no line of torch source that led to a round stands above the line of its first item."""
-    first, *others = [source_places(next(iter(nodes_of(item)), None)) for item in items]
+def _begins_at_the_top(places: list[list[tuple[str, int]]]) -> bool:
+    """Whether no line of torch source that led to a round stands above the line of its first item.
+
+    Args:
+        places: the files and numbers of the lines that led to each item, outermost first.
+    """
+    first, *others = places
     for other in others:
         a, b = next(((a, b) for a, b in zip(first, other, strict=False) if a != b), (("", 0), ("", 0)))
         if a[0] == b[0] and b[1] < a[1]:
