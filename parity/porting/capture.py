@@ -30,6 +30,7 @@ from parity.porting.exporting import (
     unchecked,
     unmoved,
 )
+from parity.porting.flexible import flexible
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.packing import Packings, unpacked
@@ -216,7 +217,18 @@ def _limits(graph: torch.fx.Graph) -> list[sympy.Basic]:
     }
     guards = mode.shape_env.guards if mode is not None and mode.shape_env is not None else []
     found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
-    return [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
+    looked = [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
+    return looked + [sympy.Ne(size, 1) for size in dict.fromkeys(_squeezed(graph)) if size.free_symbols <= free]
+
+
+def _squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:
+    """The free sizes whose axes the model drops if they are one."""
+    for node in graph.nodes:
+        if str(node.target).startswith("aten.squeeze"):
+            shape = node.args[0].meta["val"].shape
+            dims = node.args[1] if len(node.args) > 1 else range(len(shape))
+            sizes = [shape[dim] for dim in ([dims] if isinstance(dims, int) else dims)]
+            yield from (size.node.expr for size in sizes if is_free(size))
 
 
 def _is_of_one(limit: sympy.Basic) -> bool:
@@ -252,6 +264,7 @@ def _exported(
             torch.backends.opt_einsum.flags(enabled=False),  # it would look at sizes, and fix those that are free
             unpacked(packings),
             differentiable(),
+            flexible(),
         ]
         changes = stack.enter_context(kept(module))
         around += [_recorded(module, records, calls, changed, changes)]
