@@ -1,6 +1,7 @@
 """A torch model as a graph of PyTorch's own operators, with every module call noted."""
 
 import inspect
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -388,7 +389,11 @@ def _refused(error: Exception) -> PortError:
         trace = trace.tb_next
     said = str(error).partition("The error above occurred when")[0][:2000]
     said = "\n".join(line for line in said.splitlines() if line.strip() and not line.startswith(_HINTS))
-    advice = "\nEntries picked by a mask: compute the mask once and pick by it twice." if "Eq(u" in said else ""
+    advice = ""
+    if re.search(r"Eq\(u\d+, u\d+\)", said):
+        advice = "\nEntries picked by a mask: compute the mask once and pick by it twice."
+    elif "data-dependent" in said:
+        advice = "\nPython decides there by what the data are; torch.where and torch.cond decide in the graph."
     return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
 
 
