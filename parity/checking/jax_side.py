@@ -69,8 +69,9 @@ class JaxSide:
         names += [f"output {i}" for i in range(len(names), len(found))]
         return Evaluation(
             outputs=dict(zip(names, map(np.asarray, found), strict=False)),
-            parameter_gradients={name: np.asarray(x) for name, x in by_parameter.items()},
-            input_gradients=dict(zip(self._inputs, map(np.asarray, by_input), strict=False)),
+            # Where a number is complex, torch's gradient is the conjugate of JAX's.
+            parameter_gradients={name: np.asarray(x.conj()) for name, x in by_parameter.items()},
+            input_gradients={name: np.asarray(x.conj()) for name, x in zip(self._inputs, by_input, strict=False)},
             buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
         )
 

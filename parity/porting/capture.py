@@ -1,6 +1,7 @@
 """A torch model as a graph of PyTorch's own operators, with every module call noted."""
 
 import inspect
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +31,7 @@ from parity.porting.exporting import (
     unchecked,
     unmoved,
 )
+from parity.porting.flexible import flexible
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.normalizing import normalized
@@ -230,7 +232,18 @@ def _limits(graph: torch.fx.Graph) -> list[sympy.Basic]:
     }
     guards = mode.shape_env.guards if mode is not None and mode.shape_env is not None else []
     found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
-    return [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
+    looked = [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
+    return looked + [sympy.Ne(size, 1) for size in dict.fromkeys(_squeezed(graph)) if size.free_symbols <= free]
+
+
+def _squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:
+    """The free sizes whose axes the model drops if they are one."""
+    for node in graph.nodes:
+        if str(node.target).startswith("aten.squeeze"):
+            shape = node.args[0].meta["val"].shape
+            dims = node.args[1] if len(node.args) > 1 else range(len(shape))
+            sizes = [shape[dim] for dim in ([dims] if isinstance(dims, int) else dims)]
+            yield from (size.node.expr for size in sizes if is_free(size))
 
 
 def _is_of_one(limit: sympy.Basic) -> bool:
@@ -267,6 +280,7 @@ def _exported(
             torch.backends.opt_einsum.flags(enabled=False),  # it would look at sizes, and fix those that are free
             unpacked(packings),
             differentiable(),
+            flexible(),
         ]
         changes = stack.enter_context(kept(module))
         around += [_recorded(module, records, calls, changed, changes)]
@@ -390,7 +404,13 @@ def _refused(error: Exception) -> PortError:
         trace = trace.tb_next
     said = str(error).partition("The error above occurred when")[0][:2000]
     said = "\n".join(line for line in said.splitlines() if line.strip() and not line.startswith(_HINTS))
-    advice = "\nEntries picked by a mask: compute the mask once and pick by it twice." if "Eq(u" in said else ""
+    advice = ""
+    if re.search(r"Eq\(u\d+, u\d+\)", said):
+        advice = "\nEntries picked by a mask: compute the mask once and pick by it twice."
+    elif "data-dependent" in said:
+        advice = "\nPython decides there by what the data are; torch.where and torch.cond decide in the graph."
+    elif "fake tensor in the exported program" in said:
+        advice = "\nThe model makes a tensor in a way that export does not see, as x.data does; x.detach() it sees."
     return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
 
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
+from torch.fx import Node
 from torch.utils._sympy.printers import PythonPrinter
 
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, PRODUCT, Expression, constant
+from parity.porting.naming import source_line
 
 if TYPE_CHECKING:
     from parity.porting.writing import Writer
@@ -76,13 +78,22 @@ def _read(name: str) -> frozenset[str]:
     return frozenset([name.partition("[")[0]])
 
 
+def _sizes(node: Node) -> list[Any]:
+    """The sizes that a node has, or is."""
+    value = node.meta.get("val")
+    sizes = value.shape if isinstance(value, torch.Tensor) else [value]
+    return [x.node.expr for x in sizes if isinstance(x, torch.SymInt | torch.SymFloat)]
+
+
 def _outer(writer: Writer, symbol: Any) -> Expression:
     for size, name in writer.sizes:
         if size == symbol:
             return Expression(name, ATOM, frozenset([name]))
     if not writer.call.path:
         hint = "what a mask picks is mask.sum() entries"
-        raise PortError(f"port: the size {symbol} depends on the data, or on no argument at hand ({hint})")
+        line = next((source_line(node) for node in next(iter(writer.inner)).graph.nodes if symbol in _sizes(node)), "")
+        at = f", at {line}" if line else ""
+        raise PortError(f"port: the size {symbol} depends on the data, or on no argument at hand ({hint}){at}")
     name = "batch" if not writer.sizes else f"size_{len(writer.sizes)}"
     writer.sizes.append((symbol, name))
     return Expression(name, ATOM, frozenset([name]))

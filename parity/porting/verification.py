@@ -22,6 +22,7 @@ from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
 from parity.porting.capture import is_free
 from parity.porting.errors import PortError
+from parity.porting.flexible import flexible
 from parity.porting.lean import LeanSide, one_thread
 from parity.porting.packing import Packings, length_sources, noticed_cuts, unpacked
 
@@ -78,7 +79,8 @@ def _flattened(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], Callable[[Any],
 def checked(module: torch.nn.Module, twin: nnx.Module, args: Any, kwargs: Any, *, gradients: bool = False) -> Report:
     """``parity.check`` of a port."""
     leaves, nested = _flattened(args, kwargs)
-    with unpacked(Packings(traced=False)):  # a layer of jaxnn takes no packed sequence
+    # A layer of jaxnn takes no packed sequence, and flex_attention has no gradient on a CPU.
+    with unpacked(Packings(traced=False)), flexible():
         return _as_of_inner(check(_Flat(module, nested), _FlatPort(twin, nested), leaves, gradients=gradients))
 
 
@@ -128,7 +130,7 @@ class Trial:
         leaves, self._nested = _flattened(*arguments)
         self._cuts: list[str] = []
         try:
-            with noticed_cuts(self._cuts):
+            with noticed_cuts(self._cuts), flexible():
                 self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), differentiates)
         except Exception as error:
             raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
@@ -155,7 +157,7 @@ class Trial:
             PortError: it has to, as the model's result is cut by what the data are.
         """
         try:
-            with one_thread():
+            with one_thread(), flexible():
                 self._side.exact()  # while the port is compiled
             passed = self._program is not None and all(row.passed for row in judged(self._side, self._program()))
         except Exception:

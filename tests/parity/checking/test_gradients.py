@@ -100,3 +100,26 @@ def test_a_gradient_below_what_xla_keeps_is_not_accused():
     ours = parity.mirror(theirs)
     report = parity.check(theirs, ours, torch.randn(2, 4))
     assert report.passed, report
+
+
+class Rotates(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.turn = torch.nn.Parameter(torch.tensor([1 + 2j, 3 - 1j]))
+
+    def forward(self, x):
+        z = self.turn * x
+        return z.abs() + z.imag, z
+
+
+class RotatesToo(nnx.Module):
+    def __init__(self):
+        self.turn = nnx.Param(jax.numpy.array([1 + 2j, 3 - 1j]))
+
+    def __call__(self, x):
+        z = self.turn[...] * jax.lax.complex(x, jax.numpy.zeros_like(x))
+        return F.abs(z) + z.imag, z
+
+
+def test_gradients_of_complex_numbers_are_in_torchs_convention():
+    assert parity.check(Rotates(), RotatesToo(), torch.randn(3, 2)).passed

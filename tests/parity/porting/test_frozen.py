@@ -30,6 +30,11 @@ class Halves(Base):
         return torch.cat([second, first])
 
 
+class Squeezed(Base):
+    def forward(self, x):
+        return self.linear(x).squeeze()
+
+
 class Rows(Base):
     def forward(self, x):
         return torch.stack([self.linear(row) for row in x])
@@ -40,6 +45,7 @@ class Rows(Base):
     [
         (Branches, 3, 4, 5, r"only ported for x.shape\[0\] <= 4"),
         (Halves, 4, 6, 5, r"only ported for \(x.shape\[0\] % 2\) == 0"),
+        (Squeezed, 3, 2, 1, r"only ported for x.shape\[0\] != 1"),
         (Rows, 3, 3, 4, r"x.shape\[0\] is fixed to 3, got 4"),
     ],
 )
