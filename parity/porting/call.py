@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from parity.porting.capture import Record
 from parity.porting.functionalization import in_place, written
+from parity.porting.recording import Record
 
 
 @dataclass(eq=False)

@@ -1,5 +1,44 @@
 """Why a model cannot be ported."""
 
+import re
+
 
 class PortError(RuntimeError):
     """The model cannot be written as JAX source, or what was written does not do what the model does."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first; its class where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]
+
+
+def refused(error: Exception) -> PortError:
+    """Export's refusal with the line of the model at fault."""
+    trace = error.__traceback__
+    place = ""
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in file and "/parity/" not in file:
+            place = f" (at {file}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
+        trace = trace.tb_next
+    said = str(error).partition("The error above occurred when")[0][:2000]
+    said = "\n".join(line for line in said.splitlines() if line.strip() and not line.startswith(_HINTS))
+    advice = ""
+    if re.search(r"Eq\(u\d+, u\d+\)", said):
+        advice = "\nEntries picked by a mask: compute the mask once and pick by it twice."
+    elif "data-dependent" in said:
+        advice = "\nPython decides there by what the data are; torch.where and torch.cond decide in the graph."
+    elif "fake tensor in the exported program" in said:
+        advice = "\nThe model makes a tensor in a way that export does not see, as x.data does; x.detach() it sees."
+    return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
+
+
+_HINTS = (
+    "Caused by:",
+    "For more information, run with",
+    "For extended logs",
+    "If you suspect",
+    "For more debugging help",
+    "For C++ stack",
+)

@@ -10,9 +10,9 @@ import torch
 from torch.fx import Node
 
 from parity.porting.call import Call, array
-from parity.porting.capture import Record, Reference
 from parity.porting.functionalization import in_place, packet
 from parity.porting.layers import ancestor
+from parity.porting.recording import Record, Reference
 from parity.porting.statistics import is_said
 
 ARRAYS = frozenset({"weight", "bias", "running_mean", "running_var", "num_batches_tracked"})

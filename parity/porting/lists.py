@@ -12,9 +12,9 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call
-from parity.porting.capture import Reference
 from parity.porting.expression import ATOM, Expression
 from parity.porting.functionalization import packet
+from parity.porting.recording import Reference
 from parity.porting.regions import known_as
 
 _JOINS = ("cat", "concat", "concatenate", "stack")

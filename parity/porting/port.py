@@ -15,11 +15,12 @@ from jaxnn import nn
 from parity import weights
 from parity.arrays import viewed
 from parity.checking import Report
-from parity.porting.capture import Arguments, Capture, captured, has_free_sizes
+from parity.porting.capture import Capture, captured
 from parity.porting.classes import Author
 from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError
 from parity.porting.exporting import forgotten
+from parity.porting.free_sizes import Arguments, has_free_sizes
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
@@ -159,9 +160,9 @@ def port(
     if verify:
         progress("comparing")
         with forgotten(module, capture.forgets):
-            _proven(result, trials, own_gradients=bool(capture.own_gradients))
-            if capture.changed and goes_on(module, result.module, arguments):
-                kept = ", ".join(capture.changed)
+            _proven(result, trials, own_gradients=bool(capture.recording.own_gradients))
+            if capture.recording.changed and goes_on(module, result.module, arguments):
+                kept = ", ".join(sorted(capture.recording.changed))
                 raise PortError(
                     f"port: the model goes on from what it keeps in {kept}; make it a buffer, or an argument"
                 )

@@ -10,11 +10,12 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call, array
-from parity.porting.capture import Capture, Reference
+from parity.porting.capture import Capture
 from parity.porting.functionalization import in_place, is_symbolic
 from parity.porting.inheritance import mark_inherited
 from parity.porting.layers import CONTAINERS, has_twin
 from parity.porting.lists import arguments
+from parity.porting.recording import Reference
 from parity.porting.regions import known_as
 from parity.porting.statistics import with_statistics
 
@@ -38,19 +39,19 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
     """Every operator under the call of the module that it belongs to."""
     names = {node.name: node for node in capture.graph.nodes}
     modules = dict(model.named_modules(remove_duplicate=False))
-    root = Call("", 0, model, capture.records.get(("", 0)))
+    root = Call("", 0, model, capture.recording.records.get(("", 0)))
     stack, keys = [root], [("", 0)]
     for node in capture.graph.nodes:
         if is_silent(node):
             continue
-        entered = [key for key in _chain(node, capture.calls) if key[0] in modules and key[0]]
+        entered = [key for key in _chain(node, capture.recording.calls) if key[0] in modules and key[0]]
         chain = _within([("", 0), *entered], modules)
         shared = 0
         while shared < min(len(chain), len(keys)) and chain[shared] == keys[shared]:
             shared += 1
         del stack[shared:], keys[shared:]
         for path, index in chain[shared:]:
-            call = Call(path, index, modules[path], capture.records.get((path, index)))
+            call = Call(path, index, modules[path], capture.recording.records.get((path, index)))
             stack[-1].items.append(call)
             stack.append(call)
             keys.append((path, index))

@@ -20,9 +20,9 @@ from parity.checking import Report, check
 from parity.checking.evaluation import TorchSide, as_tensor, seeded
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
-from parity.porting.capture import is_free
 from parity.porting.errors import PortError
 from parity.porting.flexible import flexible
+from parity.porting.free_sizes import is_free
 from parity.porting.lean import LeanSide, one_thread
 from parity.porting.packing import Packings, length_sources, noticed_cuts, unpacked
 

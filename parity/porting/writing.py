@@ -5,34 +5,25 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
-import torch
 from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
-from parity.arrays import to_jax
-from parity.porting.body import Body, Unsupported
-from parity.porting.branches import conditional, is_conditional
+from parity.porting.body import Body
 from parity.porting.call import Call
-from parity.porting.capture import Reference
-from parity.porting.derivatives import derivative, outside
+from parity.porting.derivatives import outside
 from parity.porting.differentiation import is_derivative
-from parity.porting.errors import PortError
-from parity.porting.expression import ATOM, Expression, Several, length, plain
+from parity.porting.expression import Expression, length, plain
 from parity.porting.functionalization import in_place, is_lasting, is_symbolic, written
 from parity.porting.growing import Growing, grown
-from parity.porting.host import Host
 from parity.porting.lists import Listed, arguments, spread
 from parity.porting.loops import Loop, looped, structure
-from parity.porting.naming import access, source_line
-from parity.porting.operation import Arguments, Operation, Tensor
-from parity.porting.operators.registry import found
+from parity.porting.phrases import call_of, operator_of, part_of
+from parity.porting.recording import Reference
 from parity.porting.regions import known_as
 from parity.porting.rounds import Rounds, in_rounds
 from parity.porting.scope import Scope
-from parity.porting.sizes import size, size_of
 
 INLINE, LINE, DEPTH = 56, 100, 5
 
@@ -169,7 +160,7 @@ class Writer(Scope):
             writes = isinstance(target, Node) and target.op == "placeholder" and target.meta.get("path")
             if not self.uses[item] and not writes:
                 return
-            expression = self._built(lambda: self._operator(item))
+            expression = self._built(lambda: operator_of(self, item))
             if writes:
                 self._flush()
                 self.lines.append(f"{self.attribute(target.meta['path'])}.set_value({expression.text})")
@@ -223,10 +214,10 @@ class Writer(Scope):
         if not used and not whole:
             return
         if len(used) == 1 and not whole:
-            expression = self._built(lambda: _part(self._operator(node), used[0]))
+            expression = self._built(lambda: part_of(operator_of(self, node), used[0]))
             self._settle(used[0], expression, self.source_name(used[0]))
             return
-        expression = self._built(lambda: self._operator(node))
+        expression = self._built(lambda: operator_of(self, node))
         if whole:  # as a list
             self._bind_statement(node, expression, self.source_name(node) or "parts")
             return
@@ -285,109 +276,9 @@ class Writer(Scope):
             del self.pending[longest]
             self._bind_before(longest, kept.pop(longest))
 
-    # Expressions.
-
-    def _argument(self, x: Any) -> Any:
-        if isinstance(x, Node):
-            value = x.meta.get("val")
-            if isinstance(value, torch.SymInt | torch.SymFloat | torch.SymBool):
-                return value
-            if isinstance(value, int | float | bool) and x.op != "placeholder":
-                return value
-            expression = self.value(x)
-            return Tensor(expression, value) if isinstance(value, torch.Tensor) else expression
-        if isinstance(x, list | tuple):
-            return [self._argument(part) for part in x]
-        return x
-
-    def _operator(self, node: Node) -> Expression:
-        if is_conditional(node):
-            return conditional(self, node)
-        if node.target is operator.getitem:
-            return _part(self.value(node.args[0]), node)
-        builder = found(node.target)
-        try:
-            if is_derivative(node):
-                return derivative(self, node)
-            if builder is None:
-                raise NotImplementedError("")
-            arguments, host = self._bound_arguments(node), Host(self, node)
-            operation = Operation(str(node.target), arguments, node.meta.get("val"), partial(size, self), host)
-            expression = builder(operation)
-            if ignored := arguments.ignored():
-                raise NotImplementedError(f"with {', '.join(ignored)}")
-            several = isinstance(expression, Several)
-            return expression if several else Expression(expression.text, expression.strength, expression.names)
-        except NotImplementedError as error:
-            self.unsupported.append(Unsupported(str(node.target), self.call.path, source_line(node), str(error)))
-            return Expression("None")
-        except (PortError, RecursionError):
-            raise
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            self.unsupported.append(Unsupported(str(node.target), self.call.path, source_line(node), reason))
-            return Expression("None")
-
-    def _bound_arguments(self, node: Node) -> Arguments:
-        arguments = Arguments()
-        if not isinstance(node.target, torch._ops.OpOverload):
-            arguments.update((f"arg{i}", self._argument(x)) for i, x in enumerate(node.args))
-            return arguments
-        for i, argument in enumerate(node.target._schema.arguments):
-            if i < len(node.args):
-                arguments[argument.name] = self._argument(node.args[i])
-            elif argument.name in node.kwargs:
-                arguments[argument.name] = self._argument(node.kwargs[argument.name])
-            else:
-                arguments[argument.name] = argument.default_value
-            if argument.has_default_value():
-                arguments.optional[argument.name] = argument.default_value
-        for key in ("memory_format", "layout", "device", "pin_memory", "non_blocking", "implicit"):
-            arguments.pop(key, None)
-        return arguments
-
-    def _given(self, given: Node | Listed) -> Expression:
-        if isinstance(given, Node):
-            return self.value(given)
-        return spread(self.lists, list(given.nodes), [self.value(node) for node in given.nodes])
-
     def called(self, call: Call) -> Expression:
         """A call as an expression."""
-        return self._built(lambda: self._called(call))
-
-    def _called(self, call: Call) -> Expression:
-        operation = Operation(call.path, Arguments(), None, partial(size, self))
-        inherited = call.leaf and call.path == self.call.path
-        target = "super().__call__" if inherited else access(self.call.path, call.path, self.modules)
-        if not call.leaf:
-            name, sizes = self.method(call)
-            args = [self._given(given) for given in arguments(call)] + [size_of(self, wanted) for wanted in sizes]
-            return operation.call(target + ("" if name == "__call__" else f".{name}"), *args)
-        resolve = self.referred(call)
-
-        def argument(x: Any) -> Any:
-            x = resolve(x)
-            return self._argument(x) if isinstance(x, Node) else x
-
-        def rebuilt(x: Any) -> Any:
-            if isinstance(x, list | tuple):
-                return [rebuilt(part) for part in x]
-            return to_jax(x) if isinstance(x, torch.dtype) else argument(x)
-
-        positional, keywords = structure(call)
-        args = [rebuilt(x) for x in positional]
-        while args and args[-1] is None:
-            args.pop()
-        return operation.call(target, *args, **{key: rebuilt(x) for key, x in keywords.items()})
-
-
-def _part(source: Expression, node: Node) -> Expression:
-    """The result of ``source`` that ``node`` picks."""
-    if isinstance(source, Several):
-        return source.parts[node.args[1]]
-    if is_conditional(node.args[0]) and len(node.args[0].meta["val"]) == 1:
-        return source
-    return Expression(f"{source.within(ATOM)}[{node.args[1]}]", ATOM, source.names)
+        return self._built(lambda: call_of(self, call))
 
 
 def _is_name(text: str) -> bool:

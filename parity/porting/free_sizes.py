@@ -1,0 +1,81 @@
+"""Which sizes of a model's inputs are free while it is exported, and what it asks of them."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import sympy
+import torch
+from torch.utils import _pytree as torch_tree
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, Any]:
+    """Every tensor's first axis that is as long as the first tensor's, marked as free."""
+    args, kwargs = arguments
+    size = first_size(arguments)
+
+    def free(x: Any) -> Any:
+        automatic = isinstance(x, torch.Tensor) and x.ndim and x.shape[0] == size and size > 1
+        return {0: torch.export.Dim.AUTO} if automatic else None
+
+    marked_args, marked_kwargs = torch_tree.tree_map(free, (args, kwargs))
+    bound = signature.bind(*marked_args, **marked_kwargs).arguments
+    flat: dict[str, Any] = {}
+    for name, value in bound.items():
+        kind = signature.parameters[name].kind
+        flat |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return flat
+
+
+def first_size(arguments: Arguments) -> int:
+    """How long the first axis of the first tensor is that has any; 0 if there is none."""
+    return next((x.shape[0] for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim), 0)
+
+
+def has_free_sizes(graph: torch.fx.Graph) -> bool:
+    """Whether an input has an axis of any size."""
+    values = [node.meta.get("val") for node in graph.nodes if node.op == "placeholder"]
+    return any(is_free(size) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
+
+
+def limits_of(graph: torch.fx.Graph) -> list[sympy.Basic]:
+    """The model's own comparisons of free sizes that do not hold of every size from two on."""
+    mode = torch._guards.detect_fake_mode([node.meta.get("val") for node in graph.nodes])
+    free = {
+        symbol
+        for node in graph.nodes
+        if node.op == "placeholder" and isinstance(node.meta.get("val"), torch.Tensor)
+        for size in node.meta["val"].shape
+        if is_free(size)
+        for symbol in size.node.expr.free_symbols
+    }
+    guards = mode.shape_env.guards if mode is not None and mode.shape_env is not None else []
+    found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
+    looked = [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
+    return looked + [sympy.Ne(size, 1) for size in dict.fromkeys(_squeezed(graph)) if size.free_symbols <= free]
+
+
+def _squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:
+    """The free sizes whose axes the model drops if they are one."""
+    for node in graph.nodes:
+        if str(node.target).startswith("aten.squeeze"):
+            shape = node.args[0].meta["val"].shape
+            dims = node.args[1] if len(node.args) > 1 else range(len(shape))
+            sizes = [shape[dim] for dim in ([dims] if isinstance(dims, int) else dims)]
+            yield from (size.node.expr for size in sizes if is_free(size))
+
+
+def _is_of_one(limit: sympy.Basic) -> bool:
+    """Whether export only notes that something is not one or none, as it takes of every size that is free."""
+    return isinstance(limit, sympy.Ne) and limit.args[1] in (0, 1)
+
+
+def _holds(limit: sympy.Basic, size: int) -> bool:
+    return limit.subs(dict.fromkeys(limit.free_symbols, size)) != sympy.false
+
+
+def is_free(size: Any) -> bool:
+    """Whether a size is a symbol, and export found no number that it must be."""
+    return isinstance(size, torch.SymInt) and bool(size.node.expr.free_symbols)
