@@ -36,18 +36,18 @@ class Matching:
 
     def __init__(self, writer: Writer, found: Rounds, outputs: Sequence[Node]) -> None:
         self.writer, self.found, self.outputs = writer, found, outputs
-        self.places = [
-            {node: (i, k) for i, item in enumerate(items) for k, node in enumerate(results(item))}
-            for items in found.rounds
-        ]
+        self.places = [_places(found.rounds[0])]  # of the rounds that are looked at
         self.roles: dict[tuple[int, int], str] = {}
+        self.equal = 1  # so many rounds have been found so
 
     def succeeds(self) -> bool:
         """Whether they are equal rounds."""
         found = self.found
-        later = range(1, len(found.rounds))
-        if not all(self._is_repeated(number, i) for number in later for i in range(len(found.rounds[0]))):
-            return False
+        for items in found.rounds[1:]:
+            self.places.append(_places(items))
+            if not all(self._is_repeated(self.equal, i) for i in range(len(found.rounds[0]))):
+                return False
+            self.equal += 1
         made = {node for place in self.places for node in place}
         if not found.containers or any(node in made for node in found.needs()):
             return False
@@ -215,6 +215,11 @@ def _same_operator(first: Node, item: Node) -> bool:
 def _changes_a_buffer(node: Node) -> bool:
     target = written(node) if in_place(node) else None
     return isinstance(target, Node) and bool(target.meta.get("path"))
+
+
+def _places(items: list[Any]) -> dict[Node, tuple[int, int]]:
+    """Where in a round each result is made."""
+    return {node: (i, k) for i, item in enumerate(items) for k, node in enumerate(results(item))}
 
 
 def nodes_of(item: Any) -> Iterator[Node]:

@@ -76,11 +76,17 @@ def in_rounds(writer: Writer, items: list[Any], outputs: Sequence[Node]) -> list
     places = {id(item): source_places(next(iter(nodes_of(item)), None)) for item in live}
     candidates = list(_candidates(writer, live))
     candidates.sort(key=lambda candidate: not _begins_at_the_top([places[id(item)] for item in candidate[0][1]]))
+    most: dict[tuple[int, int, int], int] = {}  # rounds from an item on, as far as they have been found equal
     for stretches, start in candidates:
+        key = id(stretches[0][0]), len(stretches[0]), start
+        if len(stretches) > most.get(key, len(stretches)):
+            continue
         found = Rounds(stretches, start)
-        if Matching(writer, found, outputs).succeeds():
+        matching = Matching(writer, found, outputs)
+        if matching.succeeds():
             first, last = _position(items, found.rounds[0][0]), _position(items, found.rounds[-1][-1])
             return [*items[:first], found, *in_rounds(writer, items[last + 1 :], outputs)]
+        most[key] = matching.equal
     return items
 
 
@@ -96,14 +102,14 @@ def _candidates(writer: Writer, items: list[Any]) -> Iterator[tuple[list[list[An
     """Stretches of ``items`` that may be rounds, with the number of the first member.
 
     They are of one length, and each has the next member of a list. Of those that begin with the same member, the most
-    come first, from the earliest item. Where the first members are left out, no others are.
+    come first, from the earliest item. Where the first member is left out, no others are.
     """
     for positions in _first_uses(writer, items).values():
         numbers = sorted(positions)
         if numbers != list(range(numbers[0], numbers[0] + len(numbers))):
             continue
         steps = [positions[b] - positions[a] for a, b in pairwise(numbers)]
-        for skipped, length in enumerate(steps):
+        for skipped, length in enumerate(steps[:2]):
             if length <= 0:
                 continue
             equal = next((i for i, step in enumerate(steps[skipped:]) if step != length), len(steps) - skipped)
