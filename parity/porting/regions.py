@@ -45,7 +45,7 @@ def inlined(module: GraphModule) -> None:
         results = _spliced(module.graph, node, body.graph, node.args[position + 1 :], lower)
         if without_gradients:
             with module.graph.inserting_before(node):
-                results = [_detached(module.graph, x) if isinstance(x, Node) else x for x in results]
+                results = [_detached(module.graph, x, node) if isinstance(x, Node) else x for x in results]
         for user in list(node.users):
             if user.target is operator.getitem:
                 user.replace_all_uses_with(results[user.args[1]])
@@ -55,12 +55,14 @@ def inlined(module: GraphModule) -> None:
         module.graph.erase_node(node)
 
 
-def _detached(graph: Graph, node: Node) -> Node:
+def _detached(graph: Graph, node: Node, region: Node) -> Node:
+    """``node`` without a gradient, as an operator of the call that has the region: what made it may be another."""
     value = node.meta["val"]
     if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
         return node
     detached = graph.call_function(aten.detach.default, (node,))
-    detached.meta = dict(node.meta) | {"behind": traced_name(node)}
+    called = {"nn_module_stack": region.meta.get("nn_module_stack") or {}}
+    detached.meta = dict(node.meta) | {"behind": traced_name(node)} | called
     detached.meta.pop("traced", None)
     return detached
 

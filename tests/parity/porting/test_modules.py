@@ -1,5 +1,7 @@
 """Modules in unusual places, and what a model keeps of its calls."""
 
+import copy
+
 import jax.numpy as jnp
 import numpy as np
 import torch
@@ -120,3 +122,27 @@ class Padded(torch.nn.Module):
 
 def test_sizes_computed_of_buffers_are_numbers():
     ported(Padded())
+
+
+class FrozenBackbone(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        stage = torch.nn.Linear(4, 4), torch.nn.LayerNorm(4)
+        self.stages = torch.nn.ModuleList(torch.nn.Sequential(*copy.deepcopy(stage)) for _ in range(3))
+        self.head = torch.nn.Linear(4, 2)
+
+    def forward(self, x):
+        features = []
+        with torch.no_grad():
+            for stage in self.stages:
+                x = stage(x)
+                features.append(x)
+        return self.head(features[0] + features[2]), features[1]
+
+
+def test_what_several_modules_give_out_of_a_region_without_gradients_is_cut_behind_them():
+    written = port(FrozenBackbone().eval(), (torch.randn(3, 4),))
+    assert "class Sequential" not in written.source
+    assert " in self.stages:" in written.source
+    assert written.source.count("jax.lax.stop_gradient(") == 3
+    assert written.report.passed
