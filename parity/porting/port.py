@@ -24,7 +24,7 @@ from parity.porting.free_sizes import Arguments, has_free_sizes
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, alike, another, checked, goes_on
+from parity.porting.verification import Trial, alike, another, awake_trial, checked, goes_on
 
 
 class Port:
@@ -122,8 +122,9 @@ def port(
         args: positional arguments; one tensor alone need not be in a tuple.
         kwargs: keyword arguments.
         dynamic_shapes: of ``torch.export``, where other axes are to be free.
-        verify: compare outputs on the example and on another batch, and refuse a port that differs. The model runs on
-            a copy meanwhile.
+        verify: compare outputs on the example and on another batch, there with other numbers for weights that would
+            hide what they multiply (all one, or nearly zero), and refuse a port that differs. The model runs on a copy
+            meanwhile.
         progress: told what is begun: exporting, writing, running the model, loading, comparing.
 
     Raises:
@@ -213,7 +214,7 @@ def _trials(capture: Capture, module: torch.nn.Module, arguments: Arguments, oth
     trials = [Trial(module, arguments, differentiates)]
     for other in others:
         try:
-            trials.append(Trial(module, other, differentiates))
+            trials.append(awake_trial(module, other, differentiates) or Trial(module, other, differentiates))
         except PortError as error:  # as where offsets have to rise
             capture.notes.append(f"not compared on another batch: {error}")
     return trials

@@ -20,6 +20,7 @@ from parity.checking import Report, check
 from parity.checking.evaluation import TorchSide, as_tensor, seeded
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
+from parity.porting.awakening import awakened, with_weights
 from parity.porting.errors import PortError
 from parity.porting.flexible import flexible
 from parity.porting.free_sizes import is_free
@@ -120,13 +121,21 @@ class Trial:
     Args:
         module: the original; read, not changed.
         arguments: positional and keyword.
+        differentiates: whether the model needs gradients to run.
+        weights: those of its parameters that the port has not, by path.
 
     Raises:
         PortError: the model itself refuses ``arguments``, or is ruled by chance that no tensor shows.
     """
 
-    def __init__(self, module: torch.nn.Module, arguments: Any, differentiates: bool = False) -> None:
-        self.module, self.arguments = module, arguments
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        arguments: Any,
+        differentiates: bool = False,
+        weights: dict[str, np.ndarray] | None = None,
+    ) -> None:
+        self.module, self.arguments, self._weights = module, arguments, weights
         leaves, self._nested = _flattened(*arguments)
         self._cuts: list[str] = []
         try:
@@ -141,11 +150,15 @@ class Trial:
             )
         self._program: _Program | None = None
 
+    def is_finite(self) -> bool:
+        """Whether the model gives numbers only."""
+        return all(np.isfinite(x).all() for x in self._side.single.outputs.values() if x.dtype.kind in "fc")
+
     def begin(self, port: nnx.Module, threads: Executor) -> None:
         """Trace the port, and have it compiled while other work goes on."""
-        self._port = port
+        self._port = with_weights(port, self._weights) if self._weights else port
         try:
-            self._program = _Program(_FlatPort(port, self._nested), self._side, threads)
+            self._program = _Program(_FlatPort(self._port, self._nested), self._side, threads)
         except Exception:  # whatever it is, the report says in which layer
             self._program = None
 
@@ -180,6 +193,16 @@ class Trial:
         except Exception as error:
             return error
         return None
+
+
+def awake_trial(module: torch.nn.Module, arguments: Any, differentiates: bool) -> Trial | None:
+    """A trial with weights that hide nothing; None where the model has such, or is not made for them."""
+    try:
+        subject, weights = awakened(module)
+        trial = Trial(subject, arguments, differentiates, weights)
+    except Exception:
+        return None
+    return trial if weights and trial.is_finite() else None
 
 
 def goes_on(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> bool:

@@ -1,5 +1,6 @@
 """A number in a layer that is neither torch's nor a usual one: any, found by a search along a line."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -57,10 +58,10 @@ def numbers_of_arithmetic(call: Call) -> Iterator[Number]:
         return
     operands = operands_of(call) if call.name != "exp" else call.positional
     for at, x in enumerate(operands):
-        value = abs(float(x)) if _is_number(x) else 0.0
-        if not 0 < value < np.inf or (call.name == "add" and (value > SMALL or float(x) < 0)):
+        number = float(x.detach() if isinstance(x, torch.Tensor) else x) if _is_number(x) else 0.0
+        value, sign = abs(number), math.copysign(1.0, number)
+        if not 0 < value < np.inf or (call.name == "add" and (value > SMALL or number < 0)):
             continue
-        sign = 1.0 if float(x) > 0 else -1.0
 
         def instead(v: float, at: int = at, sign: float = sign) -> Callable[[Call], object]:
             return lambda c: c.function(*(sign * v if i == at else y for i, y in enumerate(c.positional)), **c.keywords)
