@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from torch.fx import Node
@@ -19,6 +20,8 @@ from parity.porting.functionalization import in_place, is_lasting, is_symbolic, 
 from parity.porting.growing import Growing, grown
 from parity.porting.lists import Listed, arguments, spread
 from parity.porting.loops import Loop, looped, structure
+from parity.porting.matching import calls_of, nodes_of
+from parity.porting.naming import access
 from parity.porting.phrases import call_of, operator_of, part_of
 from parity.porting.recording import Reference
 from parity.porting.regions import known_as
@@ -71,7 +74,9 @@ class Writer(Scope):
         parameters = [self._parameter(given) for given in arguments(self.call)] if root_outputs is None else []
         for position, item in enumerate(self.items):
             self.position = position
-            self._write(item)
+            if self._is_live(item):
+                self._settle_what_changes(item)
+                self._write(item)
         self.position = len(self.items)
         if returned is not None:
             result = returned(self)
@@ -86,12 +91,8 @@ class Writer(Scope):
         return Body(parameters + [name for _, name in self.sizes], self.lines, [size for size, _ in self.sizes])
 
     def _is_live(self, item: Any) -> bool:
-        """Whether somebody reads what a statement computes, those behind it counted."""
-        if isinstance(item, Loop | Rounds | Growing):
-            return True
-        if isinstance(item, Call):
-            return any(self.uses[node] for node in item.outputs) or any(map(is_lasting, item.nodes()))
-        return self.uses[item] > 0 or is_lasting(item)
+        """Whether somebody reads what a statement computes, those behind it counted, or it leaves something behind."""
+        return any(self.uses[node] for node in _within(item)) or any(map(is_lasting, _within(item)))
 
     def _parameter(self, node: Node | Listed) -> str:
         if isinstance(node, Listed):
@@ -172,8 +173,6 @@ class Writer(Scope):
             self._settle(item, expression, self.source_name(item))
 
     def _write_call(self, call: Call) -> None:
-        if not self._is_live(call):
-            return
         expression = self.called(call)
         if not call.outputs:
             self.lines.append(expression.text)
@@ -260,6 +259,20 @@ class Writer(Scope):
         self._bind_statement(node, expression, self.source_name(node))
         self.before = False
 
+    def _settle_what_changes(self, item: Any) -> None:
+        """Write down what waits and uses what a call is about to change, or changes what ``item`` reads."""
+        places = [
+            access(self.call.path, call.path, self.modules) for call in _calls(item) if call.path != self.call.path
+        ]
+        if isinstance(item, Node):
+            changed = [written(x).meta.get("path") for x in self.needs(item) if in_place(x)]
+            places = [self.attribute(path).rpartition(".")[0] for path in changed if path]
+        needed = set(self.needs(item))
+        for node, waiting in list(self.pending.items()):
+            uses = node not in needed and any(re.search(rf"{re.escape(place)}(?!\w)", waiting.text) for place in places)
+            if uses and (isinstance(item, Node) or any(map(is_lasting, _within(item)))):
+                self.settle_before(node)
+
     def _built(self, build: Callable[[], Expression]) -> Expression:
         """The expression; what it would compute twice is named first, and where it gets long, its longest parts."""
         kept = dict(self.pending)
@@ -279,6 +292,19 @@ class Writer(Scope):
     def called(self, call: Call) -> Expression:
         """A call as an expression."""
         return self._built(lambda: call_of(self, call))
+
+
+def _calls(item: Any) -> list[Call]:
+    """The calls that a statement is made of."""
+    if isinstance(item, Rounds):
+        return [call for part in chain(*item.rounds) for call in _calls(part)]
+    return [] if isinstance(item, Node) else calls_of(item)
+
+
+def _within(item: Any) -> Iterator[Node]:
+    """Every operator within a statement."""
+    for part in chain(*item.rounds) if isinstance(item, Rounds) else [item]:
+        yield from nodes_of(part)
 
 
 def _is_name(text: str) -> bool:

@@ -242,3 +242,42 @@ class Causal(torch.nn.Module):
 
 def test_a_mask_that_a_hint_makes_needless_is_left_out():
     port(Causal(), floats(2, 5, 4))
+
+
+class Counter(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        self.count.add_(1)
+        return x * self.count
+
+
+def read_before(counter, x):
+    before = counter.count * 2.0
+    return counter(x) + before
+
+
+def called_before(counter, x):
+    first, second = counter(x), counter(x.sin())
+    return second - first
+
+
+def read_after(counter, x):
+    first = counter(x)
+    return counter.count * 2 - first
+
+
+class InOrder(torch.nn.Module):
+    def __init__(self, order):
+        super().__init__()
+        self.counter, self.order = Counter(), order
+
+    def forward(self, x):
+        return self.order(self.counter, x)
+
+
+@pytest.mark.parametrize("order", [read_before, called_before, read_after])
+def test_what_a_call_changes_is_read_in_the_order_of_the_model(order):
+    port(InOrder(order), floats(2, 3))
