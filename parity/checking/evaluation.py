@@ -92,6 +92,10 @@ class TorchSide:
         except Written:
             self.writes = True
             self._first()
+        except RuntimeError:
+            if self.gradients or not self.differentiates:
+                raise
+            self._first()  # the subject has been seen to need gradients of its own
 
     def _fix(self) -> None:
         """Note the inputs that torch gives no gradient, such as the weights of classes in a loss."""

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch.fx import Node
 
 from parity.porting.call import Call
 from parity.porting.differentiation import ancestors
 from parity.porting.expression import ATOM, Expression, several
 from parity.porting.functionalization import in_place, packet, written
+from parity.porting.rows import argument
 
 if TYPE_CHECKING:
     from parity.porting.writing import Writer
+
+_DRAWS_IF = {"rrelu": "training", "scaled_dot_product_attention": "dropout_p"} | dict.fromkeys(
+    ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), "train"
+)
+"""Which argument of which operator says whether it draws numbers; others with their tag always do."""
 
 
 def outside(writer: Writer, node: Node) -> list[Node]:
@@ -34,7 +41,8 @@ def derivative(writer: Writer, node: Node) -> Expression:
             writer.settle_before(x)
     names = [writer.names[x] for x in inputs]
     # What is read beside an input and is the same array, it is not differentiated by.
-    taken = {writer.names[x] for x in around if x not in inputs and x in writer.names}
+    taken = frozenset(writer.names[x] for x in around if x not in inputs and x in writer.names)
+    read = taken.union(names)  # where the function is called, and in it
     parameters = [writer.unused(name) if name in taken else name for name in names]
     call = Call(writer.call.path, writer.call.index, writer.call.module, writer.call.record, items, outputs=outputs)
     inner = writer.nested(call)
@@ -59,10 +67,10 @@ def derivative(writer: Writer, node: Node) -> Expression:
         vectors = ", ".join(writer.value(x).text for x in weights)
         text = f"jax.vjp({function}, {given})[1]({vectors if len(weights) == 1 else f'({vectors})'})"
     elif len(names) == 1:
-        return several(Expression(f"jax.grad({function})({given})", ATOM, frozenset(names)))
+        return several(Expression(f"jax.grad({function})({given})", ATOM, read))
     else:
         text = f"jax.grad({function}, argnums={tuple(range(len(names)))})({given})"
-    together = Expression(text, ATOM, frozenset(names))
+    together = Expression(text, ATOM, read)
     return several(*(Expression(f"{text}[{i}]", ATOM, together.names) for i in range(len(names))), together=together)
 
 
@@ -107,6 +115,16 @@ def _refuse(items: list[Node | Call], outputs: list[Node], inputs: list[Node]) -
     if inside & set(inputs) or any(x.meta.get("path") for x in inputs):
         raise NotImplementedError("a gradient with regard to a parameter, or to what is made beside its own results")
     for node in inside:
+        if _draws(node):
+            raise NotImplementedError("a gradient through what is drawn by chance")
         trains = packet(node) in ("batch_norm", "instance_norm") and node.args[5]
         if trains or str(node.target).startswith("parity.batch") or (in_place(node) and written(node).meta.get("path")):
             raise NotImplementedError("a gradient through what writes into buffers")
+
+
+def _draws(node: Node) -> bool:
+    """Whether ``node`` is another each time that it is computed."""
+    if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
+        return False
+    said = _DRAWS_IF.get(packet(node))
+    return said is None or bool(argument(node, said))

@@ -24,7 +24,7 @@ from parity.porting.free_sizes import Arguments, has_free_sizes
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, alike, another, awake_trial, checked, goes_on
+from parity.porting.verification import Trial, alike, another, awake_trial, checked
 
 
 class Port:
@@ -162,7 +162,7 @@ def port(
         progress("comparing")
         with forgotten(module, capture.forgets):
             _proven(result, trials, own_gradients=bool(capture.recording.own_gradients))
-            if capture.recording.changed and goes_on(module, result.module, arguments):
+            if capture.recording.changed and trials[0].goes_on():
                 kept = ", ".join(sorted(capture.recording.changed))
                 raise PortError(
                     f"port: the model goes on from what it keeps in {kept}; make it a buffer, or an argument"

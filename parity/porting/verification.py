@@ -194,6 +194,27 @@ class Trial:
             return error
         return None
 
+    def goes_on(self) -> bool:
+        """Whether a second call of the model gives something else than the first, and than a second call of its port.
+
+        The port is one that has been begun.
+        """
+        leaves, nested = _flattened(*self.arguments)
+        subject, twin = copy.deepcopy(_Flat(self.module, nested)), _FlatPort(nnx.clone(self._port), nested)
+
+        def called() -> Any:
+            with torch.set_grad_enabled(self._side.differentiates), seeded(0):
+                return subject(*map(as_tensor, leaves))
+
+        first, second = called(), called()
+        if all(torch.equal(x, y) for x, y in zip(first, second, strict=True)):
+            return False
+        given = [to_jax(x) if isinstance(x, torch.Tensor) else x for x in leaves]
+        twin(*given)
+        # Nothing is proven here: what the first call left matters.
+        pairs = zip(second, twin(*given), strict=True)
+        return not all(np.allclose(y, to_numpy(x), rtol=1e-2, atol=1e-4) for x, y in pairs)
+
 
 def awake_trial(module: torch.nn.Module, arguments: Any, differentiates: bool) -> Trial | None:
     """A trial with weights that hide nothing; None where the model has such, or is not made for them."""
@@ -203,27 +224,6 @@ def awake_trial(module: torch.nn.Module, arguments: Any, differentiates: bool) -
     except Exception:
         return None
     return trial if weights and trial.is_finite() else None
-
-
-def goes_on(module: torch.nn.Module, port: nnx.Module, arguments: Any) -> bool:
-    """Whether a second call of the model gives something else than the first, and than a second call of its port."""
-    leaves, nested = _flattened(*arguments)
-    subject, twin = copy.deepcopy(_Flat(module, nested)), _FlatPort(nnx.clone(port), nested)
-
-    def called() -> Any:
-        with torch.no_grad(), seeded(0):
-            return subject(*map(as_tensor, leaves))
-
-    first, second = called(), called()
-    if all(torch.equal(x, y) for x, y in zip(first, second, strict=True)):
-        return False
-    given = [to_jax(x) if isinstance(x, torch.Tensor) else x for x in leaves]
-    twin(*given)
-    close = (
-        np.allclose(y, to_numpy(x), rtol=1e-2, atol=1e-4)  # nothing is proven here: what the first call left matters
-        for x, y in zip(second, twin(*given), strict=True)
-    )
-    return not all(close)
 
 
 class _Program(JaxSide):

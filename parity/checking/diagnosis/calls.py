@@ -226,8 +226,9 @@ class Experiment:
 
         if dtype is not None:
             layer = layer.to(dtype)
+        layer.requires_grad_(False)  # so that no graph is kept, unless the layer differentiates
         args, kwargs = torch_tree.tree_map(own, self.arguments)
-        with torch.no_grad(), _plain_attention(), Draws(self.draws):
+        with torch.enable_grad(), _plain_attention(), Draws(self.draws):
             return layer(*args, **kwargs)
 
 

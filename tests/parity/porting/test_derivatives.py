@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from flax import nnx
 from torch import nn
 from torch.autograd import grad
+from torch.nn import functional as F
 
 import parity
 
@@ -75,3 +77,64 @@ class Meta(Forces):
 def test_a_gradient_by_a_parameter_is_refused_with_its_line():
     with pytest.raises(parity.PortError, match=r"grad\(loss, self.energy.weight.*with regard to a parameter"):
         parity.port(Meta(), torch.randn(4, 3))
+
+
+class Descent(nn.Module):
+    """What the gradient reads is called as something else is afterwards; the loop stands within the gradient only."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3) for _ in range(3)])
+        self.before, self.after = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x):
+        y = x.detach().clone().requires_grad_()
+        h, u = self.before(x), y
+        for layer in self.layers:
+            u = torch.tanh(layer(u))
+        step = grad((u * h * h.cos()).sum(), y, create_graph=True)[0]
+        h = self.after(x)
+        return step + h * h.sin()
+
+
+def test_a_gradient_that_waits_for_its_reader_keeps_the_names_that_its_function_reads():
+    source = parity.port(Descent(), torch.randn(4, 3)).source
+    assert source.count("for layer in self.layers:") == 1
+
+
+class Dropped(Descent):
+    def forward(self, x):
+        y = x.requires_grad_()
+        return grad(F.dropout(self.before(y).sin(), 0.5, self.training).sum(), y, create_graph=True)[0]
+
+
+def test_a_gradient_through_chance_is_refused():
+    parity.port(Dropped().eval(), torch.randn(4, 3))
+    with pytest.raises(parity.PortError, match="through what is drawn by chance"):
+        parity.port(Dropped(), torch.randn(4, 3))
+
+
+class Wrong(nnx.Module):
+    def __init__(self, port):
+        self.net = port.net
+
+    def __call__(self, x, t):
+        return jnp.ones((4, 1)) * self.net(jnp.concatenate([x, t], 1))
+
+
+def test_a_wrong_port_of_a_model_that_differentiates_is_reported():
+    model, inputs = Equation(), (torch.randn(4, 1), torch.randn(4, 1))
+    port = parity.port(model, inputs, verify=False)
+    assert not parity.check(model, Wrong(port.module), inputs, gradients=False).passed
+
+
+class Counted(Equation):
+    calls = 0
+
+    def forward(self, x, t):
+        self.calls += 1
+        return super().forward(x, t)
+
+
+def test_a_model_that_differentiates_may_count():
+    parity.port(Counted(), (torch.randn(4, 1), torch.randn(4, 1)))
