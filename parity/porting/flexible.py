@@ -22,19 +22,7 @@ def flexible() -> Iterator[None]:
         yield
 
 
-def _masks(  # type: ignore[no-untyped-def]
-    mask_mod,
-    B,
-    H,
-    Q_LEN,
-    KV_LEN,
-    device=None,
-    BLOCK_SIZE=None,
-    _compile=None,
-    separate_full_blocks=None,
-    compute_dq_write_order=None,
-    dq_kv_order=None,
-):
+def _masks(mask_mod, *sizes, **options):  # type: ignore[no-untyped-def]
     return create_block_mask.instead(mask_mod)
 
 
@@ -78,10 +66,14 @@ def _attention(
     sizes = batch, heads, length, key.shape[2]
     places = [torch.arange(size)[(..., *[None] * (3 - axis))] for axis, size in enumerate(sizes)]
     mask = None if block_mask is None else block_mask.mask_mod(*places)
+    if mask is not None and not mask.ndim:
+        mask = mask.expand(sizes[2:])
     if score_mod is None:
         return torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
-    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(width) if scale is None else scale)
+    # In single at least, and rows of which nothing is left are zero, as in torch's kernels.
+    exact = torch.float64 if query.dtype == torch.float64 else torch.float32
+    scores = query.to(exact) @ key.to(exact).transpose(-2, -1) * (1 / math.sqrt(width) if scale is None else scale)
     scores = score_mod(scores, *places)
     if mask is not None:
         scores = torch.where(mask, scores, -math.inf)
-    return scores.softmax(-1) @ value
+    return torch._safe_softmax(scores, -1).to(query.dtype) @ value

@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from jaxnn import functional
-from parity.porting.expression import ATOM, POWER, PRODUCT, Expression, Several
+from parity.porting.expression import ATOM, COMPARISON, POWER, PRODUCT, Expression, Several
 from parity.porting.layers import single
 from parity.porting.operation import Operation, Tensor
 from parity.porting.operators.registry import Builder, register_operator
@@ -141,6 +141,14 @@ def _softmax(op: Operation) -> Expression:
         operand,
         **({} if op.dim in (-1, op.output.ndim - 1) else {"axis": op.dim}),
     )
+
+
+@register_operator("aten._safe_softmax")
+def _safe_softmax(op: Operation) -> Expression:
+    """Zero, no NaN, where all that a softmax is taken of is minus infinity."""
+    operand = op.arguments["self"]
+    some = Expression(f"{operand.within(COMPARISON + 1)} != -jnp.inf", COMPARISON, operand.names)
+    return op.call("jax.nn.softmax", operand, **({} if op.dim == -1 else {"axis": op.dim}), where=some)
 
 
 @register_operator("aten.conv1d.padding", "aten.conv2d.padding", "aten.conv3d.padding")

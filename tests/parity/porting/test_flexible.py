@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 import parity
+from parity.arrays import to_jax
 
 
 class Windowed(nn.Module):
@@ -29,11 +31,39 @@ class Windowed(nn.Module):
         return changed + flex_attention(heads[0], key, value, block_mask=mask, enable_gqa=True)
 
 
-def test_scores_and_masks_are_arrays_in_the_port(monkeypatch):
+class Documents(Windowed):
+    """Attends within documents; what is in none attends to nothing."""
+
+    def forward(self, x, document):
+        q = k = v = self.q(x).unflatten(-1, (2, -1)).transpose(1, 2)
+
+        def score(score, b, h, i, j):
+            return torch.where((document[b, i] == document[b, j]) & (document[b, i] > 0), score, -torch.inf)
+
+        scores = flex_attention(q, k, v, lambda score, b, h, i, j: score + self.slopes[h] * (i - j))
+        return flex_attention(q, k, v, score) + scores
+
+
+@pytest.fixture
+def run(monkeypatch):
     # Torch compiles it else, which takes half a minute.
     monkeypatch.setattr("torch.nn.attention.flex_attention._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
     torch.manual_seed(0)
-    model, x = Windowed(), torch.randn(3, 6, 4)
     with jax.numpy_dtype_promotion("standard"), torch.no_grad():
-        port = parity.port(model, (torch.randn(2, 6, 4),))
-        np.testing.assert_allclose(port.module(jnp.asarray(x)), model(x), atol=1e-5)
+        yield
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_attend_to_nothing_are_zero_and_scores_are_in_single(run, dtype):
+    model, x = Documents().to(dtype), torch.randn(2, 6, 4, dtype=dtype)
+    model.slopes = model.slopes.float()
+    document = torch.tensor([[1, 1, 2, 2, 0, 0], [1, 1, 1, 2, 2, 0]])
+    ours = parity.port(model, (x, document)).module(to_jax(x), to_jax(document))
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    np.testing.assert_allclose(np.asarray(ours, np.float32), model(x, document).float(), tolerance, tolerance)
+
+
+def test_scores_and_masks_are_arrays_in_the_port(run):
+    model, x = Windowed(), torch.randn(3, 6, 4)
+    port = parity.port(model, (torch.randn(2, 6, 4),))
+    np.testing.assert_allclose(port.module(jnp.asarray(x)), model(x), atol=1e-5)
