@@ -19,6 +19,8 @@ def normalized(graph: Graph) -> None:
         _, bounded, norm = parts
         if norm.args[0] is not node.args[0] or len(norm.args) != 4 or not all(norm.args[2:]) or norm.kwargs:
             continue  # over other axes, or all of them
+        if isinstance(bounded.args[1], Node):
+            continue  # ``eps`` is a number
         node.target, node.args = aten.linalg_vector_norm.default, norm.args
         node.meta["eps"] = bounded.args[1]
         for part in parts:
