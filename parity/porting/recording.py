@@ -85,12 +85,14 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
         if torch.compiler.is_dynamo_compiling():
             return
         open_calls.pop().output = _references(output)
-        for name, buffer in buffers.pop().items():  # ``self.mean = new`` is a write, too
+        held = buffers.pop()
+        if part is module:
+            recording.changed.update(changes())
+            return  # what is another buffer of its own, export writes
+        for name, buffer in held.items():  # ``self.mean = new`` is a write, too
             new = part._buffers.get(name)
             if isinstance(buffer, torch.Tensor) and isinstance(new, torch.Tensor) and new is not buffer:
                 part._buffers[name] = buffer.copy_(new)
-        if part is module:
-            recording.changed.update(changes())
 
     for path, child in module.named_modules():
         signature = inspect.signature(child.forward)
