@@ -143,7 +143,9 @@ def _occurring(x: torch.Tensor) -> int:
     if not isinstance(hit, Node) or hit.target not in _POSITIVE or hit.args[1] != 0 or hit.meta["val"].ndim != 1:
         return 0
     size, counted = hit.meta["val"].shape[0], cast(Any, hit.args[0])
-    return size if isinstance(size, int) and counted.target is aten.sum.dim_IntList else 0
+    if counted.target is not aten.sum.dim_IntList or counted.args[0].meta["val"].is_floating_point():
+        return 0  # what is no mask may be less than zero, and not nothing
+    return size if isinstance(size, int) else 0
 
 
 def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, None]) -> None:

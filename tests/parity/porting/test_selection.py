@@ -137,6 +137,20 @@ def test_rounds_for_what_occurs_that_do_more_than_pick_are_refused():
         port(Counted(), torch.tensor([[0.05], [0.15], [0.25]]).expand(3, 3).clone())
 
 
+class Summed(Hit):
+    """As a loop over experts, but by a sum of numbers that may be negative; those of the example are not."""
+
+    def forward(self, x):
+        for hit in (x.sum(0) > 0).nonzero():
+            x = x + self.experts[f"expert_{hit[0]}"](x)
+        return x
+
+
+def test_rounds_for_what_is_no_mask_are_refused():
+    with pytest.raises(PortError):
+        port(Summed(), torch.rand(4, 3))
+
+
 class Root(torch.nn.Module):
     def __init__(self):
         super().__init__()
