@@ -20,13 +20,14 @@ from parity import standing_in
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without what export logs, warns of and prints: all of it is in its error."""
+    level = logging.root.manager.disable
     logging.disable()
     try:
         with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(level)
 
 
 @contextmanager

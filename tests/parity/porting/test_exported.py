@@ -1,5 +1,7 @@
 """What export alone would refuse, and what an operator's writer does not know."""
 
+import logging
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -182,3 +184,12 @@ def test_a_layer_with_two_names_that_nothing_calls_is_left_out():
             return self.linear(x)
 
     assert "second" not in port(Idle(), (X,)).source
+
+
+def test_what_is_logged_stays_as_it_was():
+    logging.disable(logging.INFO)
+    try:
+        port(torch.nn.Linear(3, 2), (X,), verify=False)
+        assert logging.root.manager.disable == logging.INFO
+    finally:
+        logging.disable(logging.NOTSET)
