@@ -205,9 +205,10 @@ class TorchSide:
         if not (self.gradients and smooth and sources):
             return result
         if not self.cotangents:
-            # Drawn in float32: the same numbers in either precision.
+            # Drawn in single precision: the same numbers in either.
+            kinds = {name: torch.complex64 if x.is_complex() else torch.float32 for name, x in smooth.items()}
             self.cotangents = {
-                name: torch.randn(x.shape, generator=self._generator, dtype=torch.float32) for name, x in smooth.items()
+                name: torch.randn(x.shape, generator=self._generator, dtype=kinds[name]) for name, x in smooth.items()
             }
         vectors = [self.cotangents[name].to(x.dtype) for name, x in smooth.items()]
         found = torch.autograd.grad(list(smooth.values()), list(sources.values()), vectors, allow_unused=True)
