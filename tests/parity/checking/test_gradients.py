@@ -113,13 +113,35 @@ class Rotates(torch.nn.Module):
 
 
 class RotatesToo(nnx.Module):
-    def __init__(self):
+    def __init__(self, stops=False):
+        self.stops = stops
         self.turn = nnx.Param(jax.numpy.array([1 + 2j, 3 - 1j]))
 
     def __call__(self, x):
         z = self.turn[...] * jax.lax.complex(x, jax.numpy.zeros_like(x))
-        return F.abs(z) + z.imag, z
+        return F.abs(z) + z.imag, z if not self.stops else jax.lax.complex(z.real, jax.lax.stop_gradient(z.imag))
 
 
 def test_gradients_of_complex_numbers_are_in_torchs_convention():
     assert parity.check(Rotates(), RotatesToo(), torch.randn(3, 2)).passed
+    assert not parity.check(Rotates(), RotatesToo(stops=True), torch.randn(3, 2)).passed
+
+
+def test_a_wrong_gradient_is_reported_where_other_roundings_make_the_model_refuse():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(8, 2))
+
+        def forward(self, x):
+            scores = x @ self.weight
+            whole = scores.softmax(-1).sum(-1)
+            if (whole > 1).any():
+                raise ValueError("a probability is larger than 1")
+            return scores.sum(-1) * whole
+
+    torch.manual_seed(0)
+    theirs, x = Theirs(), torch.randn(3, 8)
+    weight = jax.numpy.asarray(theirs.weight.detach().numpy())
+    report = parity.check(theirs, lambda x: jax.lax.stop_gradient(x @ weight).sum(-1), x)
+    assert [row.name for row in report.rows if not row.passed] == ["input 0"]
