@@ -92,6 +92,10 @@ class TorchSide:
         except Written:
             self.writes = True
             self._first()
+        except RuntimeError:
+            if self.gradients or not self.differentiates:
+                raise
+            self._first()  # with gradients, as it asks for some of its own
 
     def _fix(self) -> None:
         """Note the inputs that torch gives no gradient, such as the weights of classes in a loss."""
@@ -272,7 +276,7 @@ def _same_numbers(side: TorchSide) -> Iterator[None]:
     """The generators of Python and NumPy seeded within, as they were afterwards; notes whether they were used."""
     before = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002 (models use this one)
     random.seed(side.seed)
-    np.random.seed(side.seed)  # noqa: NPY002 (models use this one)
+    np.random.seed(side.seed % 2**32)  # noqa: NPY002 (models use this one)
     drawn = _place_of_generators()
     try:
         yield
