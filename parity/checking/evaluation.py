@@ -129,7 +129,7 @@ class TorchSide:
         """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""
         kept = _state(subject)
         args, kwargs = torch_tree.tree_map(as_tensor, self.call)
-        with torch.set_grad_enabled(self.differentiates), self._drawing():
+        with torch.set_grad_enabled(self.differentiates), same_numbers(self), self._drawing():
             output = subject(*args, **kwargs)
         if isinstance(subject, torch.nn.Module):
             subject.load_state_dict(kept)
@@ -198,7 +198,7 @@ class TorchSide:
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
         enabled = self.gradients or self.differentiates
-        with torch.set_grad_enabled(enabled), branches_taken(), _same_numbers(self), _noticed(self):
+        with torch.set_grad_enabled(enabled), branches_taken(), same_numbers(self), _noticed(self):
             output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
@@ -272,7 +272,7 @@ def _noticed(side: TorchSide) -> Iterator[None]:
 
 
 @contextmanager
-def _same_numbers(side: TorchSide) -> Iterator[None]:
+def same_numbers(side: TorchSide) -> Iterator[None]:
     """The generators of Python and NumPy seeded within, as they were afterwards; notes whether they were used."""
     before = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002 (models use this one)
     random.seed(side.seed)

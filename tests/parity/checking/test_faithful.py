@@ -1,5 +1,6 @@
 """Faithful ports written in other ways than torch's: they pass, and mistakes in them are found."""
 
+import random
 from collections import OrderedDict
 
 import jax
@@ -131,6 +132,38 @@ def test_a_model_that_differentiates_itself_is_checked_without_gradients_too():
         return jax.grad(lambda x: jnp.tanh(x @ weight.T + bias).sum())(x)
 
     assert parity.check(theirs, force, torch.randn(4, 3), gradients=False).passed
+
+
+def test_every_pass_of_torch_has_the_same_numbers_of_pythons_generator():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(6))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x) if random.random() < 0.5 else x
+            return x
+
+    class Ours(nnx.Module):
+        def __init__(self):
+            self.layers = nn.ModuleList([nn.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(6)])
+
+        def __call__(self, x):
+            numbers = random.Random(0)
+            for layer in self.layers:
+                x = layer(x) if numbers.random() < 0.5 else x
+            return x
+
+    theirs, ours = Theirs(), Ours()
+    nn.load_state_dict(ours, weights.load(theirs))
+    random.seed(5)
+    before = random.getstate()
+    for gradients in (True, False):
+        report = parity.check(theirs, ours, torch.randn(3, 4), gradients=gradients)
+        assert report.passed, report
+        assert not report.faults
+    assert random.getstate() == before
 
 
 def test_any_seed_of_torch_will_do():
