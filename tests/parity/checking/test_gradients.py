@@ -7,6 +7,7 @@ from flax import nnx
 import parity
 from jaxnn import functional as F
 from jaxnn import nn
+from parity import weights
 from tests.parity.checking.networks import pair
 from tests.parity.checking.test_planted_faults import replaced
 
@@ -145,3 +146,26 @@ def test_a_wrong_gradient_is_reported_where_other_roundings_make_the_model_refus
     weight = jax.numpy.asarray(theirs.weight.detach().numpy())
     report = parity.check(theirs, lambda x: jax.lax.stop_gradient(x @ weight).sum(-1), x)
     assert [row.name for row in report.rows if not row.passed] == ["input 0"]
+
+
+def test_a_wrong_gradient_at_a_kink_is_found_though_rounding_would_leave_the_kink():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.relu(self.layer(x) - self.layer(x).detach())
+
+    class Ours(nnx.Module):
+        def __init__(self, relu):
+            self.layer, self.relu = nn.Linear(8, 8, rngs=nnx.Rngs(0)), relu
+
+        def __call__(self, x):
+            return self.relu(self.layer(x) - jax.lax.stop_gradient(self.layer(x)))
+
+    theirs = Theirs()
+    for relu, right in ((F.relu, True), (lambda x: jax.numpy.maximum(x, 0.0), False)):
+        ours = Ours(relu)
+        nn.load_state_dict(ours, weights.load(theirs))
+        assert parity.check(theirs, ours, torch.randn(20, 8)).passed == right
