@@ -75,6 +75,7 @@ def train_step(
     def step(state: TrainState, *batch: Any) -> tuple[TrainState, Any]:
         differentiate = jax.value_and_grad(objective, has_aux=True)
         (_, (others_after, result)), gradients = differentiate(state.params, state.others, batch)
+        gradients = jax.tree.map(jnp.conj, gradients)  # JAX's of a complex parameter leads uphill in its imaginary part
         updates, optimizer = transform.update(gradients, state.optimizer, state.params)
         return TrainState(optax.apply_updates(state.params, updates), others_after, optimizer), result
 

@@ -49,23 +49,10 @@ class Draws(TorchDispatchMode):
         self.replaying = recorded is not None
         self.recorded: list[torch.Tensor] = [] if recorded is None else recorded
         self.position = 0
-        self.branched = False
-
-    def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
-        if self.branched:
-            torch._dynamo.reset()  # what it compiled of torch.cond in here works nowhere else
-            self.branched = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """One operator call: drawn and noted, replayed, or passed on where it is not random."""
         kwargs = kwargs or {}
-        if func is torch.ops.higher_order.cond:
-            predicate, if_true, if_false, operands = args
-            with self:
-                result = (if_true if predicate else if_false)(*operands)
-            self.branched = True
-            return result
         if isinstance(func, torch._ops.HigherOrderOperator):
             return func(*args, **kwargs)
         if kwargs.get("generator") is not None:

@@ -109,9 +109,10 @@ ALIKE = 0.25
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a.astype(np.float64).ravel(), b.astype(np.float64).ravel()
-    size = np.sqrt(sum_of_squares(a) * sum_of_squares(b))
-    return float(a @ b / size) if 0 < size < np.inf else 0.0
+    kind = np.complex128 if np.iscomplexobj(a) or np.iscomplexobj(b) else np.float64
+    a, b = a.astype(kind), b.astype(kind)
+    size = np.linalg.norm(a) * np.linalg.norm(b)
+    return float(np.vdot(a, b).real / size) if 0 < size < np.inf else 0.0
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:

@@ -15,7 +15,8 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax, to_numpy
 from parity.checking.alignment import distance, layout_of
-from parity.checking.evaluation import TorchSide, named_outputs
+from parity.checking.branching import branches_taken
+from parity.checking.evaluation import TorchSide, named_outputs, same_numbers
 from parity.checking.interception import intercepted
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import doubled
@@ -144,7 +145,7 @@ def _torch_run(
     args, kwargs = torch_tree.tree_map(
         lambda x: doubled(x).to(dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x, side.call
     )
-    with torch.no_grad(), Draws(side.draws):
+    with torch.set_grad_enabled(side.differentiates), branches_taken(), same_numbers(side), Draws(side.draws):
         outputs = named_outputs(module(*args, **kwargs))
     return [to_numpy(x) for x in outputs.values()], inner
 

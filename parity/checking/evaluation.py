@@ -129,7 +129,7 @@ class TorchSide:
         """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""
         kept = _state(subject)
         args, kwargs = torch_tree.tree_map(as_tensor, self.call)
-        with torch.set_grad_enabled(self.differentiates), self._drawing():
+        with torch.set_grad_enabled(self.differentiates), same_numbers(self), self._drawing():
             output = subject(*args, **kwargs)
         if isinstance(subject, torch.nn.Module):
             subject.load_state_dict(kept)
@@ -198,7 +198,7 @@ class TorchSide:
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
         enabled = self.gradients or self.differentiates
-        with torch.set_grad_enabled(enabled), branches_taken(), _same_numbers(self), _noticed(self):
+        with torch.set_grad_enabled(enabled), branches_taken(), same_numbers(self), _noticed(self):
             output = subject(*args, **kwargs)
         outputs = named_outputs(output)
         result = Evaluation(outputs={name: to_numpy(x) for name, x in outputs.items()})
@@ -209,9 +209,10 @@ class TorchSide:
         if not (self.gradients and smooth and sources):
             return result
         if not self.cotangents:
-            # Drawn in float32: the same numbers in either precision.
+            # Drawn in single precision: the same numbers in either.
+            kinds = {name: torch.complex64 if x.is_complex() else torch.float32 for name, x in smooth.items()}
             self.cotangents = {
-                name: torch.randn(x.shape, generator=self._generator, dtype=torch.float32) for name, x in smooth.items()
+                name: torch.randn(x.shape, generator=self._generator, dtype=kinds[name]) for name, x in smooth.items()
             }
         vectors = [self.cotangents[name].to(x.dtype) for name, x in smooth.items()]
         found = torch.autograd.grad(list(smooth.values()), list(sources.values()), vectors, allow_unused=True)
@@ -271,11 +272,11 @@ def _noticed(side: TorchSide) -> Iterator[None]:
 
 
 @contextmanager
-def _same_numbers(side: TorchSide) -> Iterator[None]:
+def same_numbers(side: TorchSide) -> Iterator[None]:
     """The generators of Python and NumPy seeded within, as they were afterwards; notes whether they were used."""
     before = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002 (models use this one)
     random.seed(side.seed)
-    np.random.seed(side.seed)  # noqa: NPY002 (models use this one)
+    np.random.seed(side.seed % 2**32)  # noqa: NPY002 (models use this one)
     drawn = _place_of_generators()
     try:
         yield

@@ -20,7 +20,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_tensor, viewed
 from parity.checking.alignment import Layout, identical
-from parity.checking.evaluation import Evaluation, TorchSide
+from parity.checking.evaluation import Evaluation, TorchSide, same_numbers
 from parity.checking.exchange import aligned_outputs, buffers_of, matched, named_arrays
 from parity.checking.fault import LayerRecord
 from parity.checking.interception import intercepted, traced
@@ -181,7 +181,8 @@ class Following:
                 layer.register_forward_hook(self._behind(path))
             args, kwargs = torch_tree.tree_map(_own, self.side.call)
             # Watching every operator takes as long as a small one does.
-            with torch.set_grad_enabled(self.side.differentiates), self._draws if self.side.draws else nullcontext():
+            draws = self._draws if self.side.draws else nullcontext()
+            with torch.set_grad_enabled(self.side.differentiates), same_numbers(self.side), draws:
                 subject(*args, **kwargs)
         except (_Lost, Exception):
             self.lost = True

@@ -63,15 +63,15 @@ class JaxSide:
             if isinstance(self.subject, nnx.Module):
                 self._graphdef, self._params, self._others = split_arrays(self.subject)
                 parameters, rest = self._params.arrays, self._others.arrays
-            vectors = {name: to_jax(v) for name, v in side.cotangents.items()}
+            # Where a number is complex, torch's gradient is the conjugate of JAX's.
+            vectors = {name: to_jax(v.conj()) for name, v in side.cotangents.items()}
             (found, after), (by_parameter, by_input) = self._run(parameters, changed, rest, vectors)
         names = list(side.single.outputs)
         names += [f"output {i}" for i in range(len(names), len(found))]
         return Evaluation(
             outputs=dict(zip(names, map(np.asarray, found), strict=False)),
-            # Where a number is complex, torch's gradient is the conjugate of JAX's.
-            parameter_gradients={name: np.asarray(x.conj()) for name, x in by_parameter.items()},
-            input_gradients={name: np.asarray(x.conj()) for name, x in zip(self._inputs, by_input, strict=False)},
+            parameter_gradients={name: _conjugate(x) for name, x in by_parameter.items()},
+            input_gradients={name: _conjugate(x) for name, x in zip(self._inputs, by_input, strict=False)},
             buffers={name: np.asarray(x) for name, x in after.items() if not is_key(x)},
         )
 
@@ -105,3 +105,7 @@ class JaxSide:
         named = zip(self.side.single.outputs, leaves, strict=False)
         smooth = {name: x for name, x in named if name in self.side.cotangents and jnp.issubdtype(x.dtype, jnp.inexact)}
         return smooth, (leaves, after)
+
+
+def _conjugate(x: jax.Array) -> np.ndarray:
+    return np.conj(x) if jnp.iscomplexobj(x) else np.asarray(x)  # that of whole numbers has no numbers at all

@@ -1,6 +1,7 @@
 """Verdicts on a whole pass, and on one layer of it."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -42,7 +43,7 @@ class _Surroundings:
         self.truth = truth
         self.witness = cache(self._witness)
         self.neighbour = cache(side.neighbour)
-        self.rounded = cache(lambda: [side.rounded(seed) for seed in range(PASSES)])
+        self.rounded = cache(self._rounded)
         self.scatter = cache(scatter) if scatter is not None else None
 
     def _witness(self) -> Evaluation | None:
@@ -50,6 +51,13 @@ class _Surroundings:
             return self.side.witness()
         except (RuntimeError, ValueError):  # a probability of 1 must not be moved up
             return None
+
+    def _rounded(self) -> list[Evaluation]:
+        passes = []
+        for seed in range(PASSES):
+            with suppress(RuntimeError, ValueError):  # nor a probability be rounded up to more than 1
+                passes.append(self.side.rounded(seed))
+        return passes
 
     def judged(self, part: str, name: str, found: np.ndarray, **options: Any) -> Comparison:
         """The verdict on one tensor, ``name`` of the pass's ``part``."""

@@ -22,7 +22,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_jax
-from parity.checking.evaluation import TorchSide
+from parity.checking.evaluation import TorchSide, same_numbers
 from parity.checking.exchange import Given, Usual, aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted, traced
@@ -114,7 +114,7 @@ class ForcedRun:
             subject, self.side.call, self.side.draws, self.paths, differentiates=self.side.differentiates
         )
         self.stream = stream
-        with stream, intercepted(self.module, self._seen), drawing(self._draw):
+        with same_numbers(self.side), stream, intercepted(self.module, self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
             self._forced(self._begun(type(self.module).__call__, self.module, stream.root, (args, kwargs)))

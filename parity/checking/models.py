@@ -118,7 +118,8 @@ def check(
             report.first_divergence = next((f.path for f in report.faults if f.path), report.first_divergence)
     if isinstance(torch_module, torch.nn.Module) and raised is None:
         report.notes += _notes(torch_module, twins)
-        report.notes += _unseen(torch_module, jax_module, pairs, {fault.path for fault in report.faults})
+        right = {record.path for record in report.layers if record.compared and record.passed}
+        report.notes += _unseen(torch_module, jax_module, pairs, right - {fault.path for fault in report.faults})
     if steps and raised is None:
         assert isinstance(torch_module, torch.nn.Module)
         assert isinstance(jax_module, nnx.Module)
@@ -185,14 +186,16 @@ def _notes(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> list[str]:
     return [f"{title}: {', '.join(names)}" for title, names in titles if names]
 
 
-def _unseen(torch_module: torch.nn.Module, jax_module: Any, pairs: dict[str, str], accused: set[str]) -> list[str]:
-    """What is to be said of epsilons that differ without a sign of it: beside large inputs they are rounded off."""
+def _unseen(torch_module: torch.nn.Module, jax_module: Any, pairs: dict[str, str], right: set[str]) -> list[str]:
+    """What is to be said of epsilons that differ in layers that are ``right``: beside large inputs they are rounded
+    off."""
     theirs, notes = dict(torch_module.named_modules()), []
     for path, layer in jax_layers(jax_module):
         there = pairs.get(path)
-        ours = getattr(layer, "eps", getattr(layer, "epsilon", None))
-        eps = getattr(theirs[there], "eps", None) if there is not None else None
-        if isinstance(ours, float) and isinstance(eps, float) and ours != eps and there not in accused:
+        if there not in right:
+            continue
+        ours, eps = getattr(layer, "eps", getattr(layer, "epsilon", None)), getattr(theirs[there], "eps", None)
+        if isinstance(ours, float) and isinstance(eps, float) and ours != eps:
             notes.append(f"eps of {there} is {ours:g}, torch's {eps:g}: with these inputs it makes no difference")
     return notes
 

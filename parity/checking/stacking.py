@@ -25,7 +25,7 @@ def stacked_paths(torch_module: torch.nn.Module, layers: dict[str, Any]) -> dict
         parts = theirs.get(root)
         if not (root and isinstance(parts, torch.nn.ModuleList | torch.nn.Sequential) and len(parts)):
             continue
-        if not _is_stacked(block, len(parts)):
+        if not _is_stacked(block, [list(part.parameters()) for part in parts]):
             continue
         for path in layers:
             rest = path.removeprefix(root)
@@ -35,10 +35,16 @@ def stacked_paths(torch_module: torch.nn.Module, layers: dict[str, Any]) -> dict
     return found
 
 
-def _is_stacked(block: Any, count: int) -> bool:
-    """Whether every parameter of ``block`` has ``count`` entries along its first axis, and it is no list itself."""
+def _is_stacked(block: Any, parts: list[list[torch.nn.Parameter]]) -> bool:
+    """Whether ``block``, which is no list itself, may hold the parameters of all ``parts`` along its first axis.
+
+    The parts are alike then, and it has no more arrays than one of them: else they stand in it side by side.
+    """
     if not isinstance(block, nnx.Module) or isinstance(block, nnx.List | nnx.Sequential) or hasattr(block, "0"):
         return False
     _, params, others = split_arrays(block)
     arrays = [x for x in (params.arrays | others.arrays).values() if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return bool(arrays) and all(x.ndim and x.shape[0] == count for x in arrays)
+    if not arrays or not all(x.ndim and x.shape[0] == len(parts) for x in arrays):
+        return False
+    alike = len({tuple(x.shape for x in part) for part in parts}) == 1
+    return alike and len(params.arrays) <= len(parts[0])

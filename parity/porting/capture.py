@@ -27,7 +27,7 @@ from parity.porting.exporting import (
     unmoved,
 )
 from parity.porting.flexible import flexible
-from parity.porting.free_sizes import Arguments, batch_axes, first_size, has_free_sizes, limits_of
+from parity.porting.free_sizes import Arguments, batch_axes, first_size, fixed_inputs, has_free_sizes, limits_of
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.normalizing import normalized
@@ -49,7 +49,7 @@ class Capture:
         forgets: whether it was exported without the tensors that modules keep of earlier calls.
         skips: whether a loop of it passes over what does not occur, and was exported as if all did.
         limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
-        fixed_size: of the first input's first axis, where export would not leave that free; else none.
+        fixed_size: of first axes that export would not leave free; none where it left all so.
     """
 
     program: torch.export.ExportedProgram
@@ -93,10 +93,11 @@ def captured(
         notes.append(f"sizes are fixed to the example's: {first_line(first)}")
     if attempt.packings.cut:
         notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
-    is_fixed = dynamic is None and not has_free_sizes(graph)
-    if shapes is not None and is_fixed and not notes:
-        notes.append("sizes are fixed to the example's: the model computes with them as Python numbers")
     size = first_size(arguments)
+    left = fixed_inputs(program, size) if dynamic is None and size > 1 else []
+    if shapes is not None and left and not notes:
+        which = f"sizes of {', '.join(left)}" if has_free_sizes(graph) else "sizes"
+        notes.append(f"{which} are fixed to the example's: the model computes with them as Python numbers")
     capture = Capture(
         program,
         attempt.recording,
@@ -104,7 +105,7 @@ def captured(
         attempt.forgets,
         attempt.known.skips,
         limits_of(graph),
-        size if is_fixed and size > 1 else None,
+        size if left else None,
     )
     _rewrite(capture)
     return capture

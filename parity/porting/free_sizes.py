@@ -40,6 +40,14 @@ def has_free_sizes(graph: torch.fx.Graph) -> bool:
     return any(is_free(size) for x in values if isinstance(x, torch.Tensor) for size in x.shape)
 
 
+def fixed_inputs(program: torch.export.ExportedProgram, size: int) -> list[str]:
+    """The inputs whose first axis, ``size`` long as the first one's, export has not left free."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes}
+    given = {name: values.get(name) for name in program.graph_signature.user_inputs if isinstance(name, str)}
+    arrays = {name: x for name, x in given.items() if isinstance(x, torch.Tensor) and x.ndim}
+    return [name for name, x in arrays.items() if not is_free(x.shape[0]) and x.shape[0] == size]
+
+
 def limits_of(graph: torch.fx.Graph) -> list[sympy.Basic]:
     """The model's own comparisons of free sizes that do not hold of every size from two on."""
     mode = torch._guards.detect_fake_mode([node.meta.get("val") for node in graph.nodes])

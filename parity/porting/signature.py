@@ -88,9 +88,9 @@ class Face:
         for limit in self.limits:
             yield f"if {plain(size_of(writer, sympy.Not(limit)).text)}:"
             yield f'    raise ValueError("only ported for {plain(size_of(writer, limit).text)}")'
-        first = next((x for x in writer.bound.values() if x.meta["val"].ndim), None)
-        if self.fixed_size is not None and first is not None:
-            yield from guards(f"{writer.names[first]}.shape[0]", self.fixed_size)
+        for name, x in writer.bound.items():
+            if self.fixed_size is not None and x.meta["val"].shape[:1] == (self.fixed_size,):
+                yield from guards(f"{name}.shape[0]", self.fixed_size)
 
     def _returned(self, writer: Writer) -> Expression:
         def text(x: Any) -> str:

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import torch
 from flax import nnx
 
 import jaxnn
@@ -41,3 +42,17 @@ def test_an_optimizer_may_keep_an_array_twice_or_the_parameters_themselves():
     for _ in range(2):
         state, _ = step(state, *BATCH)
     np.testing.assert_array_equal(state.optimizer[0]["weight"], model.weight[...])
+
+
+def test_a_complex_parameter_goes_downhill_as_in_torch():
+    theirs = torch.nn.Parameter(torch.tensor([1 + 2j, 3 - 1j]))
+    optimizer = torch.optim.SGD([theirs], lr=0.1)
+    (theirs - 1j).abs().square().sum().backward()
+    optimizer.step()
+
+    model = nnx.Module()
+    model.weight = nnx.Param(jnp.array([1 + 2j, 3 - 1j]))
+    step, state = jaxnn.train_step(
+        model, optim.SGD(lr=0.1), lambda m: jnp.sum(jnp.square(m.weight.real) + jnp.square(m.weight.imag - 1))
+    )
+    np.testing.assert_allclose(step(state)[0].params["weight"], theirs.detach().numpy(), rtol=1e-6)

@@ -52,6 +52,16 @@ def test_an_epsilon_that_these_inputs_do_not_show_is_noted():
     assert report.notes == ["eps of 0 is 1e-06, torch's 1e-05: with these inputs it makes no difference"]
 
 
+def test_nothing_is_said_of_the_epsilon_of_a_layer_that_was_not_compared():
+    class Port(nn.Sequential):
+        def __call__(self, x):
+            return F.layer_norm(x, (4,), eps=self[0].eps)
+
+    report = parity.check(torch.nn.Sequential(torch.nn.LayerNorm(4)), Port(nn.LayerNorm(4, eps=0.1)), torch.randn(3, 4))
+    assert not report.passed
+    assert not report.notes
+
+
 @pytest.mark.parametrize("layer", ["conv1", "conv2", "head"])
 def test_the_first_wrong_layer_is_named(layer):
     theirs, ours, x = digits()

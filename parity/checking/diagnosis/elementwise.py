@@ -114,7 +114,9 @@ def _product(call: Call) -> Iterator[Mutation]:
     shown = f" by {float(scalar):.4g}" if isinstance(scalar, int | float | torch.Tensor) else ""
     for at in tensors:
         verb = "multiplied" if call.name == "mul" else "divided"
-        said = "one factor of a product is missing" if call.name == "mul" else "the division is missing"
+        said = "one factor of a product is missing"
+        if call.name == "div":
+            said = "the divisor stands for the quotient" if at else "the division is missing"
         said = f"what torch has {verb}{shown} is not" if scalar is not None else said
         yield "scale", said, lambda c, i=at: operands_of(c)[i]
     twin = torch.div if call.name == "mul" else torch.mul

@@ -210,7 +210,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
             if time.thread_time() > ends:
                 return
         if many:  # along a line any single number is met
-            yield from _numbers(named_numbers, [call], experiment, measured, before)
+            yield from _numbers(named_numbers, [call], experiment, measured, before, ends)
     of_many = (masked_late, regrouped, unturned, exchanged, alike)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
@@ -227,10 +227,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
         if left < before:
             yield Explanation(suspect, sentence, left)
     if many and len(calls) <= LONG:
-        for explanation in _numbers(numbers_of_arithmetic, calls, experiment, measured, before):
-            yield explanation
-            if time.thread_time() > ends:
-                return
+        yield from _numbers(numbers_of_arithmetic, calls, experiment, measured, before, ends)
 
 
 def _many(ours: Outputs, theirs: Outputs, before: float) -> bool:
@@ -269,10 +266,13 @@ def _numbers(
     experiment: Experiment,
     measured: Callable[[Callable[[], Outputs]], float],
     before: float,
+    ends: float,
 ) -> Iterator[Explanation]:
     """Numbers in these calls that may be any."""
     for call in calls:
         for number in of(call):
+            if time.thread_time() > ends:
+                return
             said, left = searched(
                 number, lambda mutate, c=call: measured(lambda: experiment.outputs({c.index: mutate})), before
             )

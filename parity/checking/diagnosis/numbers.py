@@ -53,18 +53,19 @@ def named_numbers(call: Call) -> Iterator[Number]:
 
 
 def numbers_of_arithmetic(call: Call) -> Iterator[Number]:
-    """A factor, or a small number that is added, such as an epsilon or the period of a table of frequencies."""
-    if call.name not in ("mul", "div", "add", "pow", "exp"):
+    """A factor, a number of a power such as the period of a table of frequencies, or a small one that is added."""
+    if call.name not in ("mul", "div", "add", "pow"):
         return
-    operands = operands_of(call) if call.name != "exp" else call.positional
-    for at, x in enumerate(operands):
+    for at, x in enumerate(operands_of(call)):
         number = float(x.detach() if isinstance(x, torch.Tensor) else x) if _is_number(x) else 0.0
         value, sign = abs(number), math.copysign(1.0, number)
         if not 0 < value < np.inf or (call.name == "add" and (value > SMALL or number < 0)):
             continue
 
         def instead(v: float, at: int = at, sign: float = sign) -> Callable[[Call], object]:
-            return lambda c: c.function(*(sign * v if i == at else y for i, y in enumerate(c.positional)), **c.keywords)
+            return lambda c: c.function(
+                *(_like(y, sign * v) if i == at else y for i, y in enumerate(c.positional)), **c.keywords
+            )
 
         suspect, name = ("epsilon", "what is added") if call.name == "add" else ("scale", "a factor")
         if call.name == "pow":
@@ -85,7 +86,8 @@ def searched(number: Number, left: Callable[[Callable[[Call], object]], float], 
             return _said(number, value), rest
     middle = float(np.log10(number.value))
     step = 0.5 if number.reach > 2 else 0.25
-    coarse = np.arange(middle - number.reach, middle + number.reach + step / 10, step)
+    near = [middle + sign * step / part for sign in (-1, 1) for part in (10, 100)]
+    coarse = np.sort([*np.arange(middle - number.reach, middle + number.reach + step / 10, step), *near])
     scores = [of(float(e)) for e in coarse]
     best = int(np.argmin(scores))
     if scores[best] > 0.9 * before:
@@ -110,6 +112,10 @@ FOUND = 1e-3
 
 def _said(number: Number, value: float) -> str:
     return f"{number.name} is as if {value:.4g}, torch's is {number.value:g}"
+
+
+def _like(x: object, value: float) -> object:
+    return torch.full_like(x, value) if isinstance(x, torch.Tensor) else value
 
 
 def _is_number(x: object) -> bool:

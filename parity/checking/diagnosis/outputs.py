@@ -18,6 +18,11 @@ def relation(ours: Outputs, theirs: Outputs) -> tuple[str, str] | None:
             continue
         if a.shape != b.shape:
             return "shape", f"{name} has shape {a.shape}, torch's {b.shape}"
+        if np.iscomplexobj(a) or np.iscomplexobj(b):
+            if distance(a, b.conj()) < 0.05 * distance(a, b):
+                return "conjugate", f"{name} is the conjugate of torch's"
+            a, b = (np.stack([x.real, x.imag], -1) for x in (a, b))
+            name = f"{name}, with real and imaginary parts as its last axis,"
         found = _of_one(name, a.astype(np.float64), b.astype(np.float64))
         if found is not None:
             return found

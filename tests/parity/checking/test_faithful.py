@@ -1,5 +1,6 @@
 """Faithful ports written in other ways than torch's: they pass, and mistakes in them are found."""
 
+import random
 from collections import OrderedDict
 
 import jax
@@ -94,6 +95,82 @@ def test_a_function_may_be_the_port_of_a_module():
     assert fault.suspect == "gelu approximate"
 
 
+def test_integers_among_the_parameters_of_a_port_have_no_gradient():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(3))
+            self.register_buffer("steps", torch.tensor([1, 2, 3]))
+
+        def forward(self, x):
+            return x * self.scale * self.steps
+
+    class Ours(nnx.Module):
+        def __init__(self):
+            self.scale, self.steps = nnx.Param(jnp.ones(3)), nnx.Param(jnp.array([1, 2, 3]))
+
+        def __call__(self, x):
+            return x * self.scale[...] * self.steps[...].astype(x.dtype)
+
+    assert parity.check(Theirs(), Ours(), torch.randn(5, 3)).passed
+
+
+def test_a_model_that_differentiates_itself_is_checked_without_gradients_too():
+    class Force(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.energy = torch.nn.Linear(3, 1)
+
+        def forward(self, x):
+            x = x.clone().requires_grad_()
+            return torch.autograd.grad(self.energy(x).tanh().sum(), x)[0]
+
+    theirs = Force()
+    weight, bias = (jnp.asarray(p.detach().numpy()) for p in theirs.parameters())
+
+    def force(x):
+        return jax.grad(lambda x: jnp.tanh(x @ weight.T + bias).sum())(x)
+
+    assert parity.check(theirs, force, torch.randn(4, 3), gradients=False).passed
+
+
+def test_every_pass_of_torch_has_the_same_numbers_of_pythons_generator():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(6))
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x) if random.random() < 0.5 else x
+            return x
+
+    class Ours(nnx.Module):
+        def __init__(self):
+            self.layers = nn.ModuleList([nn.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(6)])
+
+        def __call__(self, x):
+            numbers = random.Random(0)
+            for layer in self.layers:
+                x = layer(x) if numbers.random() < 0.5 else x
+            return x
+
+    theirs, ours = Theirs(), Ours()
+    nn.load_state_dict(ours, weights.load(theirs))
+    random.seed(5)
+    before = random.getstate()
+    for gradients in (True, False):
+        report = parity.check(theirs, ours, torch.randn(3, 4), gradients=gradients)
+        assert report.passed, report
+        assert not report.faults
+    assert random.getstate() == before
+
+
+def test_any_seed_of_torch_will_do():
+    theirs = torch.nn.Linear(2, 2)
+    assert parity.check(theirs, parity.mirror(theirs), torch.randn(2, 2), seed=2**40).passed
+
+
 class TorchBlocks(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -141,3 +218,26 @@ def test_layers_whose_parameters_are_stacked_are_compared_one_by_one():
     ours.blocks.fc.bias.set_value(biases.at[1].set(0.0))
     (fault,) = parity.check(theirs, ours, x, gradients=False).faults
     assert (fault.path, fault.suspect) == ("blocks.1.fc", "missing bias")
+
+
+def test_a_block_whose_sizes_happen_to_be_the_number_of_parts_is_not_taken_for_a_stack():
+    class Block(nnx.Module):
+        def __init__(self, layers):
+            self.first, self.second = (nnx.Linear(2, 2, rngs=nnx.Rngs(0)) for _ in layers)
+            for ours, layer in zip((self.first, self.second), layers, strict=True):
+                ours.kernel.set_value(jnp.asarray(layer.weight.detach().numpy().T))
+                ours.bias.set_value(jnp.asarray(layer.bias.detach().numpy()))
+
+        def __call__(self, x):
+            return self.second(self.first(x))
+
+    class Port(nnx.Module):
+        def __init__(self, layers):
+            self.body = Block(layers)
+
+        def __call__(self, x):
+            return self.body(x)
+
+    body = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    theirs = torch.nn.Sequential(OrderedDict(body=body))
+    assert parity.check(theirs, Port(body), torch.randn(3, 2)).passed

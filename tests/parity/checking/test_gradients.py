@@ -7,6 +7,7 @@ from flax import nnx
 import parity
 from jaxnn import functional as F
 from jaxnn import nn
+from parity import weights
 from tests.parity.checking.networks import pair
 from tests.parity.checking.test_planted_faults import replaced
 
@@ -113,13 +114,58 @@ class Rotates(torch.nn.Module):
 
 
 class RotatesToo(nnx.Module):
-    def __init__(self):
+    def __init__(self, stops=False):
+        self.stops = stops
         self.turn = nnx.Param(jax.numpy.array([1 + 2j, 3 - 1j]))
 
     def __call__(self, x):
         z = self.turn[...] * jax.lax.complex(x, jax.numpy.zeros_like(x))
-        return F.abs(z) + z.imag, z
+        return F.abs(z) + z.imag, z if not self.stops else jax.lax.complex(z.real, jax.lax.stop_gradient(z.imag))
 
 
 def test_gradients_of_complex_numbers_are_in_torchs_convention():
     assert parity.check(Rotates(), RotatesToo(), torch.randn(3, 2)).passed
+    assert not parity.check(Rotates(), RotatesToo(stops=True), torch.randn(3, 2)).passed
+
+
+def test_a_wrong_gradient_is_reported_where_other_roundings_make_the_model_refuse():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.randn(8, 2))
+
+        def forward(self, x):
+            scores = x @ self.weight
+            whole = scores.softmax(-1).sum(-1)
+            if (whole > 1).any():
+                raise ValueError("a probability is larger than 1")
+            return scores.sum(-1) * whole
+
+    torch.manual_seed(0)
+    theirs, x = Theirs(), torch.randn(3, 8)
+    weight = jax.numpy.asarray(theirs.weight.detach().numpy())
+    report = parity.check(theirs, lambda x: jax.lax.stop_gradient(x @ weight).sum(-1), x)
+    assert [row.name for row in report.rows if not row.passed] == ["input 0"]
+
+
+def test_a_wrong_gradient_at_a_kink_is_found_though_rounding_would_leave_the_kink():
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(8, 8)
+
+        def forward(self, x):
+            return torch.relu(self.layer(x) - self.layer(x).detach())
+
+    class Ours(nnx.Module):
+        def __init__(self, relu):
+            self.layer, self.relu = nn.Linear(8, 8, rngs=nnx.Rngs(0)), relu
+
+        def __call__(self, x):
+            return self.relu(self.layer(x) - jax.lax.stop_gradient(self.layer(x)))
+
+    theirs = Theirs()
+    for relu, right in ((F.relu, True), (lambda x: jax.numpy.maximum(x, 0.0), False)):
+        ours = Ours(relu)
+        nn.load_state_dict(ours, weights.load(theirs))
+        assert parity.check(theirs, ours, torch.randn(20, 8)).passed == right

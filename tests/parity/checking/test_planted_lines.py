@@ -58,6 +58,24 @@ LINES = {
             "in the other order": lambda inner, x: jnp.roll(inner(x), (2, 1), (1, 2)),
         },
     ),
+    "factor": (
+        lambda inner, x: torch.sin(0.37 * inner(x)),
+        {
+            "": lambda inner, x: jnp.sin(0.37 * inner(x)),
+            "a factor is as if 0.41, torch's is 0.37": lambda inner, x: jnp.sin(0.41 * inner(x)),
+        },
+    ),
+    "factor computed": (
+        lambda inner, x: torch.sin(torch.tensor(1.3).exp() * inner(x)),
+        {"a factor is as if 2.9, torch's is 3.6693": lambda inner, x: jnp.sin(2.9 * inner(x))},
+    ),
+    "quotient": (
+        lambda inner, x: inner(x) / (1 + inner(x).abs()),
+        {
+            "the division is missing": lambda inner, x: inner(x),
+            "the divisor stands for the quotient": lambda inner, x: 1 + jnp.abs(inner(x)),
+        },
+    ),
     "masks": (
         masked,
         {

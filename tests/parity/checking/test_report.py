@@ -5,9 +5,12 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 
+import jax
 import pytest
+import torch
 
 import parity
+from jaxnn import functional as F
 from parity.checking import progress as progress_module
 from parity.checking.progress import progress
 from parity.reports.terminal import rendered, report_table
@@ -128,3 +131,17 @@ def test_the_audit_orders_precisions_by_their_error():
     assert "bfloat16" in repr(audit)
     with pytest.raises(ValueError, match="got float8"):
         parity.precision_audit(theirs, ours, inputs, precisions=["float8"])
+
+
+def test_an_audit_has_the_draws_of_a_branch_and_the_gradients_that_a_model_asks_for():
+    class Theirs(torch.nn.Module):
+        def forward(self, x):
+            x = x.clone().requires_grad_()
+            dropped = torch.cond(x.sum() > 0, lambda x: torch.nn.functional.dropout(x, 0.5), lambda x: x, (x,))
+            return dropped + torch.autograd.grad((x**2).sum(), x)[0]
+
+    def ours(x):
+        return F.dropout(x, 0.5, key=jax.random.key(0)) + 2 * x
+
+    (row,) = parity.precision_audit(Theirs(), ours, torch.ones(3, 4), precisions=["float64"]).rows
+    assert (row.torch_error, row.jax_error) == (0, 0)
