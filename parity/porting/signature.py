@@ -15,6 +15,7 @@ from parity.porting.call import Call
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, plain
+from parity.porting.free_sizes import is_free
 from parity.porting.functionalization import is_symbolic
 from parity.porting.lists import spread
 from parity.porting.sizes import size, size_of
@@ -89,7 +90,8 @@ class Face:
             yield f"if {plain(size_of(writer, sympy.Not(limit)).text)}:"
             yield f'    raise ValueError("only ported for {plain(size_of(writer, limit).text)}")'
         for name, x in writer.bound.items():
-            if self.fixed_size is not None and x.meta["val"].shape[:1] == (self.fixed_size,):
+            first = next(iter(x.meta["val"].shape), None)
+            if self.fixed_size is not None and not is_free(first) and first == self.fixed_size:
                 yield from guards(f"{name}.shape[0]", self.fixed_size)
 
     def _returned(self, writer: Writer) -> Expression:

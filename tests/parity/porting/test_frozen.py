@@ -57,6 +57,20 @@ def test_a_size_for_which_the_model_does_something_else_is_refused(kind, size, f
         port.module(jnp.ones((refuses, 2)))
 
 
+class OneOfTwo(nn.Module):
+    def forward(self, x, y):
+        return torch.stack([row * 2 for row in x]), y + 1
+
+
+def test_sizes_of_some_inputs_that_are_fixed_are_said_and_those_of_others_are_free():
+    port = parity.port(OneOfTwo(), (torch.randn(3, 2), torch.randn(3, 2)))
+    (note,) = port.notes
+    assert note.startswith("sizes of x are fixed to the example's")
+    port.module(jnp.ones((3, 2)), jnp.ones((5, 2)))
+    with pytest.raises(ValueError, match=r"x.shape\[0\] is fixed to 3, got 5"):
+        port.module(jnp.ones((5, 2)), jnp.ones((5, 2)))
+
+
 class Product(Base):
     def forward(self, x):
         return torch.einsum("ni,ij,nj->n", x, self.linear.weight, x).view(-1, 1).view(x.shape[0], 1)
