@@ -52,7 +52,7 @@ def plain(geometry):
 
 
 @given(problem=problems(), few=st.sampled_from([0, 64]), memory=st.sampled_from([1, 2000, 2**23]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, memory):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
@@ -100,7 +100,7 @@ def test_pointwise_products_are_xlas_convolution_and_its_transposes(small, strid
     small=st.sampled_from([0, 2**14]),
     memory=st.sampled_from([1, 500, 2**23]),
 )
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_every_cut_of_a_kernel_gives_xlas_convolution_and_its_transposes(problem, lead, small, memory):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(taps, "leading_axes", lambda geometry, *_: min(lead, len(geometry.sizes)))
