@@ -61,3 +61,10 @@ def test_a_seed_says_what_is_drawn_whichever_samples_are_run():
     assert first.keys() == other.keys()
     assert all(torch.equal(first[i].input, x.input) for i, x in [*again.items(), *last.items()])
     assert not any(torch.equal(x.input, other[i].input) for i, x in first.items() if x.input.numel())
+
+
+def test_a_gradient_that_torch_makes_zero_may_be_what_rounding_leaves():
+    entry = next(entry for entry in OPERATORS.entries() if OPERATORS.name(entry) == "rms_norm")
+    result = OPERATORS.run(entry, torch.float32, stride=6, offset=2, seed=12)  # one number, divided by its size
+    assert result.samples == 1
+    assert result.passed, "\n".join(result.failures)
