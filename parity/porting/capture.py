@@ -27,7 +27,15 @@ from parity.porting.exporting import (
     unmoved,
 )
 from parity.porting.flexible import flexible
-from parity.porting.free_sizes import Arguments, batch_axes, first_size, fixed_inputs, has_free_sizes, limits_of
+from parity.porting.free_sizes import (
+    Arguments,
+    batch_axes,
+    first_size,
+    fixed_inputs,
+    has_free_sizes,
+    limits_of,
+    looked_at,
+)
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
 from parity.porting.normalizing import normalized
@@ -104,7 +112,7 @@ def captured(
         notes,
         attempt.forgets,
         attempt.known.skips,
-        limits_of(graph),
+        limits_of(graph, attempt.asked),
         size if left else None,
     )
     _rewrite(capture)
@@ -117,6 +125,7 @@ class _Attempt:
     def __init__(self, module: torch.nn.Module, forgets: bool, sizes: dict[str, Any] | None, eager: bool) -> None:
         self.module, self.forgets, self.sizes, self.eager = module, forgets, sizes, eager
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
+        self.asked: set[sympy.Basic] = set()
 
     def exported(self, arguments: Arguments) -> torch.export.ExportedProgram:
         args, kwargs = arguments
@@ -134,6 +143,7 @@ class _Attempt:
                 differentiable(),
                 flexible(),
                 torch.enable_grad(),
+                looked_at(self.asked),
             ):
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))

@@ -1,7 +1,10 @@
 """Which sizes of a model's inputs are free while it is exported, and what it asks of them."""
 
 import inspect
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sympy
@@ -48,8 +51,37 @@ def fixed_inputs(program: torch.export.ExportedProgram, size: int) -> list[str]:
     return [name for name, x in arrays.items() if not is_free(x.shape[0]) and x.shape[0] == size]
 
 
-def limits_of(graph: torch.fx.Graph) -> list[sympy.Basic]:
-    """The model's own comparisons of free sizes that do not hold of every size from two on."""
+@contextmanager
+def looked_at(found: set[sympy.Basic]) -> Iterator[None]:
+    """Adds to ``found`` what held of free sizes where the model asked.
+
+    Export takes it that no free size is one, and says nothing of who asks for that.
+    """
+    original = torch.SymBool.__bool__
+
+    def asked(self: torch.SymBool) -> bool:
+        answer = original(self)
+        if not sys._getframe(1).f_code.co_filename.startswith(_TORCH):
+            found.add(self.node.expr if answer else sympy.Not(self.node.expr))
+        return answer
+
+    torch.SymBool.__bool__ = asked  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        torch.SymBool.__bool__ = original  # type: ignore[method-assign]
+
+
+_TORCH = str(Path(torch.__file__).parent)
+
+
+def limits_of(graph: torch.fx.Graph, asked: set[sympy.Basic]) -> list[sympy.Basic]:
+    """What held of free sizes where the model looked at them, and does not of every one.
+
+    Args:
+        graph: that was exported.
+        asked: what held where the model itself asked, of one too.
+    """
     mode = torch._guards.detect_fake_mode([node.meta.get("val") for node in graph.nodes])
     free = {
         symbol
@@ -62,7 +94,9 @@ def limits_of(graph: torch.fx.Graph) -> list[sympy.Basic]:
     guards = mode.shape_env.guards if mode is not None and mode.shape_env is not None else []
     found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
     looked = [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
-    return looked + [sympy.Ne(size, 1) for size in dict.fromkeys(_squeezed(graph)) if size.free_symbols <= free]
+    of_one = [limit for limit in sorted(asked, key=str) if not _holds(limit, 1) and limit not in looked]
+    of_one += [sympy.Ne(size, 1) for size in _squeezed(graph)]
+    return looked + [limit for limit in dict.fromkeys(of_one) if limit.free_symbols and limit.free_symbols <= free]
 
 
 def _squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:

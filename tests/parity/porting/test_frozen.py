@@ -35,6 +35,11 @@ class Squeezed(Base):
         return self.linear(x).squeeze()
 
 
+class Single(Base):
+    def forward(self, x):
+        return self.linear(x) if x.shape[0] == 1 else x * 2
+
+
 class Rows(Base):
     def forward(self, x):
         return torch.stack([self.linear(row) for row in x])
@@ -46,6 +51,7 @@ class Rows(Base):
         (Branches, 3, 4, 5, r"only ported for x.shape\[0\] <= 4"),
         (Halves, 4, 6, 5, r"only ported for \(x.shape\[0\] % 2\) == 0"),
         (Squeezed, 3, 2, 1, r"only ported for x.shape\[0\] != 1"),
+        (Single, 3, 2, 1, r"only ported for x.shape\[0\] != 1"),
         (Rows, 3, 3, 4, r"x.shape\[0\] is fixed to 3, got 4"),
     ],
 )
