@@ -11,6 +11,7 @@ import jaxnn
 
 PREPARE = """
     import resource
+    import statistics
     import jax, jax.numpy as jnp
     import jaxnn
 """
@@ -27,13 +28,12 @@ def test_large_results_are_written_into_memory_that_the_process_kept():
         {}
         x = jnp.ones(2**24)
         double = jax.jit(lambda x: 2 * x)
-        def faults(calls):
+        def faults():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            for _ in range(calls):
-                double(x).block_until_ready()
-            return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls
-        faults(5)
-        print(faults(10))
+            double(x).block_until_ready()
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+        # One in five may find its memory still in use, beside other processes, and take more.
+        print(statistics.median([faults() for _ in range(15)][5:]))
     """
     (as_it_comes,), (tuned,) = printed(faults.format("")), printed(faults.format("jaxnn.tune_cpu()"))
     assert float(tuned) < 0.1 * float(as_it_comes)
