@@ -2,21 +2,31 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
 
 
 @contextmanager
-def in_place_of(function: Any, caller: Any, other: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """Lets ``function`` do what ``other`` does, by whatever name it was imported; gives what it did."""
+def with_code_of(function: Any, other: Any) -> Iterator[CodeType]:
+    """Lets ``function`` run the code of ``other``, by whatever name it was imported; gives its own."""
     code = function.__code__
-    function.instead, function.__code__ = other, caller.__code__
+    function.__code__ = other.__code__
     try:
-        yield FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+        yield code
     finally:
         function.__code__ = code
+
+
+@contextmanager
+def in_place_of(function: Any, caller: Any, other: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """Lets ``function`` do what ``other`` does, by whatever name it was imported; gives what it did."""
+    function.instead = other
+    try:
+        with with_code_of(function, caller) as code:
+            yield FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+    finally:
         del function.instead
 
 

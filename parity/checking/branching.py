@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from parity.standing_in import with_code_of
+
 
 @contextmanager
 def branches_taken() -> Iterator[None]:
@@ -13,12 +15,8 @@ def branches_taken() -> Iterator[None]:
 
     By itself it compiles both, which takes seconds, refuses branches that read parameters, and has no gradient in some.
     """
-    code = torch.cond.__code__
-    torch.cond.__code__ = _taken.__code__
-    try:
+    with with_code_of(torch.cond, _taken):
         yield
-    finally:
-        torch.cond.__code__ = code
 
 
 def _taken(pred: Any, true_fn: Any, false_fn: Any, operands: Any = ()) -> Any:

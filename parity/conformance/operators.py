@@ -136,10 +136,11 @@ def _run_sample(
     # In float64 there is no truth above torch's own rounding, and a gradient may cancel to that.
     pulled = max((float(v.abs().max()) for v in cotangents if v.numel()), default=0.0) if floor > 1e3 else 0.0
 
-    def compared(jax_values: list, torch_values: list, truths: list, **options: Any) -> list[Comparison]:
+    def compared(
+        jax_values: list, torch_values: list, truths: list, scale: float = 0.0, witnesses: Any = ()
+    ) -> list[Comparison]:
         if len(jax_values) != len(torch_values):
             raise AssertionError(f"{len(jax_values)} arrays where torch has {len(torch_values)}")
-        witnesses = options.pop("witnesses", [])
         return [
             compare(
                 str(i),
@@ -147,8 +148,8 @@ def _run_sample(
                 to_numpy(b),
                 to_numpy(t),
                 floor=floor,
+                scale=scale,
                 witnesses=[x[i] for x in witnesses],
-                **options,
             )
             for i, (a, b, t) in enumerate(zip(jax_values, torch_values, truths, strict=True))
         ]

@@ -57,7 +57,7 @@ class Capture:
         forgets: whether it was exported without the tensors that modules keep of earlier calls.
         skips: whether a loop of it passes over what does not occur, and was exported as if all did.
         limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
-        fixed_size: of first axes that export would not leave free; none where it left all so.
+        fixed: the inputs whose first axes export would not leave free.
     """
 
     program: torch.export.ExportedProgram
@@ -66,7 +66,7 @@ class Capture:
     forgets: bool = False
     skips: bool = False
     limits: list[sympy.Basic] = field(default_factory=list)
-    fixed_size: int | None = None
+    fixed: list[str] = field(default_factory=list)
 
     @property
     def graph(self) -> torch.fx.Graph:
@@ -113,7 +113,7 @@ def captured(
         attempt.forgets,
         attempt.known.skips,
         limits_of(graph, attempt.asked),
-        size if left else None,
+        left,
     )
     _rewrite(capture)
     return capture

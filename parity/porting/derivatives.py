@@ -10,7 +10,7 @@ from torch.fx import Node
 from parity.porting.call import Call
 from parity.porting.differentiation import ancestors
 from parity.porting.expression import ATOM, Expression, several
-from parity.porting.functionalization import in_place, packet, written
+from parity.porting.functionalization import packet, written_path
 from parity.porting.rows import argument
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _refuse(items: list[Node | Call], outputs: list[Node], inputs: list[Node]) -
         if _draws(node):
             raise NotImplementedError("a gradient through what is drawn by chance")
         trains = packet(node) in ("batch_norm", "instance_norm") and node.args[5]
-        if trains or str(node.target).startswith("parity.batch") or (in_place(node) and written(node).meta.get("path")):
+        if trains or str(node.target).startswith("parity.batch") or written_path(node) is not None:
             raise NotImplementedError("a gradient through what writes into buffers")
 
 

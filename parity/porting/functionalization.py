@@ -45,6 +45,12 @@ def written(node: Node) -> Any:
     return target
 
 
+def written_path(node: Node) -> str | None:
+    """The path of the parameter or buffer that an operator in place writes into; None where it writes into none."""
+    target = written(node) if in_place(node) else None
+    return target.meta.get("path") if isinstance(target, Node) and target.op == "placeholder" else None
+
+
 def base(node: Node) -> Any:
     """What ``node`` is a view of, if it is one."""
     if node.op != "call_function":

@@ -13,7 +13,7 @@ from torch.utils import _pytree as torch_tree
 from parity.porting.branches import is_conditional
 from parity.porting.call import Call
 from parity.porting.differentiation import is_derivative
-from parity.porting.functionalization import in_place, is_symbolic, packet, written
+from parity.porting.functionalization import is_symbolic, packet, written_path
 from parity.porting.growing import Growing
 from parity.porting.lists import joined_by
 from parity.porting.loops import Loop, alike, structure
@@ -208,13 +208,8 @@ def results(item: Any) -> list[Node]:
 
 
 def _same_operator(first: Node, item: Node) -> bool:
-    whole = is_conditional(first) or is_derivative(first) or _changes_a_buffer(first)
+    whole = is_conditional(first) or is_derivative(first) or written_path(first) is not None
     return first.target == item.target and not whole
-
-
-def _changes_a_buffer(node: Node) -> bool:
-    target = written(node) if in_place(node) else None
-    return isinstance(target, Node) and bool(target.meta.get("path"))
 
 
 def _places(items: list[Any]) -> dict[Node, tuple[int, int]]:

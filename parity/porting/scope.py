@@ -15,7 +15,7 @@ from parity.porting.body import Extras, Unsupported
 from parity.porting.call import Call
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
-from parity.porting.functionalization import base, in_place, packet, written
+from parity.porting.functionalization import base, in_place, packet, written, written_path
 from parity.porting.naming import RESERVED, access, assigned, naming_line, source_lines
 from parity.porting.operation import dtype_name, number
 
@@ -69,7 +69,7 @@ class Scope:
         if node in self.names:
             name = self.names[node]
             return Expression(name, ATOM, frozenset([name]))
-        if in_place(node) and written(node).meta.get("path"):  # by a module inside
+        if written_path(node) is not None:  # by a module inside
             return Expression(f"{self.place(written(node))}[...]")
         path = node.meta.get("path")
         if node.op == "placeholder" and path is not None:

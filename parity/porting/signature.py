@@ -15,7 +15,6 @@ from parity.porting.call import Call
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, plain
-from parity.porting.free_sizes import is_free
 from parity.porting.functionalization import is_symbolic
 from parity.porting.lists import spread
 from parity.porting.sizes import size, size_of
@@ -48,7 +47,7 @@ class Face:
         self.result_spec = capture.program.call_spec.out_spec
         self.classes = classes(self.result_spec)
         self.limits = capture.limits
-        self.fixed_size = capture.fixed_size
+        self.fixed = capture.fixed
 
     def body(self, writer: Writer) -> Body:
         """The model's ``__call__``."""
@@ -90,9 +89,8 @@ class Face:
             yield f"if {plain(size_of(writer, sympy.Not(limit)).text)}:"
             yield f'    raise ValueError("only ported for {plain(size_of(writer, limit).text)}")'
         for name, x in writer.bound.items():
-            first = next(iter(x.meta["val"].shape), None)
-            if self.fixed_size is not None and not is_free(first) and first == self.fixed_size:
-                yield from guards(f"{name}.shape[0]", self.fixed_size)
+            if x.name in self.fixed:
+                yield from guards(f"{name}.shape[0]", x.meta["val"].shape[0])
 
     def _returned(self, writer: Writer) -> Expression:
         def text(x: Any) -> str:

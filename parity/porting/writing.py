@@ -16,7 +16,7 @@ from parity.porting.call import Call
 from parity.porting.derivatives import outside
 from parity.porting.differentiation import is_derivative
 from parity.porting.expression import Expression, length, plain
-from parity.porting.functionalization import in_place, is_lasting, is_symbolic, written
+from parity.porting.functionalization import is_lasting, is_symbolic, written_path
 from parity.porting.growing import Growing, grown
 from parity.porting.lists import Listed, arguments, spread
 from parity.porting.loops import Loop, looped, structure
@@ -157,19 +157,14 @@ class Writer(Scope):
         elif item.target is not operator.getitem and isinstance(item.meta.get("val"), list | tuple):
             self._write_several(item)
         else:
-            target = written(item) if in_place(item) else None
-            writes = isinstance(target, Node) and target.op == "placeholder" and target.meta.get("path")
-            if not self.uses[item] and not writes:
+            path = written_path(item)
+            if not self.uses[item] and path is None:
                 return
             expression = self._built(lambda: operator_of(self, item))
-            if writes:
+            if path is not None:
                 self._flush()
-                self.lines.append(f"{self.attribute(target.meta['path'])}.set_value({expression.text})")
-                if self.uses[item]:
-                    self._settle(
-                        item, Expression(f"{self.attribute(target.meta['path'])}[...]"), self.source_name(item)
-                    )
-                return
+                self.lines.append(f"{self.attribute(path)}.set_value({expression.text})")
+                expression = Expression(f"{self.attribute(path)}[...]")
             self._settle(item, expression, self.source_name(item))
 
     def _write_call(self, call: Call) -> None:
@@ -265,8 +260,8 @@ class Writer(Scope):
             access(self.call.path, call.path, self.modules) for call in _calls(item) if call.path != self.call.path
         ]
         if isinstance(item, Node):
-            changed = [written(x).meta.get("path") for x in self.needs(item) if in_place(x)]
-            places = [self.attribute(path).rpartition(".")[0] for path in changed if path]
+            changed = map(written_path, self.needs(item))
+            places = [self.attribute(path).rpartition(".")[0] for path in changed if path is not None]
         needed = set(self.needs(item))
         for node, waiting in list(self.pending.items()):
             uses = node not in needed and any(re.search(rf"{re.escape(place)}(?!\w)", waiting.text) for place in places)

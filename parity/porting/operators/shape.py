@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from parity.porting.expression import ATOM, Expression
+from parity.porting.lists import spread
 from parity.porting.operation import Operation
 from parity.porting.operators.registry import register_operator
 from parity.porting.subscripts import widened
@@ -19,11 +20,14 @@ def sizes(op: Operation, wanted: Any) -> list[Any]:
     return wanted
 
 
+def _keeps_shape(op: Operation) -> bool:
+    # As text: to compare free sizes would fix them.
+    return list(map(str, op.output.shape)) == list(map(str, op.arguments["self"].shape))
+
+
 def _reshaped(op: Operation, wanted: Any) -> Expression:
     operand = op.arguments["self"]
-    if list(map(str, op.output.shape)) == list(map(str, operand.shape)):
-        return operand
-    return op.method(operand, "reshape", *sizes(op, wanted))
+    return operand if _keeps_shape(op) else op.method(operand, "reshape", *sizes(op, wanted))
 
 
 @register_operator("aten.view.default", "aten.reshape", "aten._unsafe_view", "aten.reshape_as", "aten.view_as")
@@ -100,9 +104,8 @@ def _expand(op: Operation) -> Expression:
 @register_operator("aten.repeat", "aten.tile")
 def _repeat(op: Operation) -> Expression:
     counts = next(v for k, v in op.arguments.items() if k != "self")
-    if list(map(str, op.output.shape)) == list(map(str, op.arguments["self"].shape)):
-        return op.arguments["self"]
-    return op.call("jnp.tile", op.arguments["self"], list(counts))
+    operand = op.arguments["self"]
+    return operand if _keeps_shape(op) else op.call("jnp.tile", operand, list(counts))
 
 
 @register_operator("aten.repeat_interleave.self_int")
@@ -115,9 +118,7 @@ def _repeat_interleave(op: Operation) -> Expression:
 
 def _listed(op: Operation, parts: list[Expression]) -> Expression:
     """``[a, b]``, or a list that has a name."""
-    if op.host is not None:
-        return op.host.listed(parts)
-    return Expression(f"[{', '.join(part.text for part in parts)}]", ATOM, frozenset().union(*(x.names for x in parts)))
+    return op.host.listed(parts) if op.host is not None else spread({}, [], parts)
 
 
 @register_operator("aten.cat", "aten.concat", "aten.concatenate")
