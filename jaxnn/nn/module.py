@@ -1,5 +1,6 @@
 """What every layer shares: torch's way to print, and variables that are neither parameters nor statistics."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -91,8 +92,14 @@ def static(size: Any) -> Any:
 def children(module: object) -> Iterator[tuple[str, object]]:
     """The modules and containers of modules directly under ``module``, by name, in the order they were assigned."""
     for name, value in _members(module):
-        if isinstance(value, nnx.Module | nnx.List | nnx.Dict) and not isinstance(value, nnx.Rngs):
+        kind: Any = type(value)
+        if _is_kind_of_child(kind):
             yield name, value
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_kind_of_child(kind: Any) -> bool:
+    return issubclass(kind, nnx.Module | nnx.List | nnx.Dict) and not issubclass(kind, nnx.Rngs)
 
 
 def variables(module: object) -> Iterator[tuple[str, nnx.Variable]]:

@@ -20,7 +20,7 @@ from parity.checking.evaluation import TorchSide, named_outputs, same_numbers
 from parity.checking.interception import intercepted
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import doubled
-from parity.checking.tree import aligned_paths, tagged
+from parity.checking.tree import aligned_paths, jax_layers, tagged
 from parity.replay import Draws, replayed
 
 PRECISIONS = ("float64", "float32", "tf32", "bfloat16", "float16")
@@ -177,7 +177,7 @@ def _jax_run(
 
 @contextmanager
 def _watched(module: Any, handler: Any, layers: bool) -> Iterator[None]:
-    with intercepted(module, handler) if layers else nullcontext():
+    with intercepted(jax_layers(module), handler) if layers else nullcontext():
         yield
 
 

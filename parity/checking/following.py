@@ -23,7 +23,7 @@ from parity.checking.alignment import Layout, identical
 from parity.checking.evaluation import Evaluation, TorchSide, same_numbers
 from parity.checking.exchange import aligned_outputs, buffers_of, matched, named_arrays
 from parity.checking.fault import LayerRecord
-from parity.checking.interception import intercepted, traced
+from parity.checking.interception import intercepted, traced, tracing
 from parity.checking.judgement import near_enough, verdict_on
 from parity.checking.layer_call import GROSS
 from parity.checking.layers import Found
@@ -91,12 +91,13 @@ class Following:
         factor: float = FACTOR,
     ) -> None:
         self.torch_module = torch_module
-        self.jax_module = jax_module
         self.pairs = pairs | {"": ""}
         self.paths = {*self.pairs.values()}
         self.side = side
         self.factor = factor
-        self.lost = bool(stacked_paths(torch_module, dict(jax_layers(jax_module))))  # their layers run within a scan
+        self._layers = list(jax_layers(jax_module))
+        self._outside = tracing()
+        self.lost = bool(stacked_paths(torch_module, dict(self._layers)))  # their layers run within a scan
         self.found = Found()
         self._modules = dict(torch_module.named_modules())
         self._events: deque[_Entered | _Left] = deque()
@@ -114,7 +115,7 @@ class Following:
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Within it the port is to run, once."""
-        with tagging(self.jax_module, self.pairs), intercepted(self.jax_module, self._called):
+        with tagging(self._layers, self.pairs), intercepted(self._layers, self._called):
             try:
                 yield
             except BaseException:
@@ -139,7 +140,7 @@ class Following:
         (path,) = paths
         if self.lost or (self._within and self._within[-1] is layer):
             return original(layer, *args, **kwargs)
-        if traced((args, kwargs)):
+        if traced((args, kwargs), self._outside):
             self.lost = True  # in a function that the user compiles there are no numbers
             return original(layer, *args, **kwargs)
         self._events.append(_Entered(path, layer, (args, kwargs)))
@@ -189,7 +190,7 @@ class Following:
         self._done = True
         self._stopped.release()
         self.found.only_torch = [path for path in self._calls if path not in self.paths]
-        self.found.only_jax = [path for path, _ in jax_layers(self.jax_module) if path not in self.pairs]
+        self.found.only_jax = [path for path, _ in self._layers if path not in self.pairs]
 
     def _before(self, path: str) -> Any:
         paired = path in self.paths

@@ -4,6 +4,7 @@ Zeros are added to the output of every layer on both sides; the gradients of the
 outputs.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import jax
@@ -21,7 +22,8 @@ from parity.checking.interception import intercepted
 from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.checking.pairing import aliases, tied_otherwise
-from parity.checking.tree import aligned_paths, submodule, tagged
+from parity.checking.stacking import stacked_paths
+from parity.checking.tree import aligned_paths, jax_layers, submodule, tagged
 from parity.comparison import Comparison
 
 
@@ -82,11 +84,9 @@ def gradient_faults(
         it is wrong at the last layer already).
     """
     shapes = _output_shapes(torch_module, side)
-    paired = {*aligned_paths(torch_module, jax_module).values()}  # within a scan no tap would be one layer's
-    records = [record for record in records if record.path in paired]
     unlike = [record for record in records if record.unlike]  # no tap of torch's size fits there
     tapped = [r for r in records if r.path and r.compared and not r.unlike and (r.path, r.call) in shapes]
-    at_outputs = _rows_of_taps(torch_module, jax_module, side, tapped, shapes)
+    at_outputs = _rows_of_taps(torch_module, jax_module, side, records, tapped, shapes)
     wrong = [i for i, row in enumerate(at_outputs) if not row.passed]
     right = tapped[max(wrong) + 1 :] if wrong else tapped
     last_right = right[0].name if right else None
@@ -100,6 +100,8 @@ def gradient_faults(
         said = f"the gradient is {where}"
         if path is None:
             path = _common(here.path, behind.path if behind else "")
+            while isinstance(torch_module.get_submodule(path), torch.nn.ModuleList | torch.nn.ModuleDict):
+                path = path.rpartition(".")[0]  # which have no code
             said += ": the code between them"
         suspect, reason = _relation(at_outputs[max(wrong)])
         if suspect is None:
@@ -150,11 +152,13 @@ def _rows_of_taps(
     torch_module: torch.nn.Module,
     jax_module: Any,
     side: TorchSide,
+    records: list[LayerRecord],
     tapped: list[LayerRecord],
     shapes: dict[tuple[str, int], tuple[tuple[int, ...], torch.dtype]],
 ) -> list[Comparison]:
-    """The comparison of the gradient at each of these layers' outputs."""
+    """The comparison of the gradient at the output of each call in ``tapped``, of ``records``."""
     places = {(record.path, record.call): i for i, record in enumerate(tapped)}
+    order = [(record.path, record.call) for record in records]
     taps = [torch.zeros(shapes[place][0], dtype=shapes[place][1], requires_grad=True) for place in places]
     args, kwargs = torch_tree.tree_map(
         lambda x: x.detach().requires_grad_(False) if isinstance(x, torch.Tensor) else x, side.call
@@ -162,28 +166,27 @@ def _rows_of_taps(
     whole = TorchSide(Tapped(torch_module, places), ((taps, *args), kwargs), seed=side.seed)
     axes = {(record.path, record.call): record.axes for record in tapped}
     pairs = aligned_paths(torch_module, jax_module) | {"": ""}
-    port = tagged(jax_module, pairs)
+    stacked = stacked_paths(torch_module, dict(jax_layers(jax_module)))
+    port = tagged(jax_module, pairs, stacked)
+    kinds = {(path,) for path in pairs.values()} | {*stacked.values()}
     graph = nnx.split(port) if isinstance(port, nnx.Module) else None
 
     def forward(taps: list[Any], *args: Any, **kwargs: Any) -> Any:
         module = nnx.merge(*graph, copy=True) if graph is not None else port
-        calls: dict[str, int] = {}
+        coming = {paths: iter([at for at in order if at[0] in paths]) for paths in kinds}
         running: list[Any] = []
 
         def tap(original: Any, layer: Any, paths: tuple[str, ...], args: Any, kwargs: Any) -> Any:
-            (path,) = paths
             if any(layer is x for x in running):
                 return original(layer, *args, **kwargs)
             running.append(layer)
             output = original(layer, *args, **kwargs)
             running.pop()
-            call = calls[path] = calls.get(path, -1) + 1
-            place = places.get((path, call))
-            if place is None:
-                return output
-            return _added(output, taps[place], axes[path, call])
+            at = next(coming[paths], None)
+            return output if at is None or at not in places else _added(output, taps[places[at]], axes[at])
 
-        with intercepted(module, tap):
+        # Within a scan there is one call for all its steps, unless they are run one by one.
+        with intercepted(jax_layers(module), tap), jax.disable_jit() if stacked else nullcontext():
             return module(*args, **kwargs)
 
     rows = judged(whole, evaluate_jax(forward, whole))
@@ -239,9 +242,17 @@ def _passes_wrong(torch_module: torch.nn.Module, jax_module: Any, side: TorchSid
         side.again(torch_module)
     finally:
         handle.remove()
-    pairs = {theirs: ours for ours, theirs in aligned_paths(torch_module, jax_module).items()}
-    twin = submodule(jax_module, pairs[record.path])
+    twins: dict[str, tuple[str, int | None]] = {}
+    for ours, theirs in aligned_paths(torch_module, jax_module).items():
+        twins[theirs] = ours, None
+    for ours, there in stacked_paths(torch_module, dict(jax_layers(jax_module))).items():
+        twins |= {theirs: (ours, i) for i, theirs in enumerate(there)}
+    path, entry = twins[record.path]
+    twin = submodule(jax_module, path)
     try:
+        if entry is not None:
+            graph, state = nnx.split(twin)
+            twin = nnx.merge(graph, jax.tree.map(lambda x: x[entry], state))
         alone = TorchSide(layer, noted[record.call])
         return any(row.kind == "gradient" and not row.passed for row in judged(alone, evaluate_jax(twin, alone)))
     except Exception:

@@ -1,14 +1,14 @@
 """Calls of a port's layers, seen without a change to its code."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
 
-from parity.checking.tree import TAG, jax_layers
+from parity.checking.tree import TAG
 
 Handler = Callable[[Callable[..., Any], Any, tuple[str, ...], tuple[Any, ...], dict[str, Any]], Any]
 """What is done with a call: given the layer's own ``__call__``, the layer, its path in torch (its paths, where several
@@ -16,9 +16,9 @@ are stacked in it) and the arguments."""
 
 
 @contextmanager
-def intercepted(module: Any, handler: Handler) -> Iterator[None]:
-    """Within it, calls of tagged layers of ``module`` go to ``handler``, those of others where they went before."""
-    kinds = {type(layer) for _, layer in jax_layers(module)}
+def intercepted(layers: Iterable[tuple[str, Any]], handler: Handler) -> Iterator[None]:
+    """Within it, calls of tagged ones among ``layers`` go to ``handler``, those of others where they went before."""
+    kinds = {type(layer) for _, layer in layers}
     own = {kind: vars(kind).get("__call__") for kind in kinds}
     # Looked up before any is replaced: a class inherits its base's.
     originals = {kind: kind.__call__ for kind in kinds}
@@ -45,6 +45,12 @@ def intercepted(module: Any, handler: Handler) -> Iterator[None]:
                 kind.__call__ = original
 
 
-def traced(arguments: Any) -> bool:
-    """Whether a call with these arguments is part of a function that is compiled, where it has no numbers."""
-    return any(isinstance(x, jax.core.Tracer) for x in (*jax.tree.leaves(arguments), jnp.zeros(())))
+def tracing() -> Any:
+    """Which function JAX is tracing here, if any: equal where it is the same."""
+    return get_opaque_trace_state(convention="nnx")
+
+
+def traced(arguments: Any, outside: Any) -> bool:
+    """Whether a call with these arguments is part of a function that is compiled, where it has no numbers; ``outside``
+    is what :func:`tracing` gives where none is."""
+    return tracing() != outside or any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(arguments))

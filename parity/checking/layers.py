@@ -25,7 +25,7 @@ from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide, same_numbers
 from parity.checking.exchange import Given, Usual, aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
-from parity.checking.interception import intercepted, traced
+from parity.checking.interception import intercepted, traced, tracing
 from parity.checking.layer_call import LayerCall, Open, Outcome, judged_call, suspicion_of
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import copied
@@ -105,6 +105,7 @@ class ForcedRun:
         self.apart: set[str] = set()  # called, but with what torch's layers are not comparable with
         self.usual: Usual = {}
         self.traced = False
+        self.outside = tracing()
         self.forcing = True
 
     def checked(self) -> Found:
@@ -114,7 +115,7 @@ class ForcedRun:
             subject, self.side.call, self.side.draws, self.paths, differentiates=self.side.differentiates
         )
         self.stream = stream
-        with same_numbers(self.side), stream, intercepted(self.module, self._seen), drawing(self._draw):
+        with same_numbers(self.side), stream, intercepted(jax_layers(self.module), self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
             self._forced(self._begun(type(self.module).__call__, self.module, stream.root, (args, kwargs)))
@@ -128,7 +129,7 @@ class ForcedRun:
         outer = self.calls[-1] if self.calls else None
         if not self.forcing or outer is None or outer.layer is layer:
             return original(layer, *args, **kwargs)
-        if traced((args, kwargs)):
+        if traced((args, kwargs), self.outside):
             self.traced = True
             return original(layer, *args, **kwargs)
         node = self.stream.find(outer.node, paths)

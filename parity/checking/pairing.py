@@ -12,7 +12,7 @@ import torch
 from flax import nnx
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from parity.arrays import to_numpy
+from parity.arrays import to_numpy, viewed
 from parity.checking.alignment import Layout, layout_of, layouts
 from parity.checking.stacking import stacked_paths
 from parity.checking.tree import children, jax_layers
@@ -39,7 +39,7 @@ class Slot:
     def set(self, value: np.ndarray) -> None:
         """Put ``value`` there, in the dtype of what stands there."""
         here, whole = getattr(self.owner, self.name), self._whole()
-        array = jnp.asarray(value, whole.dtype)
+        array = jax.device_put(np.array(value, whole.dtype))  # a copy: torch may write into what it views
         if self.entry is not None:
             array = jnp.asarray(whole).at[self.entry].set(array)
         if isinstance(here, nnx.Variable):
@@ -78,9 +78,11 @@ def pairs(torch_layer: torch.nn.Module, jax_layer: Any, entry: int | None = None
     that holds several layers stacked, those of one ``entry`` are taken.
     """
     theirs = {
-        name: to_numpy(x)
+        name: viewed(x)
         for name, x in (*torch_layer.named_parameters(recurse=False), *torch_layer.named_buffers(recurse=False))
     }
+    if not theirs:
+        return [], []
     slots = {name: Slot(jax_layer, name, entry) for name, value in _members(jax_layer) if _is_array(value)}
     found: list[Pair] = []
     free = dict(slots)
@@ -96,8 +98,11 @@ def pairs(torch_layer: torch.nn.Module, jax_layer: Any, entry: int | None = None
         usual = _of_flax(torch_layer, jax_layer, value.ndim) if key == "kernel" else (tuple(range(value.ndim)), ())
         known = [o for o in (*options, *turned) if (o.axes, o.reversed) == usual]
         certain = key == name or (key == "kernel" and type(jax_layer).__module__.startswith("flax."))
-        shown = layout_of(ours, value) or next((o for o in turned if np.array_equal(ours, o.from_torch(value))), None)
-        layout = known[0] if certain and known else shown or (known or options)[0]
+        if certain and known:
+            layout = known[0]
+        else:
+            shown = next((o for o in turned if np.array_equal(ours, o.from_torch(value))), None)
+            layout = layout_of(ours, value) or shown or (known or options)[0]
         found.append(Pair(name, free.pop(key), ours, value, layout))
 
     for rule in (

@@ -41,18 +41,20 @@ def copied(
         computed = [x for x in vars(layer).values() if isinstance(x, torch.Tensor) and not x.is_leaf]
         memo |= {id(x): x.detach().clone() for x in computed}
     for layer in reversed(plain):  # what is inside first: who copies itself may look at its copy
-        state = {name: _copy_of(name, value, memo) for name, value in vars(layer).items()}
+        state = {
+            name: value if type(value) in _PLAIN else _copy_of(name, value, memo) for name, value in vars(layer).items()
+        }
         memo[id(layer)].__setstate__(state)
     return copy.deepcopy(module, memo)
 
 
 def _copy_of(name: str, value: Any, memo: dict[int, Any]) -> Any:
-    if type(value) in (int, float, bool, str, type(None)):
-        return value
     if name in _OF_MODULES and isinstance(value, dict | set) and not value:
         return type(value)()
     return copy.deepcopy(value, memo)
 
+
+_PLAIN = {int, float, bool, str, type(None)}
 
 _OF_MODULES = vars(torch.nn.Module())
 """What every module holds."""

@@ -93,15 +93,15 @@ def tagged(module: Any, pairs: dict[str, str], stacked: dict[str, tuple[str, ...
 
 
 @contextmanager
-def tagging(module: Any, pairs: dict[str, str]) -> Iterator[None]:
-    """Within it the layers of ``module`` itself, and of what is cloned from it, are tagged."""
-    layers = [(layer, Tag((pairs[path],))) for path, layer in jax_layers(module) if path in pairs]
-    for layer, tag in layers:
+def tagging(layers: list[tuple[str, Any]], pairs: dict[str, str]) -> Iterator[None]:
+    """Within it these layers themselves, and what is cloned from them, are tagged."""
+    tags = [(layer, Tag((pairs[path],))) for path, layer in layers if path in pairs]
+    for layer, tag in tags:
         object.__setattr__(layer, TAG, tag)
     try:
         yield
     finally:
-        for layer, _ in layers:
+        for layer, _ in tags:
             object.__delattr__(layer, TAG)
 
 
@@ -128,7 +128,7 @@ def _is_kind_of_layer(kind: Any) -> bool:
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
     """What ``node`` holds that may be a layer or hold layers, by name."""
-    if isinstance(node, nnx.Module | nnx.List | nnx.Dict):
+    if _is_of_nnx(type(node)):
         yield from nnx_children(node)
         members = vars(node)
     elif isinstance(node, list | tuple):
@@ -142,6 +142,11 @@ def children(node: Any) -> Iterator[tuple[str, Any]]:
     for name, value in members.items():
         if _may_hold(type(value)):
             yield str(name), value
+
+
+@by_class
+def _is_of_nnx(kind: Any) -> bool:
+    return issubclass(kind, nnx.Module | nnx.List | nnx.Dict)
 
 
 @by_class

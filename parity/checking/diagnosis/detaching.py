@@ -1,15 +1,17 @@
 """Where a port stops a gradient that torch passes on, or passes one on that torch stops."""
 
+import re
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
 from parity.checking.alignment import distance
-from parity.checking.diagnosis.calls import Calls
+from parity.checking.diagnosis.calls import Call, Calls
 from parity.checking.diagnosis.explain import SECONDS
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.comparison import Comparison
@@ -29,7 +31,7 @@ def stopped(side: TorchSide, rows: list[Comparison], found: Evaluation) -> tuple
     wrong = [row.name for row in rows if row.kind == "gradient" and not row.passed]
     ours = found.parameter_gradients | found.input_gradients
 
-    def explained_by(mode: Callable[[], AbstractContextManager[Any]]) -> bool:
+    def explained_by(mode: Callable[[Any], AbstractContextManager[Any]]) -> bool:
         try:
             changed = TorchSide(_Within(side.subject, mode), side.call, seed=side.seed).single
         except RuntimeError:  # nothing is left that has a gradient
@@ -38,20 +40,64 @@ def stopped(side: TorchSide, rows: list[Comparison], found: Evaluation) -> tuple
         theirs |= changed.input_gradients
         return all(name in theirs and distance(ours[name], theirs[name]) < NEAR for name in wrong)
 
-    if explained_by(_Attached):
+    if explained_by(lambda _: _Attached()):
         return "stopped gradient", "torch stops it with detach, the port passes it on"
     calls = Calls()
-    side.again(_Within(side.subject, lambda: calls))
+    side.again(_Within(side.subject, lambda _: calls))
     ends = time.thread_time() + SECONDS
-    for call in calls.noted:
-        if explained_by(lambda index=call.index: Calls({index: lambda c: _detached(c.run())})):
-            same = [other.index for other in calls.noted if other.name == call.name]
-            name = call.name.strip("_")
-            which = f"{name}, {same.index(call.index) + 1} of {len(same)}," if len(same) > 1 else name
-            return "stopped gradient", f"the port stops the gradient of what {which} gives, torch passes it on"
+    for where, mode in chain(_results(calls.noted), _inputs(side.subject)):
+        if explained_by(mode):
+            return "stopped gradient", f"the port stops the gradient of what {where}, torch passes it on"
         if time.thread_time() > ends:
             break
     return None, ""
+
+
+Stop = tuple[str, Callable[[Any], AbstractContextManager[Any]]]
+"""Where a gradient may be stopped, and the model's pass with it stopped there."""
+
+
+def _results(noted: list[Call]) -> Iterator[Stop]:
+    """What one call of a function gives, and what all that are alike give, as in each block of a loop."""
+    families: dict[Any, list[int]] = {}
+    for call in noted:
+        same = [other.index for other in noted if other.name == call.name]
+        name = call.name.strip("_")
+        which = f"{name}, {same.index(call.index) + 1} of {len(same)}," if len(same) > 1 else name
+        yield f"{which} gives", lambda _, index=call.index: _stopping([index])
+        families.setdefault((call.name, *(getattr(x, "shape", None) for x in call.positional)), []).append(call.index)
+    for (name, *_), alike in families.items():
+        if len(alike) > 1:
+            yield f"each of {len(alike)} calls of {name.strip('_')} gives", lambda _, all=alike: _stopping(all)
+
+
+def _stopping(indices: list[int]) -> Calls:
+    return Calls({index: lambda c: _detached(c.run()) for index in indices})
+
+
+def _inputs(model: Any) -> Iterator[Stop]:
+    """What one layer gets, and what those at the same place in each block of a loop get."""
+    families: dict[str, list[str]] = {}
+    for path, _ in model.named_modules() if isinstance(model, torch.nn.Module) else ():
+        if path:
+            families.setdefault(re.sub(r"\d+", "*", path), []).append(path)
+            yield f"{path} gets", lambda module, path=path: _cut([module.get_submodule(path)])
+    for family, paths in families.items():
+        if len(paths) > 1:
+            yield f"each {family} gets", lambda module, all=paths: _cut([module.get_submodule(path) for path in all])
+
+
+@contextmanager
+def _cut(layers: list[torch.nn.Module]) -> Iterator[None]:
+    handles = [
+        layer.register_forward_pre_hook(lambda _, args, kwargs: _detached((args, kwargs)), with_kwargs=True)
+        for layer in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _detached(x: Any) -> Any:
@@ -61,14 +107,14 @@ def _detached(x: Any) -> Any:
 class _Within(torch.nn.Module):
     """A torch model whose forward pass runs in a mode."""
 
-    def __init__(self, module: Any, mode: Callable[[], AbstractContextManager[Any]]) -> None:
+    def __init__(self, module: Any, mode: Callable[[Any], AbstractContextManager[Any]]) -> None:
         super().__init__()
         self.module = module
         self.mode = mode
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's output."""
-        with self.mode():
+        with self.mode(self.module):
             return self.module(*args, **kwargs)
 
 

@@ -12,6 +12,7 @@ import parity
 from jaxnn import functional as F
 from jaxnn import nn
 from parity import weights
+from tests.parity.checking.test_planted_faults import replaced
 
 
 class TorchGate(torch.nn.Module):
@@ -160,7 +161,7 @@ def test_every_pass_of_torch_has_the_same_numbers_of_pythons_generator():
     random.seed(5)
     before = random.getstate()
     for gradients in (True, False):
-        report = parity.check(theirs, ours, torch.randn(3, 4), gradients=gradients)
+        report = parity.check(theirs, ours, torch.randn(3, 4), gradients=gradients, steps=1)
         assert report.passed, report
         assert not report.faults
     assert random.getstate() == before
@@ -192,6 +193,10 @@ class Block(nnx.Module):
         return self.norm(self.fc(x))
 
 
+def over_blocks(step):
+    return nnx.scan(step, in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+
+
 class Scanned(nnx.Module):
     """One block, its parameters those of all, stacked."""
 
@@ -199,7 +204,7 @@ class Scanned(nnx.Module):
         self.blocks = nnx.vmap(Block)(nnx.Rngs(0).split(3))
 
     def __call__(self, x):
-        return nnx.scan(lambda x, block: x + block(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(x, self.blocks)
+        return over_blocks(lambda x, block: x + block(x))(x, self.blocks)
 
 
 def test_layers_whose_parameters_are_stacked_are_compared_one_by_one():
@@ -218,6 +223,12 @@ def test_layers_whose_parameters_are_stacked_are_compared_one_by_one():
     ours.blocks.fc.bias.set_value(biases.at[1].set(0.0))
     (fault,) = parity.check(theirs, ours, x, gradients=False).faults
     assert (fault.path, fault.suspect) == ("blocks.1.fc", "missing bias")
+    ours.blocks.fc.bias.set_value(biases)
+    stopped = over_blocks(lambda x, block: x + block(jax.lax.stop_gradient(x)))
+    replaced(ours, lambda self, x: stopped(x, self.blocks))
+    report = parity.check(theirs, ours, x)
+    assert report.faults[0].path == ""
+    assert "stops the gradient of what each blocks.* gets" in report.faults[0].reason
 
 
 def test_a_block_whose_sizes_happen_to_be_the_number_of_parts_is_not_taken_for_a_stack():
