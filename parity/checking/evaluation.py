@@ -1,7 +1,6 @@
 """One forward and backward pass: outputs, gradients and buffers by name; torch's."""
 
 import copy
-import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_numpy, to_tensor
+from parity.checking import generators
 from parity.checking.branching import branches_taken
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
 from parity.checking.rounding import RoundedByChance
@@ -274,21 +274,19 @@ def _noticed(side: TorchSide) -> Iterator[None]:
 @contextmanager
 def same_numbers(side: TorchSide) -> Iterator[None]:
     """The generators of Python and NumPy seeded within, as they were afterwards; notes whether they were used."""
-    before = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002 (models use this one)
-    random.seed(side.seed)
-    np.random.seed(side.seed % 2**32)  # noqa: NPY002 (models use this one)
-    drawn = _place_of_generators()
+    before = generators.numbers()
+    generators.seed_numbers(side.seed)
+    drawn = _comparable(generators.numbers())
     try:
         yield
     finally:
-        side.plays |= _place_of_generators() != drawn
-        random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002 (models use this one)
+        side.plays |= _comparable(generators.numbers()) != drawn
+        generators.set_numbers(before)
 
 
-def _place_of_generators() -> tuple[Any, bytes, int]:
-    state = np.random.get_state(legacy=False)["state"]  # noqa: NPY002 (models use this one)
-    return random.getstate(), state["key"].tobytes(), state["pos"]
+def _comparable(numbers: tuple[Any, Any]) -> tuple[Any, bytes, int]:
+    state = numbers[1]["state"]
+    return numbers[0], state["key"].tobytes(), state["pos"]
 
 
 @contextmanager

@@ -11,8 +11,8 @@ import torch
 from flax import nnx
 
 from parity.checking.diagnosis import updates
-from parity.checking.evaluation import seeded
 from parity.checking.fault import Fault
+from parity.checking.generators import all_seeded
 from parity.checking.runs import WINDOW, Batch, Parting, Step, Stepping, TorchOptimizer, torch_steps
 
 Models = tuple[torch.nn.Module, nnx.Module, Callable[..., Any], Callable[..., Any]]
@@ -118,7 +118,7 @@ def rerunning(
     """Torch's run again, with another way to step; the last of its steps are given."""
 
     def rerun(stepping: Stepping, steps: int) -> list[Step]:
-        with seeded(seed):
+        with all_seeded(seed):
             run = torch_steps(copy.deepcopy(model), make_optimizer, loss, batches[:steps], stepping=stepping)
             return list(deque(run, maxlen=WINDOW))
 

@@ -1,7 +1,7 @@
 """Training runs side by side: the same weights, the same batches in the same order."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,8 +10,9 @@ import optax
 import torch
 from flax import nnx
 
+from parity.checking import generators
 from parity.checking.branching import branches_taken
-from parity.checking.evaluation import as_tensor, seeded
+from parity.checking.evaluation import as_tensor
 from parity.checking.fault import Fault
 from parity.checking.pairing import aliases, under_torchs
 from parity.checking.parting import explained, rerunning
@@ -78,7 +79,7 @@ def check_training(
         loss: ``loss(model, *batch)``; a pair where torch and JAX need one each.
         batches: tuples of arrays, used in order and from the front again when they run out.
         steps: how many; as many as there are batches unless given.
-        seed: of torch's generator.
+        seed: of the generators of torch, Python and NumPy.
         factor: how many times the error that rounding explains may pass.
     """
     return compare_runs(
@@ -132,15 +133,20 @@ def compare_runs(
         others += [torch_run(nudged(torch_model, _generator(seed + 1 + i)), order) for i in range(witnesses)]
         port = jax_steps(jax_model, optax_transform, jax_loss, order, draws, twins)
         judge = _Judge(factor, before, len(order))
-        with seeded(seed):
-            state = torch.get_rng_state()
+        with generators.all_seeded(seed):
             for _ in order:
-                # Each run has torch's generator to itself.
-                torch.set_rng_state(state)
-                theirs = next(single)
-                state = torch.get_rng_state()
+                before_step = generators.place()
+
+                def stepped(run: Iterator[Step], place: Any = before_step) -> Step:
+                    """A step that draws what torch's has drawn."""
+                    generators.set_place(place)
+                    return next(run)
+
+                theirs = stepped(single)
+                behind = generators.place()
                 drawn[:] = theirs.draws
-                judge.step(theirs, *(next(other) for other in others), found=next(port))
+                judge.step(theirs, *map(stepped, others), found=stepped(port))
+                generators.set_place(behind)
         return judge
 
     judge = run(0)
