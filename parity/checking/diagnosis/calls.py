@@ -43,6 +43,7 @@ BUILTIN = {
     "chunk": "input chunks dim",
     "split": "input split_size dim",
     "transpose": "input dim0 dim1",
+    "topk": "input k dim largest sorted",
     **dict.fromkeys(("tril", "triu"), "input diagonal"),
     "flip": "input dims",
     "repeat_interleave": "input repeats dim",
@@ -177,10 +178,10 @@ class Experiment:
         for path in self.hidden:
             inner = layer.get_submodule(path)
             inner.register_forward_pre_hook(lambda *_: _shift(calls, 1))
-            inner.register_forward_hook(lambda *_: _shift(calls, -1))
+            inner.register_forward_hook(lambda *_: _shift(calls, -1), always_call=True)
         for path, inner in layer.named_modules():
             inner.register_forward_pre_hook(lambda *_, p=path: calls.owners.append(p))
-            inner.register_forward_hook(lambda *_: _left(calls))
+            inner.register_forward_hook(lambda *_: _left(calls), always_call=True)  # the model may catch what it raises
         with calls:
             self._run(layer)
         self.noted = calls.noted

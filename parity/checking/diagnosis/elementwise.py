@@ -45,6 +45,18 @@ def _activation(call: Call) -> Iterator[Mutation]:
             yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
 
 
+@suspects_of("exp", "expm1", "exp2", "log", "log1p", "sqrt", "rsqrt")
+def _function(call: Call) -> Iterator[Mutation]:
+    yield "activation", f"{call.name} is missing", input_of
+    for scale, word in ((0.5, "halved"), (2.0, "doubled")):
+        yield "scale", f"what {call.name} gives is {word}", lambda c, s=scale: s * c.run()
+        yield "scale", f"what {call.name} takes is {word}", lambda c, s=scale: c.function(s * input_of(c))
+    for name in ("exp", "expm1", "exp2", "softplus", "sigmoid") if call.name.startswith("exp") else ():
+        if name != call.name:
+            function = getattr(torch, name, F.softplus)
+            yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
+
+
 @suspects_of("add", "sub")
 def _sum(call: Call) -> Iterator[Mutation]:
     a, b = operands_of(call)

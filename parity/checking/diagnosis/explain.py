@@ -15,6 +15,7 @@ from parity.checking.diagnosis import precision, statistics, weights, wiring
 from parity.checking.diagnosis.alike import alike
 from parity.checking.diagnosis.attention import masked_late
 from parity.checking.diagnosis.calls import Call, Experiment
+from parity.checking.diagnosis.choosing import chosen
 from parity.checking.diagnosis.elementwise import exchanged
 from parity.checking.diagnosis.mutations import mutations
 from parity.checking.diagnosis.numbers import Number, named_numbers, numbers_of_arithmetic, searched
@@ -211,7 +212,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
                 return
         if many:  # along a line any single number is met
             yield from _numbers(named_numbers, [call], experiment, measured, before, ends)
-    of_many = (masked_late, regrouped, unturned, exchanged, alike)
+    of_many = (masked_late, regrouped, unturned, exchanged, chosen, alike)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:

@@ -35,6 +35,13 @@ def _classes(call: Call) -> Iterator[Mutation]:
         yield "class weights", "the classes are not weighted", lambda c: c.run(weight=None)
         said = "the weighted mean is taken over the number of targets, torch's over the sum of their weights"
         yield "reduction", said, lambda c: c.run(reduction="none").sum() / c["target"].numel()
+        if isinstance(target, torch.Tensor) and not target.is_floating_point() and bool((target == ignored).any()):
+            said = "the weighted mean is taken over the number of targets that are not ignored, torch's over the sum of"
+            yield (
+                "reduction",
+                f"{said} their weights",
+                lambda c: c.run(reduction="sum") / (c["target"] != c["ignore_index"]).sum(),
+            )
     if isinstance(target, torch.Tensor) and not target.is_floating_point():
         yield from other(call, "ignore_index", "ignored index", -100, -1, 0, int(target.max()))
         said = "the mean is taken over all targets, torch's over those that are not ignored"
