@@ -262,8 +262,9 @@ def _same_kind(a: np.dtype, b: np.dtype) -> bool:
 
 
 def _channels_last(layer: Any, rank: int) -> tuple[int, ...] | None:
-    """How flax's own layers of images have their inputs; nothing is known of others."""
-    return (0, *range(2, rank), 1) if isinstance(layer, _CHANNELS_LAST) else None
+    """How flax's own layers of images have their inputs, unless told otherwise; nothing is known of others."""
+    told = getattr(layer, "axis", -1) not in (-1, rank - 1)
+    return (0, *range(2, rank), 1) if isinstance(layer, _CHANNELS_LAST) and not told else None
 
 
 _CHANNELS_LAST = (nnx.Conv, nnx.ConvTranspose, nnx.BatchNorm, nnx.GroupNorm)

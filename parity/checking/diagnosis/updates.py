@@ -83,7 +83,7 @@ class _Trial:
     def away(self, tried: list[Step]) -> np.ndarray:
         """The way from a run to the port's, each tensor's in parts of the difference there was."""
         pieces = [
-            (ours.state[name].astype(np.float64) - step.state[name]).ravel() / off
+            (_exact(ours.state[name]) - _exact(step.state[name])).ravel() / off
             for name, off in self.apart.items()
             for ours, step in zip(self.ours, tried, strict=True)
         ]
@@ -146,8 +146,14 @@ def _along(line: Line, trial: _Trial, exponent: float) -> Iterator[Suggestion]:
 
 def _off(a: list[Step], b: list[Step], name: str) -> float:
     """The distance of one tensor's path in one run from that in another."""
-    off = [np.linalg.norm(x.state[name].astype(np.float64) - y.state[name]) for x, y in zip(a, b, strict=True)]
+    off = [np.linalg.norm(_exact(x.state[name]) - _exact(y.state[name])) for x, y in zip(a, b, strict=True)]
     return float(np.linalg.norm(off))
+
+
+def _exact(x: np.ndarray) -> np.ndarray:
+    """In float64, real and imaginary parts side by side."""
+    parts = np.stack([x.real, x.imag]) if np.iscomplexobj(x) else x
+    return parts.astype(np.float64)
 
 
 def _sizes(parting: Parting, rerun: Rerun, notes: Notes) -> Iterator[Suggestion]:
@@ -171,7 +177,7 @@ def _ratio(parting: Parting, step: Step) -> float | None:
         return None
 
     def moved(step: Step, before: Step) -> np.ndarray:
-        return np.concatenate([(step.state[n].astype(np.float64) - before.state[n]).ravel() for n in names])
+        return np.concatenate([(_exact(step.state[n]) - _exact(before.state[n])).ravel() for n in names])
 
     theirs, ours = moved(step, parting.theirs[0]), moved(parting.ours[1], parting.ours[0])
     ratio = float(np.vdot(theirs, ours) / max(float(np.vdot(theirs, theirs)), 1e-300))
