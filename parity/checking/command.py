@@ -16,18 +16,23 @@ def check(
     ],
     jax_name: Annotated[str, typer.Argument(metavar="JAX", help="its port, named in the same way")],
     inputs: Annotated[
-        Path | None, typer.Option(metavar="FILE.npz", help="arrays for the forward pass", exists=True, dir_okay=False)
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz", help="the inputs: arrays by parameter name, or in order", exists=True, dir_okay=False
+        ),
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(metavar="1,3,224,224", help="or random ones; again for each further input")
+        list[str] | None, typer.Option(metavar="1,3,224,224", help="or a random input of this shape; once for each")
     ] = None,
     weights_file: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help=".pt or .safetensors, loaded into both sides")
+        Path | None, typer.Option("--weights", metavar="FILE", help=".pt or .safetensors, for both sides")
     ] = None,
     grad: Annotated[bool, typer.Option("--grad", help="compare gradients too")] = False,
-    steps: Annotated[int, typer.Option(min=0, help="train for so many steps (mean square of the output)")] = 0,
+    steps: Annotated[
+        int, typer.Option(min=0, help="train both for so many steps too; the loss is the mean square of the output")
+    ] = 0,
     dtype: Annotated[
-        str, typer.Option(help="float64, float32, bfloat16 or float16: of weights and inputs")
+        str, typer.Option(help="of weights and inputs: float64, float32, bfloat16 or float16")
     ] = "float32",
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write the report as a page to FILE")] = None,
     json_file: Json = None,
