@@ -1,4 +1,4 @@
-"""What people get wrong in activations, arithmetic and masks."""
+"""What people get wrong in activations and arithmetic."""
 
 import itertools
 import math
@@ -40,6 +40,9 @@ def _activation(call: Call) -> Iterator[Mutation]:
         said = f"its slope is {slope} everywhere, torch's is the weight"
         yield "negative slope", said, lambda c, s=slope: F.leaky_relu(input_of(c), s)
     yield "activation", f"{call.name} is missing", input_of
+    if call.name == "sigmoid":
+        said = "what sigmoid gives is taken from one (the two sides of a gate are exchanged)"
+        yield "order", said, lambda c: 1 - c.run()
     for name, function in FUNCTIONS.items():
         if name != call.name:
             yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
@@ -196,9 +199,10 @@ def _reduced(call: Call) -> Iterator[Mutation]:
     if not isinstance(x, torch.Tensor):
         return
     shape = call.run().shape if isinstance(call.run(), torch.Tensor) else None
+    words = {"amax": "maximum", "max": "maximum"}
     for name, function in (("mean", torch.mean), ("sum", torch.sum), ("amax", torch.amax)):
         if name != call.name:
-            said = f"it takes the {name}, torch the {call.name}"
+            said = f"it takes the {words.get(name, name)}, torch the {words.get(call.name, call.name)}"
             yield "reduction", said, lambda c, f=function: f(input_of(c), *c.positional[1:], **c.keywords)
     if call.name == "max" and len(call.positional) > 1 and isinstance(call.positional[1], int):
         for name, function in (("mean", torch.mean), ("sum", torch.sum), ("minimum", torch.amin)):
@@ -228,72 +232,6 @@ def _spread(call: Call) -> Iterator[Mutation]:
         }
         axes = [x for x in call.positional[1:] if not isinstance(x, bool)]
         yield "biased or unbiased variance", said, lambda c, a=axes, k=kept: c.function(input_of(c), *a, **k)
-
-
-_JOINS = (
-    "__or__", "__and__", "__ior__", "__iand__", "logical_or", "logical_and", "bitwise_or", "bitwise_and",
-)  # fmt: skip
-
-_OTHER_BOUND = {"lt": torch.le, "le": torch.lt, "gt": torch.ge, "ge": torch.gt}
-
-
-@suspects_of(*_OTHER_BOUND)
-def _bounded(call: Call) -> Iterator[Mutation]:
-    word = "leaves the bound itself out" if call.name in ("le", "ge") else "takes the bound itself in"
-    yield "index", f"the comparison {word}", lambda c: _OTHER_BOUND[c.name](*c.positional[:2])
-    for by in (1, -1):
-        said = f"the bound of the comparison is off by {by:+d}"
-        yield "index", said, lambda c, b=by: c.function(c.positional[0], c.positional[1] + b)
-
-
-@suspects_of("masked_fill")
-def _masked(call: Call) -> Iterator[Mutation]:
-    lowest = float(torch.finfo(torch.float32).min)
-    values = (-math.inf, -1e9, -1e4, -1e3, -1e2, -50.0, -20.0, -10.0, -5.0, -2.0, -1.0, 0.0, 1.0, 1e-9, lowest)
-    yield from other(call, "value", "masked value", *values)
-    yield "mask", "the mask is not applied", input_of
-    yield "mask", "the mask is inverted", lambda c: c.run(mask=~c["mask"])
-
-
-@suspects_of("where")
-def _where(call: Call) -> Iterator[Mutation]:
-    if len(call.positional) == 3:
-        mask, a, b = call.positional
-        yield "mask", "the condition is inverted", lambda c: torch.where(~c.positional[0], *c.positional[1:])
-        like = a if isinstance(a, torch.Tensor) and a.ndim else b
-        for value in (-math.inf, -1e9, -1e4, 0.0, 1.0):
-            for at in (1, 2):
-                x = call.positional[at]
-                if not isinstance(x, torch.Tensor) or x.ndim == 0:
-                    said = f"the masked value is {value:g}, torch's is {float(x):g}"
-                    yield (
-                        "masked value",
-                        said,
-                        lambda c, i=at, v=value: torch.where(*(v if i == j else y for j, y in enumerate(c.positional))),
-                    )
-        del mask, like
-
-
-@suspects_of(*_JOINS)
-def _two_masks(call: Call) -> Iterator[Mutation]:
-    a, b = operands_of(call)
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dtype == b.dtype == torch.bool:
-        shape = torch.broadcast_shapes(a.shape, b.shape)
-        for kept, word in ((0, "second"), (1, "first")):
-            said = f"the {word} of two masks is missing"
-            yield "mask", said, lambda c, k=kept: operands_of(c)[k].expand(shape)
-        joined, torchs = (torch.logical_and, "or") if "or" in call.name else (torch.logical_or, "and")
-        said = f"the masks are joined by {'and' if torchs == 'or' else 'or'}, torch's by {torchs}"
-        yield "mask", said, lambda c: joined(*operands_of(c))
-
-
-@suspects_of("tril", "triu")
-def _triangle(call: Call) -> Iterator[Mutation]:
-    now = call["diagonal"] or 0
-    yield from other(call, "diagonal", "mask", now - 1, now + 1)
-    twin = torch.triu if call.name == "tril" else torch.tril
-    yield "mask", "the triangle is the other one", lambda c: twin(input_of(c), now)
-    yield "mask", "the mask is not applied", input_of
 
 
 def _grid(call: Call, name: str, *values: float) -> Iterator[float]:

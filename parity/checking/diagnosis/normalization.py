@@ -1,5 +1,6 @@
 """What people get wrong in normalization."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +15,14 @@ EPSILONS = (0.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 @suspects_of("layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm", "normalize", "cosine_similarity")
 def _epsilon(call: Call) -> Iterator[Mutation]:
     yield from other(call, "eps", "epsilon", *EPSILONS)
+
+
+@suspects_of("normalize")
+def _unit(call: Call) -> Iterator[Mutation]:
+    yield "missing layer", "normalize is not applied", lambda c: c["input"]
+    rank = call["input"].ndim
+    yield from other(call, "dim", "axis", *(axis for axis in range(rank) if axis != call["dim"] % rank))
+    yield from other(call, "p", "norm", 1.0, 2.0, math.inf)
 
 
 @suspects_of("layer_norm", "group_norm", "batch_norm", "instance_norm", "rms_norm")

@@ -76,6 +76,18 @@ LINES = {
             "the divisor stands for the quotient": lambda inner, x: 1 + jnp.abs(inner(x)),
         },
     ),
+    "gate": (
+        lambda inner, x: torch.sigmoid(inner(x)) * x + (1 - torch.sigmoid(inner(x))),
+        {"taken from one": lambda inner, x: jax.nn.sigmoid(-inner(x)) * x + jax.nn.sigmoid(inner(x))},
+    ),
+    "unit": (
+        lambda inner, x: torch.nn.functional.normalize(inner(x), dim=-1),
+        {"dim is as if 1, torch's is -1": lambda inner, x: F.normalize(inner(x), dim=1)},
+    ),
+    "exponential": (
+        lambda inner, x: x + inner(x).exp(),
+        {"what exp gives is halved": lambda inner, x: x + jnp.exp(inner(x)) / 2},
+    ),
     "masks": (
         masked,
         {
