@@ -22,7 +22,7 @@ def check(
         ),
     ] = None,
     shape: Annotated[
-        list[str] | None, typer.Option(metavar="1,3,224,224", help="or a random input of this shape; once for each")
+        list[str] | None, typer.Option(metavar="1,3,224,224", help="or a random one of this shape; once for each input")
     ] = None,
     weights_file: Annotated[
         Path | None, typer.Option("--weights", metavar="FILE", help=".pt or .safetensors, for both sides")
