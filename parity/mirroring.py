@@ -125,18 +125,22 @@ def _parametrized(module: Torch, path: str) -> nnx.Module:
 
 
 def arguments(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]:
-    """The arguments with which ``twin`` is built like ``module``.
+    """The arguments with which ``twin`` is built like ``module``."""
+    rngs = {"rngs": nnx.Rngs(0)} if "rngs" in inspect.signature(twin.__init__).parameters else {}
+    return hyperparameters(module, twin) | rngs
+
+
+def hyperparameters(module: torch.nn.Module, twin: type[nnx.Module]) -> dict[str, Any]:
+    """The arguments but the random streams.
 
     Torch's layers keep what they were built with under the names of their constructors' parameters; the few that do not
     stand in ``RECOVERED``.
     """
     recovered: dict[str, Any] = {}
     for name in list(inspect.signature(twin.__init__).parameters)[1:]:
-        if name in ("device", "size_average", "reduce"):
+        if name in ("device", "size_average", "reduce", "rngs"):
             continue
-        if name == "rngs":
-            recovered[name] = nnx.Rngs(0)
-        elif name == "dtype":
+        if name == "dtype":
             recovered[name] = next((to_jax(p.dtype) for p in module.parameters()), None)
         elif (type(module).__name__, name) in RECOVERED:
             recovered[name] = RECOVERED[type(module).__name__, name](module)

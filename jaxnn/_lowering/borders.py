@@ -9,19 +9,19 @@ from jaxtyping import Array
 
 
 def written_once(function: Callable[[Array], Array], x: Array) -> Array:
-    """``function(x)``, on a CPU with ``x`` and the result in memory.
+    """``function(x)``, on a CPU with ``x`` and the result in memory."""
+    if not x.size:
+        return function(x)
+    return lax.platform_dependent(x, cpu=lambda x: bordered(function, x, jax.eval_shape(function, x)), default=function)
+
+
+def bordered(function: Callable[[Array], Array], x: Array, result: jax.ShapeDtypeStruct) -> Array:
+    """``function(x)``, which is like ``result``, with ``x`` and the result in memory.
 
     XLA would fuse what is cheap for each element into whatever reads it, and compute all of it again for each reader
     and for each time that it reads. A choice is a border to that, if XLA cannot know that it always falls on the same
     side.
     """
-    if not x.size:
-        return function(x)
-
-    def bordered(x: Array) -> Array:
-        result = jax.eval_shape(function, x)
-        number = lax.bitcast_convert_type(x.ravel()[0], jnp.dtype(f"int{8 * x.dtype.itemsize}"))
-        even = number * (number + 1) % 2 == 0  # always
-        return lax.cond(even, function, lambda x: jnp.full(result.shape, x.ravel()[0], result.dtype), x)
-
-    return lax.platform_dependent(x, cpu=bordered, default=function)
+    number = lax.bitcast_convert_type(x.ravel()[0], jnp.dtype(f"int{8 * x.dtype.itemsize}"))
+    even = number * (number + 1) % 2 == 0  # always
+    return lax.cond(even, function, lambda x: jnp.full(result.shape, x.ravel()[0], result.dtype), x)

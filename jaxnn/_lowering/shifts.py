@@ -1,10 +1,11 @@
 """Few products for an output, as of depthwise kernels: shifted images, each times a number a channel, added up."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxnn._lowering.borders import written_once
+from jaxnn._lowering.borders import bordered
 from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.windows import grouped, padded, positions, window
 
@@ -14,20 +15,24 @@ UNROLLED_TERMS = 384
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C / groups, *kernel)`` to ``(N, O, *outputs)``."""
-    groups, rank = geometry.groups, len(geometry.sizes)
-    kernel = grouped(w, groups, 0)
+    groups, places = geometry.groups, list(positions(geometry.kernel_size))
+    shape = (x.shape[0], groups, w.shape[0] // groups, *geometry.outputs)
+    factors = w.reshape(*shape[1:3], w.shape[1], len(places))
 
     def products(x: Array) -> Array:
+        # Plain operators of XLA: with a kernel of 7 x 7 jax.numpy's would take longer to trace than all else.
         images = grouped(padded(x, geometry.pads), groups, 1)
-        output = jnp.zeros((), x.dtype)
-        for position in positions(geometry.kernel_size):
-            met = window(images, position, geometry)
-            for channel in range(w.shape[1]):
-                factor = kernel[(slice(None), slice(None), channel, *position)].reshape(groups, -1, *[1] * rank)
-                output = output + met[:, :, channel, None] * factor
+        channels = [lax.index_in_dim(images, channel, 2, keepdims=False) for channel in range(w.shape[1])]
+        output = jnp.zeros(shape, x.dtype)
+        for place, position in enumerate(places):
+            for channel, image in enumerate(channels):
+                met = lax.broadcast_in_dim(window(image, position, geometry), shape, (0, 1, *range(3, len(shape))))
+                start = (0, 0, channel, place)
+                factor = lax.slice(factors, start, (*shape[1:3], channel + 1, place + 1))
+                output = output + met * lax.broadcast_in_dim(factor.reshape(shape[1:3]), shape, (1, 2))
         return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
 
-    return written_once(products, x)
+    return bordered(products, x, jax.ShapeDtypeStruct((x.shape[0], w.shape[0], *geometry.outputs), x.dtype))
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:

@@ -28,7 +28,11 @@ class Module(nnx.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name not in self._order and name != "_order":
-            super().__setattr__("_order", (*self._order, name))
+            order = (*self._order, name)
+            if "_order" in vars(self):
+                object.__setattr__(self, "_order", order)  # nnx would look through all the names again
+            else:
+                super().__setattr__("_order", order)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)

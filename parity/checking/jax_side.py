@@ -50,22 +50,23 @@ class JaxSide:
 
     def __call__(self, call: Call | None = None) -> Evaluation:
         """One pass, on the torch side's inputs or others in their place, of which those that vary count."""
-        side = self.side
         values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]
         changed = [values[i] for i in self._varied]
-        by_parameter: dict[str, jax.Array] = {}
-        by_input: list[jax.Array] = []
         if self._run is None:
             module = nnx.clone(self.subject) if isinstance(self.subject, nnx.Module) else None
-            found, after = self._forward(module, changed)[1]
-        else:
-            parameters, rest = {}, {}
-            if isinstance(self.subject, nnx.Module):
-                self._graphdef, self._params, self._others = split_arrays(self.subject)
-                parameters, rest = self._params.arrays, self._others.arrays
-            # Where a number is complex, torch's gradient is the conjugate of JAX's.
-            vectors = {name: to_jax(v.conj()) for name, v in side.cotangents.items()}
-            (found, after), (by_parameter, by_input) = self._run(parameters, changed, rest, vectors)
+            return self._evaluation((self._forward(module, changed)[1], ({}, [])))
+        parameters, rest = {}, {}
+        if isinstance(self.subject, nnx.Module):
+            self._graphdef, self._params, self._others = split_arrays(self.subject)
+            parameters, rest = self._params.arrays, self._others.arrays
+        # Where a number is complex, torch's gradient is the conjugate of JAX's.
+        vectors = {name: to_jax(v.conj()) for name, v in self.side.cotangents.items()}
+        return self._evaluation(self._run(parameters, changed, rest, vectors))
+
+    def _evaluation(self, results: Any) -> Evaluation:
+        """What a pass gave, by name."""
+        side = self.side
+        (found, after), (by_parameter, by_input) = results
         names = list(side.single.outputs)
         names += [f"output {i}" for i in range(len(names), len(found))]
         return Evaluation(

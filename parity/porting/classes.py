@@ -35,6 +35,8 @@ class Author:
         self.arrays: dict[str, torch.Tensor] = {}
         self.scope = ""  # the module whose class is being written
         self.placed: set[str] = set()  # paths of shared modules that are written as the one they are
+        self.called = {call.path for call in _all(root)}
+        self.entered = self.called | {parent for path in self.called for parent in _parents(path)}
         self.ties = self._tied()
         self.derived = {call.path for call in _written(root) if any(inner.path == call.path for inner in call.calls())}
         self.leaves = {id(call.module) for call in _all(root) if call.leaf and call.path not in self.derived}
@@ -174,8 +176,7 @@ class Author:
 
     def _wanted(self, path: str, child: torch.nn.Module) -> bool:
         """Whether the module is called, or holds arrays."""
-        called = (call.path == path or _inside(call.path, path) for call in _all(self.root))
-        return bool(child.state_dict()) or any(called)
+        return path in self.entered or bool(child.state_dict())
 
     def _built(self, path: str, child: torch.nn.Module) -> str:
         """The expression that constructs ``child``."""
@@ -232,7 +233,7 @@ class Author:
         if inner.startswith("{"):
             return f"nn.{type(child).__name__}({inner})"
         parts = [self._member(path, name, module) for name, module in _present(child)]
-        called = any(call.path == path for call in _all(self.root))
+        called = path in self.called
         if len(parts) > 1 and len(set(map(plain, parts))) == 1:
             if called:
                 return f"nn.Sequential(*({parts[0]} for _ in range({constant(len(parts), 'depth')})))"

@@ -9,7 +9,7 @@ import torch
 
 from jaxnn import functional, nn
 from parity.arrays import to_jax
-from parity.mirroring import arguments as mirrored_arguments
+from parity.mirroring import hyperparameters
 from parity.porting.errors import PortError
 from parity.porting.expression import constant, literal, optional, plain
 from parity.porting.operation import narrowed
@@ -70,7 +70,7 @@ def layer(module: torch.nn.Module) -> str:
     layer_name = kind.__name__
     twin = getattr(nn, layer_name)
     parameters = inspect.signature(twin.__init__).parameters
-    given = mirrored_arguments(module, twin)
+    given = hyperparameters(module, twin)
     text, positional = "", True
     for name, parameter in list(parameters.items())[1:]:
         if name == "rngs":

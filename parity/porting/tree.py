@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -27,12 +29,13 @@ _SILENT = (
 
 def is_silent(node: Node) -> bool:
     """Whether ``node`` computes no array: a size, an assertion."""
-    if node.op != "call_function":
-        return True
-    name = str(node.target)
-    if any(part in name for part in _SILENT):
-        return True
-    return is_symbolic(node)
+    return node.op != "call_function" or _is_silent(node.target) or is_symbolic(node)
+
+
+@cache
+def _is_silent(target: Any) -> bool:
+    name = str(target)
+    return any(part in name for part in _SILENT)
 
 
 def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
@@ -177,7 +180,7 @@ def _connect(call: Call) -> None:
     call.outputs = [
         node
         for node in call.nodes()
-        if any(user not in inner for user in _readers(node)) and id(array(node)) not in own
+        if any(user not in inner and _reads(user) for user in node.users) and id(array(node)) not in own
     ]
     returned = (
         [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
@@ -220,5 +223,5 @@ def _is_written_inside(source: Node, inner: set[Node]) -> bool:
     return (constant.ndim == 0 and not changes) or all(user in inner for user in source.users)
 
 
-def _readers(node: Node) -> list[Node]:
-    return [user for user in node.users if user.op == "output" or not is_silent(user)]
+def _reads(user: Node) -> bool:
+    return user.op == "output" or not is_silent(user)

@@ -17,7 +17,7 @@ from torch.utils import _pytree as torch_tree
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax, to_numpy
 from parity.checking import Report, check
-from parity.checking.evaluation import TorchSide, as_tensor, seeded
+from parity.checking.evaluation import Call, Evaluation, TorchSide, as_tensor, seeded
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
 from parity.porting.awakening import awakened, with_weights
@@ -155,10 +155,12 @@ class Trial:
         return all(np.isfinite(x).all() for x in self._side.single.outputs.values() if x.dtype.kind in "fc")
 
     def begin(self, port: nnx.Module, threads: Executor) -> None:
-        """Trace the port, and have it compiled while other work goes on."""
-        self._port = with_weights(port, self._weights) if self._weights else port
+        """Trace the port, and have it compiled and run while other work goes on: the truth, to begin with."""
+        self._port = port
         try:
-            self._program = _Program(_FlatPort(self._port, self._nested), self._side, threads)
+            self._program = _Program(_FlatPort(port, self._nested), self._side, threads, self._weights or {})
+            with one_thread(), flexible():
+                self._side.exact()
         except Exception:  # whatever it is, the report says in which layer
             self._program = None
 
@@ -170,8 +172,6 @@ class Trial:
             PortError: it has to, as the model's result is cut by what the data are.
         """
         try:
-            with one_thread(), flexible():
-                self._side.exact()  # while the port is compiled
             passed = self._program is not None and all(row.passed for row in judged(self._side, self._program()))
         except Exception:
             passed = False
@@ -181,7 +181,8 @@ class Trial:
                 "depends on the data; give it a total_length, or inputs that the longest sequence fills"
             )
         if not passed:
-            report = checked(self.module, self._port, *self.arguments)
+            port = with_weights(self._port, self._weights) if self._weights else self._port
+            report = checked(self.module, port, *self.arguments)
             if not all(row.passed for row in report.rows):
                 report.raise_for_divergence()
 
@@ -227,16 +228,30 @@ def awake_trial(module: torch.nn.Module, arguments: Any, differentiates: bool) -
 
 
 class _Program(JaxSide):
-    """A port that other threads compile."""
+    """A port that another thread compiles and runs.
 
-    def __init__(self, subject: nnx.Module, side: TorchSide, threads: Executor) -> None:
+    Args:
+        subject: the port.
+        side: torch's.
+        threads: where that is done.
+        weights: in place of some of the port's, by path.
+    """
+
+    def __init__(self, subject: nnx.Module, side: TorchSide, threads: Executor, weights: dict[str, np.ndarray]) -> None:
         super().__init__(subject, side)
-        _, parameters, rest = parts = split_arrays(subject)
-        self._graphdef, self._params, self._others = parts
-        varied = [self._values[i] for i in self._varied]
-        lowered = jax.jit(self._pass).lower(parameters.arrays, varied, rest.arrays, {})
-        compiled = threads.submit(lowered.compile, _RUN_ONCE)
-        self._run = lambda *given: compiled.result()(*given)
+        self._graphdef, self._params, self._others = split_arrays(subject)
+        parameters = {
+            name: jax.device_put(np.array(weights[path], x.dtype))
+            if (path := name.removeprefix("inner.")) in weights
+            else x
+            for name, x in self._params.arrays.items()
+        }
+        given: Any = parameters, [self._values[i] for i in self._varied], self._others.arrays, {}
+        lowered = jax.jit(self._pass).lower(*given)
+        self._results = threads.submit(lambda: lowered.compile(_RUN_ONCE)(*given))
+
+    def __call__(self, call: Call | None = None) -> Evaluation:
+        return self._evaluation(self._results.result())
 
 
 def another(arguments: Any, captured: Any, graph: torch.fx.Graph, limits: list[sympy.Basic]) -> Any:
