@@ -65,7 +65,7 @@ WASTE = 1.2
 LONG_STRIDE = 4
 """From here on the gradient of the kernel goes by blocks of a stride rather than by every element."""
 
-FEW_OUTPUTS = 64
+FEW_OUTPUTS = 8
 """Outputs of an image for each place that a window spans up to which XLA's own gradient of the kernel is faster."""
 
 
@@ -121,7 +121,7 @@ def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         return phases.kernel_gradient(x, y, geometry, _kernel_gradient)
     spans = [d * (k - 1) + 1 for d, k in zip(geometry.dilations, geometry.kernel_size, strict=True)]
     few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(spans)
-    if few and geometry.groups == 1 and max(geometry.strides) == 1 and x.shape[0] > 1 and len(geometry.sizes) < 3:
+    if few and geometry.groups == 1 and max(geometry.strides) == 1 and len(geometry.sizes) < 3:
         return dense.kernel_gradient(x, y, geometry)
     return taps.kernel_gradient(x, y, geometry)
 

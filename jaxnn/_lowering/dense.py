@@ -34,7 +34,7 @@ ROW_BYTES = 6 * 2**20
 """Memory for the stacked rows of the images that are convolved at once."""
 
 SOME_CHANNELS = 16
-"""Channels of the images from which a row more pays."""
+"""Channels of images and of outputs from which a row more pays."""
 
 SPARE = 4
 """Rows, or columns, of the outputs that there must be for each that is computed and dropped."""
@@ -87,7 +87,7 @@ def _beyond(w: Array, geometry: Geometry) -> tuple[int, int]:
     """An axis, and how many outputs more make them more there than the images have; 0 where it does not pay."""
     missing = [size + 1 - count for size, count in zip(geometry.sizes, geometry.outputs, strict=True)]
     axis = min(range(len(missing)), key=lambda i: missing[i] / geometry.outputs[i])
-    suited = w.shape[1] >= SOME_CHANNELS and max(geometry.strides) == 1 and not _is_shared(w, geometry)
+    suited = min(w.shape[:2]) >= SOME_CHANNELS and max(geometry.strides) == 1 and not _is_shared(w, geometry)
     pays = suited and 0 < missing[axis] * SPARE <= geometry.outputs[axis]
     return axis, missing[axis] if pays else 0
 

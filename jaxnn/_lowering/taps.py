@@ -32,7 +32,7 @@ LARGE_GRADIENT = 2**15
 """Numbers in a kernel without groups from which images have their gradients one after the other."""
 
 LITTLE = 1.5
-"""Copies of each number of images and outputs up to which little is copied."""
+"""Copies of each number of images and outputs below which little is copied."""
 
 
 class Phase(NamedTuple):
@@ -77,9 +77,9 @@ def leading_axes(geometry: Geometry, channels: int, results: int) -> int:
 
 
 def copies_little(channels: int, results: int, geometry: Geometry) -> bool:
-    """Whether less is copied than XLA transposes for its own convolution, which is slow for few outputs."""
+    """Whether less is copied than XLA transposes for its own convolution, which is slow for few channels."""
     lead = leading_axes(geometry, channels, results)
-    return results < channels and copies(geometry, lead, channels, results) <= LITTLE * (channels + results)
+    return copies(geometry, lead, channels, results) < LITTLE * (channels + results)
 
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:

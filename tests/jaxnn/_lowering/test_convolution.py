@@ -126,6 +126,13 @@ def test_a_kernel_is_cut_where_the_least_is_copied():
     assert taps.leading_axes(geometry._replace(strides=(2, 2)), 24, 48) == 0  # each phase copies its own rows
 
 
+def test_little_is_copied_where_channels_are_few_on_either_side():
+    geometry = Geometry((64, 64), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    assert taps.copies_little(3, 64, geometry)
+    assert taps.copies_little(64, 1, geometry)
+    assert not taps.copies_little(64, 64, geometry)
+
+
 def test_a_long_stride_never_falls_to_xla_which_would_multiply_its_zeros():
     def classes(geometry, inputs, outputs):
         kernel = jax.ShapeDtypeStruct((outputs, inputs, *geometry.kernel_size), jnp.float32)
@@ -240,10 +247,11 @@ def test_channels_lie_last_on_a_cpu_where_a_loop_would_be_slow_without():
 @pytest.mark.parametrize("sizes", [(12, 8), (8, 12)])
 def test_a_row_or_column_more_is_computed_and_dropped(sizes):
     geometry = Geometry(sizes, (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
-    x, w, _ = arrays(geometry, (2, dense.SOME_CHANNELS, 3), 0)
+    x, w, _ = arrays(geometry, (2, dense.SOME_CHANNELS, dense.SOME_CHANNELS), 0)
     axis, more = dense._beyond(w, geometry)
     assert (axis, more) == (sizes.index(12), 1)
     expected = lax.conv_general_dilated(x, w, (1, 1), geometry.pads)
     np.testing.assert_allclose(dense.convolution(x, w, geometry), expected, rtol=1e-4, atol=1e-4)
     narrow = Geometry(sizes, (6, 6), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
     assert dense._beyond(w, narrow)[1] == 0  # as many more as there are do not pay
+    assert dense._beyond(w[:3], geometry)[1] == 0  # nor do they for few channels
