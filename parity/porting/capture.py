@@ -44,6 +44,7 @@ from parity.porting.places import padded
 from parity.porting.recording import Recording, recorded
 from parity.porting.regions import inlined, traced_name
 from parity.porting.reshapes import joined
+from parity.porting.row_ends import row_ends
 from parity.porting.selection import kept_whole
 
 
@@ -166,6 +167,7 @@ def _rewrite(capture: Capture) -> None:
                     decomposed(part)
                     functionalized(part.graph)
                     kept_whole(part.graph)
+                    row_ends(part.graph)
                     padded(part.graph)
                     joined(part.graph)
                     normalized(part.graph)

@@ -254,3 +254,25 @@ def test_entries_picked_of_a_buffer_are_the_ones_before_it_changes():
             return picked.sum() + x.sum()
 
     port(Counts(), X)
+
+
+class Classifies(torch.nn.Module):
+    """By what stands at the last end that a row has; every row has as many."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.embedding, self.end = torch.nn.Embedding(9, 4), end
+
+    def forward(self, ids):
+        ends = self.embedding(ids)[ids.eq(2), :]
+        return ends.view(ids.shape[0], -1, 4)[:, self.end, :]
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_the_first_or_last_picked_of_every_row_needs_no_number_of_them(end):
+    module = Classifies(end)
+    ported = port(module, torch.tensor([[3, 2, 5, 2, 7], [2, 4, 5, 6, 2]]))
+    assert not ported.notes  # on another batch, too
+    ids = torch.tensor([[2, 2, 5], [2, 7, 2], [1, 2, 2]])
+    np.testing.assert_array_equal(ported.module(jnp.asarray(ids.numpy())), module(ids).detach())
+    assert np.isnan(ported.module(jnp.array([[2, 2], [1, 1]]))[1]).all()
