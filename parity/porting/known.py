@@ -59,6 +59,14 @@ class Known(TorchFunctionMode):
             args = (args[0], *torch_tree.tree_map(self._size, args[1:]))
         return func(*args, **(kwargs or {}))
 
+    def knows(self, x: torch.Tensor) -> bool:
+        """Whether no input decides what ``x`` holds."""
+        try:
+            self._value(x)
+        except LookupError:
+            return False
+        return True
+
     def _index(self, index: Any) -> Any:
         """The index, with the places of a known mask for the mask: the number of these is known."""
         if isinstance(index, torch.Tensor) and index.dtype == torch.bool and index.ndim:
@@ -100,7 +108,7 @@ class Known(TorchFunctionMode):
         }
         sources: dict[Node, None] = {}
         _collect(node, known, sources)
-        if any(shared in sources for writer in node.graph.nodes if _writes(writer) for shared in _memory(writer)):
+        if any(shared in sources for writer in node.graph.nodes if writes(writer) for shared in memory(writer)):
             raise LookupError
         values: dict[Node, Any] = {}
         mode: Any = get_proxy_mode()
@@ -167,13 +175,14 @@ def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, No
     sources[node] = None
 
 
-def _writes(node: Node) -> bool:
+def writes(node: Node) -> bool:
+    """Whether ``node`` changes what an array holds."""
     if node.target is aten.detach_.default:  # of what torch.tensor makes, and it stays as it is
         return False
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _memory(writer: Node) -> list[Node]:
+def memory(writer: Node) -> list[Node]:
     """What may share the memory that ``writer`` writes into."""
     chain = [writer]
     while chain[-1].args and isinstance(chain[-1].args[0], Node):
