@@ -38,6 +38,7 @@ class Known(TorchFunctionMode):
         self.module = module
         self.values = dict(module.named_buffers())
         self.skips = False  # whether a loop passes over what does not occur
+        self.spare = 0  # how many of its last rounds cannot occur
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS and not torch.compiler.is_dynamo_compiling():
@@ -50,7 +51,7 @@ class Known(TorchFunctionMode):
                     return func(value, *args[1:])
         if func is torch.Tensor.unbind and (places := _occurring(args[0])):
             self.skips = True
-            return tuple(torch.tensor([place]) for place in range(places))
+            return tuple(torch.tensor([place]) for place in range(places - self.spare))
         if func is torch.Tensor.__getitem__ and (row := self._row(args[1])) is not None:
             return args[0][row : row + 1].clone()
         if func is torch.Tensor.__getitem__:

@@ -92,7 +92,7 @@ def by_place_in_front(result, rows, weights, chosen, expert):
 
 
 class Hit(Experts):
-    """Goes through the experts that any row chooses, by their numbers; none chooses the second."""
+    """Goes through the experts that any row chooses, by their numbers; none chooses the second, none is the fourth."""
 
     def __init__(self):
         super().__init__(None)
@@ -101,7 +101,7 @@ class Hit(Experts):
     def forward(self, x):
         rows = x.reshape(-1, 3)
         weights, chosen = self.gate(rows).softmax(-1)[:, ::2].topk(1)
-        mask = F.one_hot(2 * chosen, 3).permute(2, 1, 0)
+        mask = F.one_hot(2 * chosen, 4).permute(2, 1, 0)
         result = torch.zeros_like(rows)
         for hit in torch.greater(mask.sum((-1, -2)), 0).nonzero():
             rank, row = torch.where(mask[hit].squeeze(0))
