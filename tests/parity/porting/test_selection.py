@@ -105,7 +105,8 @@ class Hit(Experts):
         result = torch.zeros_like(rows)
         for hit in torch.greater(mask.sum((-1, -2)), 0).nonzero():
             rank, row = torch.where(mask[hit].squeeze(0))
-            result.index_add_(0, row, self.experts[f"expert_{hit[0]}"](rows[row]).exp() * weights[row, rank, None])
+            made = self.experts[f"expert_{hit[0]}"](rows[row]).view(-1, 3).exp()
+            result.index_add_(0, row, made * weights[row, rank, None])
         return result.view_as(x)
 
 
