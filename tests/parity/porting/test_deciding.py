@@ -19,7 +19,8 @@ class Masked(torch.nn.Module):
         if not padding.any():
             padding = None
         x = x.exp()
-        return x if padding is None else x.masked_fill(padding[..., None], 0)
+        least = torch.zeros(4).fill_(torch.finfo(x.dtype).min)  # of float64 in the proof, which float32 cannot hold
+        return x if padding is None else x.masked_fill(padding[..., None], 0).maximum(least)
 
 
 class Turned(torch.nn.Module):
