@@ -1,6 +1,7 @@
 """A model and its arguments elsewhere than they stand: in float64, and as far away as rounding may move them."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -138,24 +139,33 @@ class DoubleWherePossible(TorchFunctionMode):
     """Lets a model made for float32 run in float64.
 
     An operator that torch does not have in float64 is computed in float32; one that is given both, because the model
-    makes a float32 tensor of its own, in float64.
+    makes a float32 tensor of its own, in float64. The least number of float64, put into such a tensor for a masked
+    entry, is float32's.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         try:
             return func(*args, **kwargs)
-        except RuntimeError:
+        except RuntimeError as error:
             dtypes = {x.dtype for x in torch_tree.tree_leaves((args, kwargs)) if is_smooth(x)}
             if dtypes and dtypes <= set(_SINGLE):
                 args, kwargs = torch_tree.tree_map(_as_single, (args, kwargs))
                 return torch_tree.tree_map(_as_double, func(*args, **kwargs))
+            if dtypes & set(_DOUBLE) and "without overflow" in str(error):
+                args, kwargs = torch_tree.tree_map(_held_by_single, (args, kwargs))
+                return func(*args, **kwargs)
             if not dtypes & set(_SINGLE):
                 raise
             kept = 1 if func.__name__.endswith("_") else 0  # what is written into remains the tensor that it is
             narrow = kept and isinstance(args[0], torch.Tensor) and args[0].dtype in _SINGLE.values()
             changed, kwargs = torch_tree.tree_map(_as_single if narrow else _as_double, (args[kept:], kwargs))
             return func(*args[:kept], *changed, **kwargs)
+
+
+def _held_by_single(x: Any) -> Any:
+    most = torch.finfo(torch.float32).max
+    return max(-most, min(x, most)) if isinstance(x, float) and math.isfinite(x) else x
 
 
 _SINGLE = {torch.float64: torch.float32, torch.complex128: torch.complex64}

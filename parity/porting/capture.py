@@ -9,8 +9,10 @@ from typing import Any
 
 import sympy
 import torch
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.deciding import Answers, Decided, decisions, guarded, place_text
 from parity.porting.decomposition import decomposed
 from parity.porting.differentiation import differentiable
 from parity.porting.errors import PortError, first_line, refused
@@ -44,6 +46,7 @@ from parity.porting.places import padded
 from parity.porting.recording import Recording, recorded
 from parity.porting.regions import inlined, traced_name
 from parity.porting.reshapes import joined
+from parity.porting.row_ends import row_ends
 from parity.porting.selection import kept_whole
 
 
@@ -58,6 +61,8 @@ class Capture:
         skips: whether a loop of it passes over what does not occur, and was exported as if all did.
         limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
         fixed: the inputs whose first axes export would not leave free.
+        decided: what the data decide, where the model had to be told while it was exported.
+        told: whether it was told so for all data, not for such as decide so.
     """
 
     program: torch.export.ExportedProgram
@@ -67,6 +72,8 @@ class Capture:
     skips: bool = False
     limits: list[sympy.Basic] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
+    decided: Answers = field(default_factory=dict)
+    told: bool = False
 
     @property
     def graph(self) -> torch.fx.Graph:
@@ -75,23 +82,35 @@ class Capture:
 
 
 def captured(
-    module: torch.nn.Module, arguments: Arguments, dynamic: dict[str, Any] | None, *, fixed: bool = False
+    module: torch.nn.Module,
+    arguments: Arguments,
+    dynamic: dict[str, Any] | None,
+    *,
+    fixed: bool = False,
+    told: Answers | None = None,
 ) -> Capture:
-    """``module`` exported with its first axes of equal size free, or as free as export allows; or none of them."""
+    """``module`` exported with its first axes of equal size free, or as free as export allows.
+
+    Args:
+        module: the model.
+        arguments: of the example.
+        dynamic: of ``torch.export``, where other axes are to be free.
+        fixed: whether no axis is to be free.
+        told: what it is to take for decided by the data, whatever they are; None for what the example decides, where
+            that has to be known, and nothing else.
+    """
     arguments = _apart(arguments)
     shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     forgetting = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
     free = [None] if fixed or shapes is None else [shapes, None]
-    errors: list[Exception] = []
-    for forgets, sizes, eager in product(forgetting, free, (False, True)):
-        attempt = _Attempt(module, forgets, sizes, eager)
-        try:
-            program = attempt.exported(arguments)
-            break
-        except Exception as error:
-            errors.append(error)
-    else:
+    ways = list(product(forgetting, free, (False, True)))
+    found, errors = _first(module, arguments, ways, told or {})
+    if found is None and told is None and any(isinstance(error, GuardOnDataDependentSymNode) for error in errors):
+        answers = decisions(module, arguments)
+        found, errors = _first(module, arguments, ways, answers) if answers else (None, errors)
+    if found is None:
         raise refused(errors[-2]) from errors[-2]
+    attempt, program = found
     graph = program.graph_module.graph
     notes: list[str] = []
     if fixed:
@@ -114,18 +133,45 @@ def captured(
         attempt.known.skips,
         limits_of(graph, attempt.asked),
         left,
+        attempt.decided,
+        told is not None,
     )
+    if told is None:
+        notes += [f"NaN where the data decide otherwise than in the example: {place_text(x)}" for x in capture.decided]
+        guarded(program)
     _rewrite(capture)
     return capture
+
+
+def _first(
+    module: torch.nn.Module, arguments: Arguments, ways: list[Any], answers: Answers
+) -> tuple[tuple["_Attempt", torch.export.ExportedProgram] | None, list[Exception]]:
+    """The first way to export a model that succeeds, and what the ways before it raised."""
+    errors: list[Exception] = []
+    no_such = False  # what a loop's last round asks for, as where one class more than there are experts is counted
+    for (forgets, sizes, eager), spare in product(ways, (0, 1)):
+        if spare and not no_such:
+            continue
+        attempt = _Attempt(module, forgets, sizes, eager, answers)
+        attempt.known.spare = spare
+        try:
+            return (attempt, attempt.exported(arguments)), errors
+        except Exception as error:
+            no_such = attempt.known.skips and isinstance(error, LookupError)
+            errors += [error] * (not spare)
+    return None, errors
 
 
 class _Attempt:
     """One way to export a model."""
 
-    def __init__(self, module: torch.nn.Module, forgets: bool, sizes: dict[str, Any] | None, eager: bool) -> None:
-        self.module, self.forgets, self.sizes, self.eager = module, forgets, sizes, eager
+    def __init__(
+        self, module: torch.nn.Module, forgets: bool, sizes: dict[str, Any] | None, eager: bool, answers: Answers
+    ) -> None:
+        self.module, self.forgets, self.sizes, self.eager, self.answers = module, forgets, sizes, eager, answers
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
+        self.decided: Answers = {}
 
     def exported(self, arguments: Arguments) -> torch.export.ExportedProgram:
         args, kwargs = arguments
@@ -147,7 +193,8 @@ class _Attempt:
             ):
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))
-            for noting in (recorded(self.module, self.recording, changes), Distinct(), self.known):
+            branches = [Decided(self.answers, self.known, self.decided)] if self.answers else []
+            for noting in (recorded(self.module, self.recording, changes), Distinct(), self.known, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
 
@@ -166,6 +213,7 @@ def _rewrite(capture: Capture) -> None:
                     decomposed(part)
                     functionalized(part.graph)
                     kept_whole(part.graph)
+                    row_ends(part.graph)
                     padded(part.graph)
                     joined(part.graph)
                     normalized(part.graph)

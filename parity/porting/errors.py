@@ -28,11 +28,13 @@ def refused(error: Exception) -> PortError:
     if re.search(r"Eq\(u\d+, u\d+\)", said):
         advice = "\nEntries picked by a mask: compute the mask once and pick by it twice."
     elif "data-dependent" in said:
-        advice = "\nPython decides there by what the data are; torch.where and torch.cond decide in the graph."
+        advice = f"\n{DECIDES}"
     elif "fake tensor in the exported program" in said:
         advice = "\nThe model makes a tensor in a way that export does not see, as x.data does; x.detach() it sees."
     return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
 
+
+DECIDES = "Python decides there by what the data are; torch.where and torch.cond decide in the graph."
 
 _HINTS = (
     "Caused by:",

@@ -159,7 +159,7 @@ def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int])
     """From here on ``target`` is ``new``; so are the values it is a view of, and their views."""
     moment = order[new]
     position = new
-    current: Any = new.args[1] if packet(new) == "fill_" and base(target) is not None else new
+    current: Any = new.args[1] if packet(new) == "fill_" and packet(target) in ("select", "slice", "narrow") else new
     replaced: dict[Node, Node] = {target: new}
     view = target
     while (source := base(view)) is not None:

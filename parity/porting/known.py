@@ -38,6 +38,7 @@ class Known(TorchFunctionMode):
         self.module = module
         self.values = dict(module.named_buffers())
         self.skips = False  # whether a loop passes over what does not occur
+        self.spare = 0  # how many of its last rounds cannot occur
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS and not torch.compiler.is_dynamo_compiling():
@@ -50,7 +51,7 @@ class Known(TorchFunctionMode):
                     return func(value, *args[1:])
         if func is torch.Tensor.unbind and (places := _occurring(args[0])):
             self.skips = True
-            return tuple(torch.tensor([place]) for place in range(places))
+            return tuple(torch.tensor([place]) for place in range(places - self.spare))
         if func is torch.Tensor.__getitem__ and (row := self._row(args[1])) is not None:
             return args[0][row : row + 1].clone()
         if func is torch.Tensor.__getitem__:
@@ -58,6 +59,14 @@ class Known(TorchFunctionMode):
         if func in _SIZED:
             args = (args[0], *torch_tree.tree_map(self._size, args[1:]))
         return func(*args, **(kwargs or {}))
+
+    def knows(self, x: torch.Tensor) -> bool:
+        """Whether no input decides what ``x`` holds."""
+        try:
+            self._value(x)
+        except LookupError:
+            return False
+        return True
 
     def _index(self, index: Any) -> Any:
         """The index, with the places of a known mask for the mask: the number of these is known."""
@@ -100,7 +109,7 @@ class Known(TorchFunctionMode):
         }
         sources: dict[Node, None] = {}
         _collect(node, known, sources)
-        if any(shared in sources for writer in node.graph.nodes if _writes(writer) for shared in _memory(writer)):
+        if any(shared in sources for writer in node.graph.nodes if writes(writer) for shared in memory(writer)):
             raise LookupError
         values: dict[Node, Any] = {}
         mode: Any = get_proxy_mode()
@@ -167,13 +176,14 @@ def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, No
     sources[node] = None
 
 
-def _writes(node: Node) -> bool:
+def writes(node: Node) -> bool:
+    """Whether ``node`` changes what an array holds."""
     if node.target is aten.detach_.default:  # of what torch.tensor makes, and it stays as it is
         return False
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
-def _memory(writer: Node) -> list[Node]:
+def memory(writer: Node) -> list[Node]:
     """What may share the memory that ``writer`` writes into."""
     chain = [writer]
     while chain[-1].args and isinstance(chain[-1].args[0], Node):

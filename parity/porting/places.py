@@ -71,7 +71,7 @@ def _all_by_rows(graph: Graph, places: Node) -> list[Node]:
                 return []
             members[node] = None
         elif kind_of(node) != "embedding" and (
-            by_rows(node, given) or is_elementwise(node, given) or _is_vector(node, given)
+            by_rows(node, given) or is_elementwise(node, given) or _is_vector(node, given) or _is_same(node, given)
         ):
             members[node] = None
         else:
@@ -99,6 +99,13 @@ def _is_vector(node: Node, given: list[Node]) -> bool:
     """Whether the one number in each row is taken out of it."""
     value, result = given[0].meta["val"], node.meta["val"]
     return kind_of(node) in _RESHAPED and value.shape[1:].numel() == 1 and result.ndim == 1
+
+
+def _is_same(node: Node, given: list[Node]) -> bool:
+    """Whether the rows are given the shape that they have."""
+    value, result = given[0].meta["val"], node.meta["val"]
+    reshaped = kind_of(node) in ("reshape", "view") and cast(Any, node.args[1])[:1] == [-1]
+    return reshaped and result.shape[1:] == value.shape[1:]
 
 
 def _is_written(node: Node, given: list[Node], places: Node) -> bool:

@@ -14,9 +14,11 @@ import torch
 from jaxnn import nn
 from parity import weights
 from parity.arrays import viewed
-from parity.checking import Report
+from parity.checking import DivergenceError, Report
+from parity.porting.batches import other_trials
 from parity.porting.capture import Capture, captured
 from parity.porting.classes import Author
+from parity.porting.deciding import either_way
 from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError
 from parity.porting.exporting import forgotten
@@ -24,7 +26,7 @@ from parity.porting.free_sizes import Arguments, has_free_sizes
 from parity.porting.loading import loaded, set_modes
 from parity.porting.signature import Face
 from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, alike, another, awake_trial, checked
+from parity.porting.verification import Trial, checked
 
 
 class Port:
@@ -136,6 +138,26 @@ def port(
     arguments = (tuple(args) if isinstance(args, tuple | list) else (args,), kwargs or {})
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
+    if verify and capture.decided:
+        for answers, batch in either_way(module, arguments, capture.decided):
+            try:
+                told = captured(module, arguments, dynamic_shapes, told=answers)
+                if told.decided.keys() <= capture.decided.keys():  # elsewhere one way has not been seen
+                    return _ported(told, module, arguments, dynamic_shapes, [batch], progress)
+            except (PortError, DivergenceError):
+                pass  # it matters what the data decide
+    return _ported(capture, module, arguments, dynamic_shapes, [] if verify else None, progress)
+
+
+def _ported(
+    capture: Capture,
+    module: torch.nn.Module,
+    arguments: Arguments,
+    dynamic_shapes: dict[str, Any] | None,
+    batches: list[Arguments] | None,
+    progress: Callable[[str], None],
+) -> Port:
+    """What was captured as a port; compared on the example, on ``batches`` and on others, if these are not None."""
     progress("writing")
     try:
         face, author, source = _written(capture, module)
@@ -143,22 +165,23 @@ def port(
         if dynamic_shapes is not None or not has_free_sizes(capture.graph):
             raise
         # How many entries a mask picks that no input decides may be known once the sizes are.
-        capture = captured(module, arguments, None, fixed=True)
+        told = capture.decided if capture.told else None
+        capture = captured(module, arguments, None, fixed=True, told=told)
         face, author, source = _written(capture, module)
     trials: list[Trial] = []
-    if verify:
+    if batches is not None:
         progress("running the model")
-        other = another(arguments, face.given, capture.graph, capture.limits)
+        differentiates = any(map(is_derivative, capture.graph.nodes))
         with forgotten(module, capture.forgets):
-            others = [x for x in (other, alike(arguments) if capture.skips else None) if x is not None]
-            trials = _trials(capture, module, arguments, others)
+            trials = [Trial(module, given, differentiates) for given in (arguments, *batches)]
+            trials += other_trials(capture, module, arguments, face.given, differentiates)
     progress("loading")
     tensors = {path: x for path, x in (module.state_dict() | author.arrays).items() if isinstance(x, torch.Tensor)}
     arrays = {path: viewed(x) for path, x in tensors.items()}
     result = Port(source, author.drafts[""].class_name, arrays, capture.notes)
     set_modes(module, result.module)
     result._subject, result._forgets = (module, *arguments), capture.forgets
-    if verify:
+    if batches is not None:
         progress("comparing")
         with forgotten(module, capture.forgets):
             _proven(result, trials, own_gradients=bool(capture.recording.own_gradients))
@@ -206,18 +229,6 @@ def _written(capture: Capture, module: torch.nn.Module) -> tuple[Face, Author, s
         raise PortError(_unsupported(author))
     header = _HEADER.format(imports=_imports("\n".join(classes)), model=type(module).__name__)
     return face, author, header + "\n\n\n".join(classes) + "\n"
-
-
-def _trials(capture: Capture, module: torch.nn.Module, arguments: Arguments, others: list[Arguments]) -> list[Trial]:
-    """The model on the example, and on those of other batches that it takes."""
-    differentiates = any(map(is_derivative, capture.graph.nodes))
-    trials = [Trial(module, arguments, differentiates)]
-    for other in others:
-        try:
-            trials.append(awake_trial(module, other, differentiates) or Trial(module, other, differentiates))
-        except PortError as error:  # as where offsets have to rise
-            capture.notes.append(f"not compared on another batch: {error}")
-    return trials
 
 
 _HEADER = '''"""{model}, ported from PyTorch."""

@@ -43,7 +43,7 @@ _ENDS = {"index_put", "sum", "mean"} | _LOSSES | _CLASS_LOSSES
 def kept_whole(graph: Graph) -> None:
     """Compute for every entry what is picked by a mask, changed entry by entry, and put back or summed up."""
     for node in list(graph.nodes):
-        mask = _mask(node)
+        mask = mask_of(node)
         members = _followed(graph, mask) if mask is not None else []
         picked = {member for member in members if not _is_end(member)}
         for member in picked:
@@ -52,7 +52,7 @@ def kept_whole(graph: Graph) -> None:
             _rewritten(graph, member, mask, picked)
 
 
-def _mask(node: Node) -> Node | None:
+def mask_of(node: Node) -> Node | None:
     """The mask, where ``node`` is ``x[mask]``."""
     if packet(node) == "masked_select":
         x, chosen = cast(Any, node.args)
@@ -79,7 +79,7 @@ def _followed(graph: Graph, mask: Node) -> list[Node]:
     members: dict[Node, None] = {}
     for node in graph.nodes:
         given = [x for x in node.all_input_nodes if x in members and not _is_end(x)]
-        if _equal(_mask(node), mask):
+        if _equal(mask_of(node), mask):
             members[node] = None
         elif given and is_symbolic(node):
             if not all(only_checked(user) for user in node.users):
@@ -146,7 +146,7 @@ def _rewritten(graph: Graph, node: Node, mask: Node, picked: set[Node]) -> None:
         last = mask.meta["val"].ndim - 1
         flat = [inserted(graph, node, aten.flatten.using_ints, (x, 0, last)) for x in (args[0], ignored)]
         node.args = (*flat, *args[2:])
-    elif _mask(node) is not None:
+    elif mask_of(node) is not None:
         filled = chosen(graph, node, mask, args[0], 1)
         node.target, node.args, node.meta["val"] = filled.target, filled.args, filled.meta["val"]
         node.meta["picked by"] = mask

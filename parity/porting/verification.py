@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import sympy
 import torch
 from flax import nnx
 from torch.utils import _pytree as torch_tree
@@ -23,9 +22,8 @@ from parity.checking.judgement import judged
 from parity.porting.awakening import awakened, with_weights
 from parity.porting.errors import PortError
 from parity.porting.flexible import flexible
-from parity.porting.free_sizes import is_free
 from parity.porting.lean import LeanSide, one_thread
-from parity.porting.packing import Packings, length_sources, noticed_cuts, unpacked
+from parity.porting.packing import Packings, noticed_cuts, unpacked
 
 
 class _Flat(torch.nn.Module):
@@ -252,74 +250,3 @@ class _Program(JaxSide):
 
     def __call__(self, call: Call | None = None) -> Evaluation:
         return self._evaluation(self._results.result())
-
-
-def another(arguments: Any, captured: Any, graph: torch.fx.Graph, limits: list[sympy.Basic]) -> Any:
-    """Arguments of other values, drawn from the example's own, the sizes that are free larger, by one if that may be.
-
-    Lengths of sequences fall from the longest; what lengths are computed of keeps its rows.
-
-    Args:
-        arguments: of the example.
-        captured: the same, as export sees them: with symbols for the sizes that are free.
-        graph: that was exported.
-        limits: what must hold of the sizes.
-    """
-    if not any(isinstance(x, torch.Tensor) and x.ndim for x in torch_tree.tree_leaves(arguments)):
-        return None
-    generator = torch.Generator().manual_seed(0)
-
-    free = {
-        free.node.expr: size
-        for x, seen in zip(torch_tree.tree_leaves(arguments), torch_tree.tree_leaves(captured), strict=True)
-        if isinstance(seen, torch.Tensor)
-        for size, free in zip(x.shape, list[Any](seen.shape), strict=True)
-        if is_free(free)
-    }
-    # Where none larger may be, a smaller one; the example's own where that is the only one.
-    changes = ({symbol: size + more for symbol, size in free.items()} for more in (*range(1, 9), *range(-1, -9, -1), 0))
-    allowed = (sizes for sizes in changes if min(sizes.values(), default=2) > 1)
-    sizes = next(sizes for sizes in allowed if all(limit.subs(sizes) != sympy.false for limit in limits))
-
-    def grown(size: Any) -> int:
-        return int(size.node.expr.subs(sizes)) if is_free(size) else int(size)
-
-    given, behind = length_sources(graph)
-    steps_of = {id(node.meta["val"]): steps for node, steps in given}
-    rows = {id(node.meta["val"]) for node in behind}
-
-    def drawn(x: Any, seen: Any) -> Any:
-        if not isinstance(x, torch.Tensor) or not x.ndim or not x.numel():
-            return x
-        shape = [grown(size) for size in seen.shape] if isinstance(seen, torch.Tensor) else x.shape
-        if id(seen) in steps_of:
-            longest = grown(steps_of[id(seen)])
-            lengths = torch.randint(1, longest + 1, shape, generator=generator, dtype=x.dtype)
-            lengths[0] = longest
-            return lengths.sort(descending=True).values
-        if id(seen) in rows:
-            for axis, size in enumerate(shape):
-                x = x.index_select(axis, (torch.arange(size) - (size - x.shape[axis])).clamp(0))
-            return x
-        picked = torch.randint(0, x.numel(), shape, generator=generator)
-        values = x.detach().reshape(-1)[picked]
-        if x.is_floating_point() and x.unique().numel() == x.numel():
-            # No two were equal: equal ones would leave the order of topk and sort to chance.
-            values = values * (1 - torch.rand(values.shape, generator=generator) / 100).to(x.dtype)
-        return values
-
-    return torch_tree.tree_map(drawn, arguments, captured)
-
-
-def alike(arguments: Any) -> Any:
-    """Arguments whose rows are all the first one, so that of the experts of a mixture few are chosen."""
-
-    def repeated(x: Any) -> Any:
-        if not isinstance(x, torch.Tensor) or not x.numel():
-            return x
-        first = x
-        for axis in range(x.ndim - x.is_floating_point()):  # a row of floats is a vector, one of indices has them
-            first = first.narrow(axis, 0, 1)
-        return first.expand(x.shape).clone()
-
-    return torch_tree.tree_map(repeated, arguments)

@@ -31,6 +31,8 @@ def _infix(symbol: str, strength: int) -> Builder:
             right = op.binary("*", right, alpha, PRODUCT)
         if symbol in ("+", "-") and _is_nothing(op.arguments["self"], right, op.output):
             return op.arguments["self"]
+        if symbol == "*" and _is_one(op.arguments["self"], right, op.output):
+            return op.arguments["self"]
         if symbol == "&" and _is_all(op) and right.shape == tuple(op.output.shape):
             return right
         return op.promoted(op.binary(symbol, op.arguments["self"], right, strength), op.arguments["self"], op.other)
@@ -60,6 +62,11 @@ def _is_nothing(left: Any, right: Any, output: torch.Tensor) -> bool:
     """Whether ``right`` is a zero added to whole numbers; a float may have a negative zero, which would be lost."""
     whole = not output.is_floating_point() and not output.is_complex()
     return type(right) is int and right == 0 and isinstance(left, Tensor) and left.dtype == output.dtype and whole
+
+
+def _is_one(left: Any, right: Any, output: torch.Tensor) -> bool:
+    """Whether ``right`` is a one that changes nothing, as the scale of a model that has none."""
+    return type(right) in (int, float) and right == 1 and isinstance(left, Tensor) and left.dtype == output.dtype
 
 
 def _is_all(op: Operation) -> bool:
@@ -95,6 +102,8 @@ for _name, _symbol in (
 def _div(op: Operation) -> Expression:
     left, right = op.arguments["self"], op.other
     mode = op.arguments.get("rounding_mode")
+    if mode is None and _is_one(left, right, op.output):
+        return left
     if mode == "floor":
         return op.promoted(op.binary("//", left, right, PRODUCT), left, right)
     quotient = op.binary("/", left, right, PRODUCT)

@@ -252,8 +252,13 @@ def _unfold(op: Operation) -> Expression:
 @register_operator("aten.as_strided")
 def _as_strided(op: Operation) -> Expression:
     operand = op.arguments["self"]
+    memory: Expression = operand
     if not operand.value.is_contiguous():
-        raise NotImplementedError("as_strided of memory that is not in the order of the axes")
+        strides = operand.value.stride()
+        order = sorted(range(operand.ndim), key=lambda axis: -strides[axis])
+        if not operand.value.permute(order).is_contiguous():
+            raise NotImplementedError("as_strided of memory that is not all of one array")
+        memory = op.method(operand, "transpose", *order)
     offset = op.arguments.get("storage_offset") or 0
     parts, names = [] if offset == 0 else [op.expression(offset).text], operand.names
     for i, (size, stride) in enumerate(zip(op.size, op.stride, strict=True)):
@@ -265,7 +270,7 @@ def _as_strided(op: Operation) -> Expression:
             else place.text
         )
         parts.append(spread if stride == 1 else f"{op.expression(stride).text} * {spread}")
-    flat = op.method(operand, "reshape", -1)
+    flat = op.method(memory, "reshape", -1)
     return Expression(f"{flat.text}[{' + '.join(parts) or '0'}]", ATOM, names)
 
 

@@ -26,7 +26,7 @@ class Net(torch.nn.Module):
 
     def heads(self, features):
         weights = features.softmax(-1)
-        return weights.view(-1, 6, 4, 2).reshape(-1, 3, 16) @ weights.view(-1, 16, 3) + weights.sum()
+        return weights.view(-1, 6, 4, 2).reshape(-1, 3, 16) * 1.0 @ weights.view(-1, 16, 3) + weights.sum()
 
     def features(self, x):
         hidden = self.drop(self.blocks(x))
@@ -46,11 +46,17 @@ def source():
     [
         "nn.Sequential(*(Block(rngs=rngs) for _ in range(3)), nn.Tanh())",
         "return jnp.tanh(self.proj(x))",
-        "weights.reshape(-1, 3, 16)",
+        "weights.reshape(-1, 3, 16) @ ",
         "weights = jax.nn.softmax(",
         "hidden = self.drop(self.blocks(x))",
     ],
-    ids=["equal blocks", "no padding", "one reshape", "name in a method", "name of a layer's result"],
+    ids=[
+        "equal blocks",
+        "no padding",
+        "one reshape and no factor of one",
+        "name in a method",
+        "name of a layer's result",
+    ],
 )
 def test_a_port_is_written_with(written, source):
     assert written in source

@@ -92,7 +92,7 @@ def by_place_in_front(result, rows, weights, chosen, expert):
 
 
 class Hit(Experts):
-    """Goes through the experts that any row chooses, by their numbers; none chooses the second."""
+    """Goes through the experts that any row chooses, by their numbers; none chooses the second, none is the fourth."""
 
     def __init__(self):
         super().__init__(None)
@@ -101,11 +101,12 @@ class Hit(Experts):
     def forward(self, x):
         rows = x.reshape(-1, 3)
         weights, chosen = self.gate(rows).softmax(-1)[:, ::2].topk(1)
-        mask = F.one_hot(2 * chosen, 3).permute(2, 1, 0)
+        mask = F.one_hot(2 * chosen, 4).permute(2, 1, 0)
         result = torch.zeros_like(rows)
         for hit in torch.greater(mask.sum((-1, -2)), 0).nonzero():
             rank, row = torch.where(mask[hit].squeeze(0))
-            result.index_add_(0, row, self.experts[f"expert_{hit[0]}"](rows[row]).exp() * weights[row, rank, None])
+            made = self.experts[f"expert_{hit[0]}"](rows[row]).view(-1, 3).exp()
+            result.index_add_(0, row, made * weights[row, rank, None])
         return result.view_as(x)
 
 
@@ -254,3 +255,25 @@ def test_entries_picked_of_a_buffer_are_the_ones_before_it_changes():
             return picked.sum() + x.sum()
 
     port(Counts(), X)
+
+
+class Classifies(torch.nn.Module):
+    """By what stands at the last end that a row has; every row has as many."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.embedding, self.end = torch.nn.Embedding(9, 4), end
+
+    def forward(self, ids):
+        ends = self.embedding(ids)[ids.eq(2), :]
+        return ends.view(ids.shape[0], -1, 4)[:, self.end, :]
+
+
+@pytest.mark.parametrize("end", [0, -1])
+def test_the_first_or_last_picked_of_every_row_needs_no_number_of_them(end):
+    module = Classifies(end)
+    ported = port(module, torch.tensor([[3, 2, 5, 2, 7], [2, 4, 5, 6, 2]]))
+    assert not ported.notes  # on another batch, too
+    ids = torch.tensor([[2, 2, 5], [2, 7, 2], [1, 2, 2]])
+    np.testing.assert_array_equal(ported.module(jnp.asarray(ids.numpy())), module(ids).detach())
+    assert np.isnan(ported.module(jnp.array([[2, 2], [1, 1]]))[1]).all()

@@ -33,7 +33,7 @@ def chained(self, x):
 def slices(self, x):
     self.state[0, 1:3] = x[0, :2]
     self.state.t()[3].add_(1)
-    return x
+    return x + (2 * x).float().fill_(0.5)
 
 
 def out(self, x):
