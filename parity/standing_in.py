@@ -25,9 +25,18 @@ def in_place_of(function: Any, caller: Any, other: Callable[..., Any]) -> Iterat
     function.instead = other
     try:
         with with_code_of(function, caller) as code:
-            yield FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+            own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+            own.__kwdefaults__ = function.__kwdefaults__
+            yield own
     finally:
         del function.instead
+
+
+def forwarding(function: Any) -> Any:
+    """A caller for :func:`in_place_of` that hands on whatever ``function`` is given."""
+    code = _forwarded.__code__
+    names = tuple(function.__name__ if name == "itself" else name for name in code.co_names)
+    return FunctionType(code.replace(co_names=names), {})
 
 
 def gradients_by(other: Callable[..., Any]) -> AbstractContextManager[Callable[..., Any]]:
@@ -50,3 +59,7 @@ def _gradients(  # type: ignore[no-untyped-def]
         outputs, inputs, grad_outputs, retain_graph, create_graph, only_inputs, allow_unused, is_grads_batched,
         materialize_grads,
     )  # fmt: skip
+
+
+def _forwarded(*args, **kwargs):  # type: ignore[no-untyped-def]
+    return itself.instead(*args, **kwargs)  # noqa: F821

@@ -48,6 +48,7 @@ from parity.porting.regions import inlined, traced_name
 from parity.porting.reshapes import joined
 from parity.porting.row_ends import row_ends
 from parity.porting.selection import kept_whole
+from parity.porting.transforms import transformed
 
 
 @dataclass
@@ -187,6 +188,7 @@ class _Attempt:
                 torch.backends.opt_einsum.flags(enabled=False),  # it would look at sizes, and fix those that are free
                 unpacked(self.packings),
                 differentiable(),
+                transformed(self.recording.own_gradients),
                 flexible(),
                 torch.enable_grad(),
                 looked_at(self.asked),

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from parity.porting.known import traced_node
+from parity.porting.transforms import is_transforming
 from parity.standing_in import gradients_by
 
 _LIBRARY = torch.library.Library("parity", "FRAGMENT")
@@ -23,7 +24,11 @@ def _shapes(outputs: list[Tensor], inputs: list[Tensor], weights: list[Tensor]) 
 @contextmanager
 def differentiable() -> Iterator[None]:
     """``torch.autograd.grad`` is one operator within."""
-    with gradients_by(_traced):
+
+    def gradients(*arguments: Any) -> Any:
+        return original(*arguments) if is_transforming() else _traced(*arguments)
+
+    with gradients_by(gradients) as original:
         yield
 
 

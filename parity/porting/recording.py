@@ -12,6 +12,8 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.transforms import is_transforming
+
 
 @dataclass(frozen=True)
 class Reference:
@@ -38,7 +40,8 @@ class Recording:
         records: of each module call, by path and the number of the call.
         calls: the path and number of each call by what export calls it: the attributes that led to the module, of
             which a shared one has several.
-        own_gradients: the ``autograd.Function`` classes that were called; export keeps what they do forward only.
+        own_gradients: the ``autograd.Function`` classes that were called, of which export keeps what they do forward
+            only, and "torch.func", of which there are the operators that it comes to.
         changed: the attributes, no buffers, that the model writes as it runs.
     """
 
@@ -67,7 +70,7 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
 
     def before(path: str, signature: inspect.Signature) -> Callable[..., None]:
         def hook(part: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if torch.compiler.is_dynamo_compiling():  # a branch of torch.cond
+            if torch.compiler.is_dynamo_compiling() or is_transforming():  # a branch of torch.cond, a function of vmap
                 return
             positional, keywords = _references((args, kwargs))
             record = Record(positional, keywords, _named(signature, positional, keywords))
@@ -82,7 +85,7 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
         return hook
 
     def after(part: torch.nn.Module, args: Any, output: Any) -> None:
-        if torch.compiler.is_dynamo_compiling():
+        if torch.compiler.is_dynamo_compiling() or is_transforming():
             return
         open_calls.pop().output = _references(output)
         held = buffers.pop()
