@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from parity.porting.functionalization import in_place, written
+from parity.porting.nodes import in_place, written
 from parity.porting.recording import Record
 
 

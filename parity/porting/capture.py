@@ -40,15 +40,17 @@ from parity.porting.free_sizes import (
 )
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
+from parity.porting.nodes import traced_name
 from parity.porting.normalizing import normalized
 from parity.porting.packing import Packings, unpacked
 from parity.porting.places import padded
 from parity.porting.recording import Recording, recorded
-from parity.porting.regions import inlined, traced_name
+from parity.porting.regions import inlined
 from parity.porting.reshapes import joined
 from parity.porting.row_ends import row_ends
 from parity.porting.selection import kept_whole
 from parity.porting.transforms import transformed
+from parity.porting.unseen import unseen
 
 
 @dataclass
@@ -204,6 +206,7 @@ class _Attempt:
 def _rewrite(capture: Capture) -> None:
     """Put the graph into the form that is written down, and call its nodes by their names there."""
     same: dict[str, torch.fx.Node] = {}
+    buffers = {*capture.program.graph_signature.inputs_to_buffers}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # symbolic sizes stand in the graph as they are
         for part in capture.program.graph_module.modules():  # branches of torch.cond among them
@@ -213,7 +216,7 @@ def _rewrite(capture: Capture) -> None:
                     same |= unbroadcast(part.graph)
                     copied_out(part.graph)
                     decomposed(part)
-                    functionalized(part.graph)
+                    unseen(part.graph, functionalized(part.graph), buffers)
                     kept_whole(part.graph)
                     row_ends(part.graph)
                     padded(part.graph)

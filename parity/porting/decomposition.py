@@ -9,8 +9,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils import _pytree as torch_tree
 
+from parity.porting.nodes import traced_name
 from parity.porting.operators.registry import found
-from parity.porting.regions import traced_name
 
 
 def decomposed(module: GraphModule) -> None:

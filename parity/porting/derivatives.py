@@ -10,7 +10,7 @@ from torch.fx import Node
 from parity.porting.call import Call
 from parity.porting.differentiation import ancestors
 from parity.porting.expression import ATOM, Expression, several
-from parity.porting.functionalization import packet, written_path
+from parity.porting.nodes import packet, written_path
 from parity.porting.rows import argument
 
 if TYPE_CHECKING:

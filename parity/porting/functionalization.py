@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from parity.porting.regions import traced_name
+from parity.porting.nodes import in_place, packet, traced_name, written
 
 aten = torch.ops.aten
 
@@ -16,39 +16,6 @@ _VIEWS = {
     "to", "mT", "reshape_as", "expand_as", "real", "imag", "view_as_real", "view_as_complex", "numpy_T",
 }  # fmt: skip
 _SPLITS = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
-
-
-def packet(node: Node) -> str:
-    """The operator's name without library and overload."""
-    name = str(node.target)
-    return name.split(".")[1] if name.startswith("aten.") else name
-
-
-def is_symbolic(node: Node) -> bool:
-    """Whether ``node`` is a size that is free, no array."""
-    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
-
-
-def in_place(node: Node) -> bool:
-    """Whether the operator writes into its first argument."""
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
-        return False
-    arguments = node.target._schema.arguments
-    return bool(arguments and arguments[0].alias_info is not None and arguments[0].alias_info.is_write)
-
-
-def written(node: Node) -> Any:
-    """What an operator in place finally writes into: of ``x.mul_(2).add_(1)``, ``x``."""
-    target = node.args[0]
-    while isinstance(target, Node) and in_place(target):
-        target = target.args[0]
-    return target
-
-
-def written_path(node: Node) -> str | None:
-    """The path of the parameter or buffer that an operator in place writes into; None where it writes into none."""
-    target = written(node) if in_place(node) else None
-    return target.meta.get("path") if isinstance(target, Node) and target.op == "placeholder" else None
 
 
 def base(node: Node) -> Any:
@@ -133,19 +100,25 @@ def _pure(target: Any, outs: list[str]) -> Any:
     raise NotImplementedError(f"{target} has no form that returns its result")
 
 
-def functionalized(graph: Graph) -> None:
+Write = dict[Node, Node]
+"""The operator that wrote by what it wrote into, and what that is a view of, in turn, by its value then."""
+
+
+def functionalized(graph: Graph) -> list[Write]:
     """Rewrite writes through views: what shares the memory is computed anew from the value written."""
     nodes = list(graph.nodes)
+    writes: list[Write] = []
     order = {node: i for i, node in enumerate(nodes)}
     for node in nodes:
         if not in_place(node):
             continue
         target = node.args[0]
         assert isinstance(target, Node)
-        _written_back(graph, target, node, order)
+        writes.append(_written_back(graph, target, node, order))
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not is_lasting(node) and not node.users:
             graph.erase_node(node)
+    return writes
 
 
 def is_lasting(node: Node) -> bool:
@@ -155,7 +128,7 @@ def is_lasting(node: Node) -> bool:
     return in_place(node) and written(node).op == "placeholder"
 
 
-def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int]) -> None:
+def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int]) -> Write:
     """From here on ``target`` is ``new``; so are the values it is a view of, and their views."""
     moment = order[new]
     position = new
@@ -176,6 +149,7 @@ def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int])
         current.meta = dict(new.meta) | {"val": view.meta["val"]}
         order[current] = moment
         position = replaced[view] = current
+    write = dict(replaced)
     # Other views of the same memory, read later, are taken again.
     pending = list(replaced)
     while pending:
@@ -196,6 +170,7 @@ def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int])
         for user in list(old.users):
             if user not in fresh and order.get(user, -1) > moment:
                 user.replace_input_with(old, now)
+    return write
 
 
 def _read_after(node: Node, moment: int, order: dict[Node, int]) -> bool:

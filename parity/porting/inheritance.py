@@ -10,8 +10,8 @@ import torch
 from torch.fx import Node
 
 from parity.porting.call import Call, array
-from parity.porting.functionalization import in_place, packet
 from parity.porting.layers import ancestor
+from parity.porting.nodes import in_place, packet
 from parity.porting.recording import Record, Reference
 from parity.porting.statistics import is_said
 

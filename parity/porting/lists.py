@@ -13,9 +13,8 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call
 from parity.porting.expression import ATOM, Expression
-from parity.porting.functionalization import packet
+from parity.porting.nodes import known_as, packet
 from parity.porting.recording import Reference
-from parity.porting.regions import known_as
 
 _JOINS = ("cat", "concat", "concatenate", "stack")
 

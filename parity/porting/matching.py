@@ -13,11 +13,11 @@ from torch.utils import _pytree as torch_tree
 from parity.porting.branches import is_conditional
 from parity.porting.call import Call
 from parity.porting.differentiation import is_derivative
-from parity.porting.functionalization import is_symbolic, packet, written_path
 from parity.porting.growing import Growing
 from parity.porting.lists import joined_by
 from parity.porting.loops import Loop, alike, structure
 from parity.porting.naming import is_indexed
+from parity.porting.nodes import is_symbolic, packet, written_path
 from parity.porting.repeating import COUNTED
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from parity.porting.functionalization import packet
+from parity.porting.nodes import packet
 
 aten = torch.ops.aten
 

@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from parity.porting.functionalization import packet
+from parity.porting.nodes import packet
 from parity.standing_in import in_place_of
 
 RECURRENT = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)

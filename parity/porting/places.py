@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from parity.porting.functionalization import is_symbolic, packet
+from parity.porting.nodes import is_symbolic, packet
 from parity.porting.rows import argument, by_rows, is_check, is_elementwise, kind_of, only_checked
 from parity.porting.selection import SINGULAR_FROM, chosen, inserted
 

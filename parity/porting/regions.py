@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
+from parity.porting.nodes import in_place, traced_name, written
+
 aten = torch.ops.aten
 
 _LOWER = {
@@ -29,7 +31,8 @@ def inlined(module: GraphModule) -> None:
     """Put the body of every ``no_grad`` and ``autocast`` region in its place.
 
     A node put elsewhere keeps the name it was traced under as ``traced`` in its ``meta``; one that stands for another
-    behind the region has that one's as ``behind``.
+    behind the region has that one's as ``behind``. What is computed without gradients has as ``no_grad`` the modules
+    that the region is in.
     """
     for node in list(module.graph.nodes):
         name = str(node.target)
@@ -38,14 +41,15 @@ def inlined(module: GraphModule) -> None:
         position = 1 if name == "wrap_with_set_grad_enabled" else 4
         body = getattr(module, node.args[position].target)
         inlined(body)
-        without_gradients = name == "wrap_with_set_grad_enabled" and not node.args[0]
         lower = None
         if name == "wrap_with_autocast" and node.args[2]:
             lower = node.args[1] or torch.bfloat16
+        if name == "wrap_with_set_grad_enabled":
+            for part in body.graph.nodes:
+                part.meta.setdefault("no_grad", None if node.args[0] else node.meta.get("nn_module_stack") or {})
         results = _spliced(module.graph, node, body.graph, node.args[position + 1 :], lower)
-        if without_gradients:
-            with module.graph.inserting_before(node):
-                results = [_detached(module.graph, x, node) if isinstance(x, Node) else x for x in results]
+        with module.graph.inserting_before(node):
+            results = [_detached(module.graph, x) if isinstance(x, Node) else x for x in results]
         for user in list(node.users):
             if user.target is operator.getitem:
                 user.replace_all_uses_with(results[user.args[1]])
@@ -55,26 +59,33 @@ def inlined(module: GraphModule) -> None:
         module.graph.erase_node(node)
 
 
-def _detached(graph: Graph, node: Node, region: Node) -> Node:
-    """``node`` without a gradient, as an operator of the call that has the region: what made it may be another."""
+def _detached(graph: Graph, node: Node) -> Node:
+    """``node`` without a gradient if it was computed so, as an operator of the call that has the region.
+
+    What made it may be another call. What was there before the region, and is written into within, is left to
+    :func:`parity.porting.unseen.unseen`.
+    """
     value = node.meta["val"]
-    if not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+    is_made = not is_seen(node) and not (in_place(node) and is_seen(written(node)))
+    if not is_made or not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
         return node
     detached = graph.call_function(aten.detach.default, (node,))
-    called = {"nn_module_stack": region.meta.get("nn_module_stack") or {}}
-    detached.meta = dict(node.meta) | {"behind": traced_name(node)} | called
-    detached.meta.pop("traced", None)
+    detached.meta = behind(node)
     return detached
 
 
-def traced_name(node: Node) -> str:
-    """The name that the tracer gave ``node``."""
-    return str(node.meta.get("traced", node.name))
+def is_seen(node: Node) -> bool:
+    """Whether ``node`` is computed with gradients."""
+    return node.meta.get("no_grad") is None
 
 
-def known_as(node: Node) -> str:
-    """The name under which the calls of modules know what ``node`` is."""
-    return str(node.meta.get("behind", node.name))
+def behind(node: Node) -> dict[str, Any]:
+    """The ``meta`` of what stands for ``node``, of a region without gradients, behind it."""
+    meta = dict(node.meta) | {"behind": traced_name(node)}
+    if not is_seen(node):
+        meta |= {"nn_module_stack": node.meta["no_grad"], "no_grad": None}
+    meta.pop("traced", None)
+    return meta
 
 
 def _spliced(graph: Graph, before: Node, body: Graph, arguments: Any, lower: torch.dtype | None) -> list[Any]:

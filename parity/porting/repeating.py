@@ -10,9 +10,9 @@ from torch.fx import Node
 from parity.porting.call import Call
 from parity.porting.collecting import Collection, begun
 from parity.porting.expression import Expression, length
-from parity.porting.functionalization import packet
 from parity.porting.loops import carried_name, cut_out, gone_through, member_name
 from parity.porting.naming import access, singular
+from parity.porting.nodes import packet
 
 if TYPE_CHECKING:
     from parity.porting.rounds import Rounds

@@ -16,10 +16,10 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call
-from parity.porting.functionalization import in_place
 from parity.porting.loops import Loop
 from parity.porting.matching import Matching, Member, member_of, nodes_of, results
 from parity.porting.naming import source_places
+from parity.porting.nodes import in_place
 from parity.porting.repeating import write_rounds
 
 if TYPE_CHECKING:

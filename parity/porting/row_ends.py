@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from parity.porting.functionalization import is_symbolic, packet
+from parity.porting.nodes import is_symbolic, packet
 from parity.porting.rows import is_check, only_checked
 from parity.porting.selection import inserted, mask_of
 

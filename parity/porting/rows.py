@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from parity.porting.functionalization import is_symbolic, packet
+from parity.porting.nodes import is_symbolic, packet
 
 # Of one entry each, whatever its place.
 _ELEMENTWISE = {

@@ -15,8 +15,9 @@ from parity.porting.body import Extras, Unsupported
 from parity.porting.call import Call
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression
-from parity.porting.functionalization import base, in_place, packet, written, written_path
+from parity.porting.functionalization import base
 from parity.porting.naming import RESERVED, access, assigned, naming_line, source_lines
+from parity.porting.nodes import in_place, packet, written, written_path
 from parity.porting.operation import dtype_name, number
 
 

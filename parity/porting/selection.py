@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.utils import _pytree as torch_tree
 
-from parity.porting.functionalization import in_place, is_symbolic, packet
+from parity.porting.nodes import in_place, is_symbolic, packet
 from parity.porting.rows import (
     argument,
     axes_from_the_end,

@@ -15,8 +15,8 @@ from parity.porting.call import Call
 from parity.porting.capture import Capture
 from parity.porting.errors import PortError
 from parity.porting.expression import ATOM, Expression, plain
-from parity.porting.functionalization import is_symbolic
 from parity.porting.lists import spread
+from parity.porting.nodes import is_symbolic
 from parity.porting.sizes import size, size_of
 from parity.porting.structure import classes, guards, structured
 from parity.porting.writing import Writer

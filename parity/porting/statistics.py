@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from parity.porting.call import Call
-from parity.porting.functionalization import packet
+from parity.porting.nodes import packet
 
 aten = torch.ops.aten
 

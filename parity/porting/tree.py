@@ -13,12 +13,11 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.call import Call, array
 from parity.porting.capture import Capture
-from parity.porting.functionalization import in_place, is_symbolic
 from parity.porting.inheritance import mark_inherited
 from parity.porting.layers import CONTAINERS, has_twin
 from parity.porting.lists import arguments
+from parity.porting.nodes import in_place, is_symbolic, known_as
 from parity.porting.recording import Reference
-from parity.porting.regions import known_as
 from parity.porting.statistics import with_statistics
 
 _SILENT = (

@@ -16,15 +16,15 @@ from parity.porting.call import Call
 from parity.porting.derivatives import outside
 from parity.porting.differentiation import is_derivative
 from parity.porting.expression import Expression, length, plain
-from parity.porting.functionalization import is_lasting, is_symbolic, written_path
+from parity.porting.functionalization import is_lasting
 from parity.porting.growing import Growing, grown
 from parity.porting.lists import Listed, arguments, spread
 from parity.porting.loops import Loop, looped, structure
 from parity.porting.matching import calls_of, nodes_of
 from parity.porting.naming import access
+from parity.porting.nodes import is_symbolic, known_as, written_path
 from parity.porting.phrases import call_of, operator_of, part_of
 from parity.porting.recording import Reference
-from parity.porting.regions import known_as
 from parity.porting.rounds import Rounds, in_rounds
 from parity.porting.scope import Scope
 

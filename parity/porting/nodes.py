@@ -1,0 +1,49 @@
+"""What a node of a graph is, and how it is called."""
+
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+
+def packet(node: Node) -> str:
+    """The operator's name without library and overload."""
+    name = str(node.target)
+    return name.split(".")[1] if name.startswith("aten.") else name
+
+
+def is_symbolic(node: Node) -> bool:
+    """Whether ``node`` is a size that is free, no array."""
+    return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
+
+
+def in_place(node: Node) -> bool:
+    """Whether the operator writes into its first argument."""
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    arguments = node.target._schema.arguments
+    return bool(arguments and arguments[0].alias_info is not None and arguments[0].alias_info.is_write)
+
+
+def written(node: Node) -> Any:
+    """What an operator in place finally writes into: of ``x.mul_(2).add_(1)``, ``x``."""
+    target = node.args[0]
+    while isinstance(target, Node) and in_place(target):
+        target = target.args[0]
+    return target
+
+
+def written_path(node: Node) -> str | None:
+    """The path of the parameter or buffer that an operator in place writes into; None where it writes into none."""
+    target = written(node) if in_place(node) else None
+    return target.meta.get("path") if isinstance(target, Node) and target.op == "placeholder" else None
+
+
+def traced_name(node: Node) -> str:
+    """The name that the tracer gave ``node``."""
+    return str(node.meta.get("traced", node.name))
+
+
+def known_as(node: Node) -> str:
+    """The name under which the calls of modules know what ``node`` is."""
+    return str(node.meta.get("behind", node.name))
