@@ -1,6 +1,7 @@
 """Graphs without writes into memory that another value shows."""
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -104,17 +105,39 @@ Write = dict[Node, Node]
 """The operator that wrote by what it wrote into, and what that is a view of, in turn, by its value then."""
 
 
+class _Values:
+    """What stands for a value once it, or what it is a view of, is written into.
+
+    Attributes:
+        latest: by the value as it was before all writes.
+        origins: the reverse, of everything that ever stood for a value.
+    """
+
+    def __init__(self) -> None:
+        self.latest: dict[Node, Node] = {}
+        self.origins: dict[Node, Node] = {}
+
+    def origin(self, node: Node) -> Node:
+        """The value that ``node`` stands for."""
+        return self.origins.get(node, node)
+
+    def now(self, node: Node) -> Node:
+        """What stands for the value of ``node``."""
+        origin = self.origin(node)
+        return self.latest.get(origin, origin)
+
+    def set(self, node: Node, new: Node) -> None:
+        """From here on ``new`` stands for the value of ``node``."""
+        origin = self.origin(node)
+        self.latest[origin], self.origins[new] = new, origin
+
+
 def functionalized(graph: Graph) -> list[Write]:
     """Rewrite writes through views: what shares the memory is computed anew from the value written."""
     nodes = list(graph.nodes)
-    writes: list[Write] = []
     order = {node: i for i, node in enumerate(nodes)}
-    for node in nodes:
-        if not in_place(node):
-            continue
-        target = node.args[0]
-        assert isinstance(target, Node)
-        writes.append(_written_back(graph, target, node, order))
+    values = _Values()
+    writes = [_written_back(graph, node, order, values) for node in nodes if in_place(node)]
     for node in reversed(list(graph.nodes)):
         if node.op == "call_function" and not is_lasting(node) and not node.users:
             graph.erase_node(node)
@@ -128,54 +151,106 @@ def is_lasting(node: Node) -> bool:
     return in_place(node) and written(node).op == "placeholder"
 
 
-def _written_back(graph: Graph, target: Node, new: Node, order: dict[Node, int]) -> Write:
-    """From here on ``target`` is ``new``; so are the values it is a view of, and their views."""
+def _written_back(graph: Graph, new: Node, order: dict[Node, int], values: _Values) -> Write:
+    """From here on what ``new`` writes into is ``new``; so are the values it is a view of, and their views."""
     moment = order[new]
     position = new
-    current: Any = new.args[1] if packet(new) == "fill_" and packet(target) in ("select", "slice", "narrow") else new
-    replaced: dict[Node, Node] = {target: new}
-    view = target
+    target = new.args[0]
+    assert isinstance(target, Node)
+    view = values.origin(target)
+    current: Any = new.args[1] if packet(new) == "fill_" and packet(view) in ("select", "slice", "narrow") else new
+    write: Write = {target: new}
+    values.set(view, new)
     while (source := base(view)) is not None:
+        before = values.now(source)
         with graph.inserting_after(position):
-            current = _scattered(graph, view, source, current)
-        current.meta = dict(new.meta) | {"val": source.meta["val"]}
+            current = _scattered(graph, view, before, current)
+        current.meta = dict(new.meta) | {"val": before.meta["val"]}
         order[current] = moment
-        position = current
-        replaced[source] = current
-        view = source
-    if current is not new and (view.op == "placeholder" or in_place(view)):
+        position = write[before] = current
+        view = values.origin(source)
+        values.set(view, current)
+    if current is not new and view.op == "placeholder":
+        before = next(reversed(write))
         with graph.inserting_after(position):
-            current = graph.call_function(aten.copy_.default, (view, current))
+            current = graph.call_function(aten.copy_.default, (before, current))
         current.meta = dict(new.meta) | {"val": view.meta["val"]}
         order[current] = moment
-        position = replaced[view] = current
-    write = dict(replaced)
-    # Other views of the same memory, read later, are taken again.
+        position = write[before] = current
+        values.set(view, current)
+    _taken_again(graph, write, position, order, values)
+    return write
+
+
+def _taken_again(graph: Graph, write: Write, position: Node, order: dict[Node, int], values: _Values) -> None:
+    """Other views of the memory that was written into, read later, are taken again behind ``position``."""
+    moment = order[position]
+    replaced = dict(write)
     pending = list(replaced)
     while pending:
         source = pending.pop()
-        for user in list(source.users):
-            if user in replaced or order.get(user, -1) >= moment or base(user) is not source:
+        for user in _views(source, values):
+            view = values.origin(user)
+            if user in replaced or order.get(user, -1) >= moment or not _is_read_after(user, moment, order, values):
                 continue
-            if not _read_after(user, moment, order):
+            if any(_are_apart(view, values.origin(other)) for other in write):
                 continue
             with graph.inserting_after(position):
-                again = graph.node_copy(user, lambda x: replaced.get(x, x))
+                again = _copied_view(graph, view, values)
             order[again] = moment
             position = again
             replaced[user] = again
+            values.set(view, again)
             pending.append(user)
     fresh = set(replaced.values())
     for old, now in replaced.items():
         for user in list(old.users):
             if user not in fresh and order.get(user, -1) > moment:
                 user.replace_input_with(old, now)
-    return write
 
 
-def _read_after(node: Node, moment: int, order: dict[Node, int]) -> bool:
-    return any(
-        order.get(user, -1) > moment or (base(user) is node and _read_after(user, moment, order)) for user in node.users
+def _views(source: Node, values: _Values) -> Iterator[Node]:
+    """What shows the value of ``source``, as it stands."""
+    for user in source.users:
+        yield from (part for part in (user.users if packet(user) in _SPLITS else [user]) if base(part) is source)
+    for view, now in list(values.latest.items()):  # that was itself written into
+        if (shown := base(view)) is not None and values.origin(shown) is values.origin(source):
+            yield now
+
+
+def _are_apart(a: Node, b: Node) -> bool:
+    """Whether two views are different parts of one split."""
+    parts = a.target is operator.getitem and b.target is operator.getitem
+    return parts and a.args[0] is b.args[0] and a.args[1] != b.args[1]
+
+
+def _copied_view(graph: Graph, view: Node, values: _Values) -> Node:
+    """``view`` taken of what stands for its source now."""
+    if view.target is not operator.getitem:
+        return graph.node_copy(view, values.now)
+    source = base(view)
+    node = graph.call_function(*_part(view, values.now(source)))
+    node.meta = dict(view.meta)
+    return node
+
+
+def _part(view: Node, source: Node) -> tuple[Any, tuple[Any, ...]]:
+    """The operator, and its arguments, that take the part ``view`` of a split from ``source``."""
+    split, index = view.args
+    assert isinstance(split, Node)
+    assert isinstance(index, int)
+    if packet(split) == "unbind":
+        return aten.select.int, (source, split.args[1] if len(split.args) > 1 else 0, index)
+    dim: Any = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
+    parts = split.meta["val"]
+    start = sum(part.shape[dim] for part in parts[:index])
+    return aten.slice.Tensor, (source, dim, start, start + parts[index].shape[dim])
+
+
+def _is_read_after(node: Node, moment: int, order: dict[Node, int], values: _Values) -> bool:
+    """Whether ``node`` or a view of it is read after ``moment``."""
+    return any(order.get(user, -1) > moment for user in node.users) or any(
+        _is_read_after(view, moment, order, values) for view in _views(node, values)
     )
 
 
@@ -206,14 +281,7 @@ def _scattered(graph: Graph, view: Node, source: Node, new: Any) -> Node:
     if kind == "expand":
         raise NotImplementedError("a write into an expanded tensor")
     if view.target is operator.getitem:
-        split, index = args
-        dim = split.args[2] if len(split.args) > 2 else split.kwargs.get("dim", 0)
-        if packet(split) == "unbind":
-            dim = split.args[1] if len(split.args) > 1 else 0
-            return graph.call_function(aten.select_scatter.default, (source, new, dim, index))
-        parts = split.meta["val"]
-        start = sum(part.shape[dim] for part in parts[:index])
-        return graph.call_function(
-            aten.slice_scatter.default, (source, new, dim, start, start + parts[index].shape[dim])
-        )
+        taken, (_, *place) = _part(view, source)
+        put = aten.select_scatter.default if taken is aten.select.int else aten.slice_scatter.default
+        return graph.call_function(put, (source, new, *place))
     raise NotImplementedError(f"a write into a view made by {kind}")
