@@ -130,10 +130,11 @@ class TorchSide:
         kept = _state(subject)
         args, kwargs = torch_tree.tree_map(as_tensor, self.call)
         with torch.set_grad_enabled(self.differentiates), same_numbers(self), self._drawing():
-            output = subject(*args, **kwargs)
-        if isinstance(subject, torch.nn.Module):
-            subject.load_state_dict(kept)
-        return output
+            try:
+                return subject(*args, **kwargs)
+            finally:
+                if isinstance(subject, torch.nn.Module):
+                    subject.load_state_dict(kept)
 
     def exact(self) -> Evaluation:
         """The truth: the same pass in float64."""

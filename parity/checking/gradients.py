@@ -22,6 +22,7 @@ from parity.checking.interception import intercepted
 from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.checking.pairing import aliases, tied_otherwise
+from parity.checking.perturbation import copied
 from parity.checking.stacking import stacked_paths
 from parity.checking.tree import aligned_paths, jax_layers, submodule, tagged
 from parity.comparison import Comparison
@@ -83,6 +84,7 @@ def gradient_faults(
         The faults from the output backwards, and the last layer at whose output the gradient is still right (None where
         it is wrong at the last layer already).
     """
+    torch_module = copied(torch_module, shared=True)  # what the model keeps in attributes stays as it is
     shapes = _output_shapes(torch_module, side)
     unlike = [record for record in records if record.unlike]  # no tap of torch's size fits there
     tapped = [r for r in records if r.path and r.compared and not r.unlike and (r.path, r.call) in shapes]
@@ -130,9 +132,13 @@ def gradient_faults(
             elif reason:
                 reason = f"the gradient of {reason}"
             else:
-                suspect, reason = stopped(side, [row], evaluation)
+                suspect, reason = stopped(side, rows, evaluation, only=row.name)
             what = f"the gradient of {name} is wrong, that at the layer's output right: {row.reason}"
             faults.append(Fault(owner, 0, "gradient", what, suspect, reason, row))
+    row = next(row for row in rows if row.kind == "gradient" and not row.passed)
+    if not faults:  # an input's alone, or one of a layer that is not called
+        what = f"the gradient of {row.name} is wrong: {row.reason}"
+        faults.append(Fault("", 0, "gradient", what, *stopped(side, rows, evaluation), row))
     return faults, last_right
 
 
@@ -180,8 +186,10 @@ def _rows_of_taps(
             if any(layer is x for x in running):
                 return original(layer, *args, **kwargs)
             running.append(layer)
-            output = original(layer, *args, **kwargs)
-            running.pop()
+            try:
+                output = original(layer, *args, **kwargs)
+            finally:
+                running.pop()
             at = next(coming[paths], None)
             return output if at is None or at not in places else _added(output, taps[places[at]], axes[at])
 

@@ -140,7 +140,7 @@ class DoubleWherePossible(TorchFunctionMode):
 
     An operator that torch does not have in float64 is computed in float32; one that is given both, because the model
     makes a float32 tensor of its own, in float64. The least number of float64, put into such a tensor for a masked
-    entry, is float32's.
+    entry, is that of its own dtype.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -152,8 +152,9 @@ class DoubleWherePossible(TorchFunctionMode):
             if dtypes and dtypes <= set(_SINGLE):
                 args, kwargs = torch_tree.tree_map(_as_single, (args, kwargs))
                 return torch_tree.tree_map(_as_double, func(*args, **kwargs))
-            if dtypes & set(_DOUBLE) and "without overflow" in str(error):
-                args, kwargs = torch_tree.tree_map(_held_by_single, (args, kwargs))
+            if dtypes and "without overflow" in str(error):
+                most = min(torch.finfo(dtype).max for dtype in dtypes)
+                args, kwargs = torch_tree.tree_map(lambda x: _held(x, most), (args, kwargs))
                 return func(*args, **kwargs)
             if not dtypes & set(_SINGLE):
                 raise
@@ -163,8 +164,7 @@ class DoubleWherePossible(TorchFunctionMode):
             return func(*args[:kept], *changed, **kwargs)
 
 
-def _held_by_single(x: Any) -> Any:
-    most = torch.finfo(torch.float32).max
+def _held(x: Any, most: float) -> Any:
     return max(-most, min(x, most)) if isinstance(x, float) and math.isfinite(x) else x
 
 

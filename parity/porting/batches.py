@@ -43,7 +43,7 @@ def other_trials(
             except PortError as error:  # as where offsets have to rise
                 refusals.append(error)
         else:
-            if capture.decided and not capture.told:
+            if capture.decided and not capture.told and candidates is kinds[0]:
                 raise refusals[-1]
             capture.notes.append(f"not compared on another batch: {refusals[0]}")
 

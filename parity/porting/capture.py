@@ -12,7 +12,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as torch_tree
 
-from parity.porting.deciding import Answers, Decided, decisions, guarded, place_text
+from parity.porting.deciding import Answers, Decided, constants, decisions, guarded, place_text, unguarded
 from parity.porting.decomposition import decomposed
 from parity.porting.differentiation import differentiable
 from parity.porting.errors import PortError, first_line, refused
@@ -65,6 +65,7 @@ class Capture:
         limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
         fixed: the inputs whose first axes export would not leave free.
         decided: what the data decide, where the model had to be told while it was exported.
+        general: the answer that leaves a mask open, of those that are asked of a whole one.
         told: whether it was told so for all data, not for such as decide so.
     """
 
@@ -76,6 +77,7 @@ class Capture:
     limits: list[sympy.Basic] = field(default_factory=list)
     fixed: list[str] = field(default_factory=list)
     decided: Answers = field(default_factory=dict)
+    general: Answers = field(default_factory=dict)
     told: bool = False
 
     @property
@@ -109,7 +111,10 @@ def captured(
     ways = list(product(forgetting, free, (False, True)))
     found, errors = _first(module, arguments, ways, told or {})
     if found is None and told is None and any(isinstance(error, GuardOnDataDependentSymNode) for error in errors):
-        answers = decisions(module, arguments)
+        try:
+            answers = decisions(module, arguments)
+        except Exception:  # what the model raises, export has raised
+            answers = {}
         found, errors = _first(module, arguments, ways, answers) if answers else (None, errors)
     if found is None:
         raise refused(errors[-2]) from errors[-2]
@@ -137,11 +142,16 @@ def captured(
         limits_of(graph, attempt.asked),
         left,
         attempt.decided,
+        attempt.general,
         told is not None,
     )
     if told is None:
-        notes += [f"NaN where the data decide otherwise than in the example: {place_text(x)}" for x in capture.decided]
-        guarded(program)
+        lines = dict.fromkeys(map(place_text, capture.decided))
+        notes += [f"NaN where the data decide otherwise than in the example: {line}" for line in lines]
+    if capture.decided and constants(program):
+        raise PortError(
+            f"port: a result that is no array is decided by the data: {place_text(next(iter(capture.decided)))}"
+        )
     _rewrite(capture)
     return capture
 
@@ -151,17 +161,20 @@ def _first(
 ) -> tuple[tuple["_Attempt", torch.export.ExportedProgram] | None, list[Exception]]:
     """The first way to export a model that succeeds, and what the ways before it raised."""
     errors: list[Exception] = []
-    no_such = False  # what a loop's last round asks for, as where one class more than there are experts is counted
-    for (forgets, sizes, eager), spare in product(ways, (0, 1)):
-        if spare and not no_such:
-            continue
-        attempt = _Attempt(module, forgets, sizes, eager, answers)
-        attempt.known.spare = spare
-        try:
-            return (attempt, attempt.exported(arguments)), errors
-        except Exception as error:
-            no_such = attempt.known.skips and isinstance(error, LookupError)
-            errors += [error] * (not spare)
+    for forgets, sizes, eager in ways:
+        spare: set[tuple[str, int]] = set()
+        while True:
+            attempt = _Attempt(module, forgets, sizes, eager, answers)
+            attempt.known.spare = set(spare)
+            try:
+                return (attempt, attempt.exported(arguments)), errors
+            except Exception as error:
+                loop = attempt.known.loop
+                if isinstance(error, LookupError) and loop is not None and loop not in spare:
+                    spare.add(loop)  # which asks for one expert more than there are
+                    continue
+                errors.append(error)
+                break
     return None, errors
 
 
@@ -175,6 +188,7 @@ class _Attempt:
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
         self.decided: Answers = {}
+        self.general: Answers = {}
 
     def exported(self, arguments: Arguments) -> torch.export.ExportedProgram:
         args, kwargs = arguments
@@ -197,7 +211,7 @@ class _Attempt:
             ):
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))
-            branches = [Decided(self.answers, self.known, self.decided)] if self.answers else []
+            branches = [Decided(self.answers, self.known, self.decided, self.general)] if self.answers else []
             for noting in (recorded(self.module, self.recording, changes), Distinct(), self.known, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
@@ -213,6 +227,8 @@ def _rewrite(capture: Capture) -> None:
             if isinstance(part, torch.fx.GraphModule):
                 try:
                     inlined(part)
+                    if part is capture.program.graph_module and capture.decided:
+                        (unguarded if capture.told else guarded)(capture.program)
                     same |= unbroadcast(part.graph)
                     copied_out(part.graph)
                     decomposed(part)

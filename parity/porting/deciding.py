@@ -1,14 +1,17 @@
 """Branches that a model takes by what a mask holds, as in ``if mask.any():``.
 
-Export has no values, and sees one branch only. It is shown the one that the example takes. The results are NaN for data
-that decide otherwise: the port is never another function than the model.
+Export has no values, and sees one branch only. It is shown the one that the example takes, and the results are NaN for
+data that decide otherwise.
+
+Where ``any`` or ``all`` is asked of a whole mask, one of the two answers says all of it: that no entry is set, or every
+one. The port then may take the other branch always. It is the model's wherever the mask is not of that kind, and has to
+be shown to give the same where it is.
 """
 
 import linecache
-import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -19,9 +22,11 @@ from torch.utils import _pytree as torch_tree
 
 from parity.checking.evaluation import seeded
 from parity.checking.perturbation import copied
-from parity.porting.errors import PortError
+from parity.porting.errors import DECIDES, PortError
 from parity.porting.free_sizes import Arguments
 from parity.porting.known import Known, memory, traced_node, writes
+from parity.porting.lines import model_line
+from parity.porting.nodes import in_place, packet, written
 from parity.porting.selection import inserted
 
 aten = torch.ops.aten
@@ -30,9 +35,14 @@ Answers = dict[tuple[str, int, int], bool]
 """What a model decided: by file, line, and how often it had come there."""
 
 _MARK = "decided by the data: "
-_MACHINERY = os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__))
 _TRIES = 40  # batches, in search for one that decides otherwise
 _TELLS_FINITE = ("isfinite", "isnan", "isinf")
+_SAME = {"alias", "clone", "detach", "reshape", "view", "flatten", "to", "_to_copy", "unsqueeze", "transpose"}
+_NOT = {"logical_not", "bitwise_not"}
+_BY_ENTRY = (
+    {"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "bitwise_and", "bitwise_or"} | _SAME | _NOT
+)
+"""Operators of which every entry of a mask is made by itself, and every entry of what they are given counts."""
 
 
 class _Questions(TorchFunctionMode):
@@ -50,7 +60,7 @@ class _Questions(TorchFunctionMode):
         asks = func is torch.Tensor.__bool__ or (func is torch.Tensor.item and args[0].dtype == torch.bool)
         if not asks or torch.compiler.is_dynamo_compiling():
             return func(*args, **(kwargs or {}))
-        line = _line()
+        line = model_line()
         self.counts[line] += 1
         return self.answer((*line, self.counts[line]), args[0], lambda: func(*args))
 
@@ -75,18 +85,21 @@ class Decided(_Questions):
         answers: of the example.
         known: what answers where no input decides.
         given: takes the answers that were needed.
+        general: takes, of those that are asked of a whole mask, the one that leaves it open.
     """
 
-    def __init__(self, answers: Answers, known: Known, given: Answers) -> None:
+    def __init__(self, answers: Answers, known: Known, given: Answers, general: Answers) -> None:
         super().__init__()
-        self.answers, self.known, self.given = answers, known, given
+        self.answers, self.known, self.given, self.general = answers, known, given, general
 
     def answer(self, place: tuple[str, int, int], x: torch.Tensor, ask: Callable[[], bool]) -> bool:
         """The example's answer, where it is one that may be taken."""
         if place not in self.answers or get_proxy_mode() is None or self.known.knows(x) or not _is_of_masks(x):
             return ask()
         decided = self.given[place] = self.answers[place]
-        holds = x.reshape(()).bool()
+        if (general := _general(traced_node(x))) is not None:
+            self.general[place] = general
+        holds = x.reshape(()).bool().clone()  # what it is now
         aten._assert_async.msg(holds if decided else ~holds, f"{_MARK}{place_text(place)}")
         return decided
 
@@ -95,39 +108,53 @@ def decisions(module: torch.nn.Module, arguments: Arguments) -> Answers:
     """What ``module`` decides by the data that it is given."""
     args, kwargs = arguments
     heard = _Heard()
-    with heard, torch.no_grad(), seeded(0):
+    with heard, torch.enable_grad(), seeded(0):
         copied(module, shared=True)(*args, **kwargs)
     return heard.answers
 
 
-def either_way(module: torch.nn.Module, arguments: Arguments, decided: Answers) -> Iterator[tuple[Answers, Arguments]]:
-    """What a model may be told it decides, whatever the data are: it may do the same, as where nothing is masked.
+def witnesses(module: torch.nn.Module, arguments: Arguments, places: Answers) -> list[Arguments] | None:
+    """Batches that decide at each of ``places`` as the example does not, others among them as they may be.
 
-    Gives a batch with it that decides otherwise than the example, on which that has to be shown; nothing where none is
-    found.
+    None if there are none of some place.
     """
-    for _, batch in zip(range(_TRIES), _changed(arguments), strict=False):
+    missing = {(place, answer) for place in places for answer in (True, False)}
+    found: list[Arguments] = []
+    for batch in chain([arguments], islice(_changed(arguments), _TRIES)):
         try:
             answers = decisions(module, batch)
         except Exception:  # whatever the model says of it
             continue
-        if all(answers.get(place, answer) != answer for place, answer in decided.items()):
-            yield answers, batch
-            yield decided, batch
-            return
+        if not missing.isdisjoint(answers.items()):
+            missing -= set(answers.items())
+            found.append(batch)
+    return None if missing else [batch for batch in found if batch is not arguments]
 
 
 def _changed(arguments: Arguments) -> Iterator[Arguments]:
-    """``arguments`` with one number throughout a mask or ids, or at the end of them."""
+    """``arguments`` with all masks and ids drawn but one, and with one number throughout one, or at its end."""
     leaves, spec = torch_tree.tree_flatten(arguments)
-    for i, x in enumerate(leaves):
-        if not isinstance(x, torch.Tensor) or x.is_floating_point() or x.is_complex() or not x.numel():
-            continue
-        own = x.unique().tolist()
-        wholes = dict.fromkeys([*own[:3], own[-1], 1])
-        news = [torch.full_like(x, value) for value in wholes] + [_ending(x, value) for value in range(4)]
-        for new in news:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(x: Any) -> Any:
+        if not _is_of_integers(x):
+            return x
+        values = torch.cat([x.reshape(-1), torch.tensor([0, 1]).to(x.dtype)])
+        return values[torch.randint(0, len(values), x.shape, generator=generator)]
+
+    numbers = [i for i, x in enumerate(leaves) if _is_of_integers(x)]
+    for i in numbers:
+        others = [x if i == j else drawn(x) for j, x in enumerate(leaves)]
+        yield torch_tree.tree_unflatten(others, spec)
+        own = leaves[i].unique().tolist()
+        wholes = [torch.full_like(leaves[i], value) for value in dict.fromkeys([*own[:3], own[-1], 1])]
+        for new in wholes + [_ending(leaves[i], value) for value in range(4)]:
+            yield torch_tree.tree_unflatten([*others[:i], new, *others[i + 1 :]], spec)
             yield torch_tree.tree_unflatten([*leaves[:i], new, *leaves[i + 1 :]], spec)
+
+
+def _is_of_integers(x: Any) -> bool:
+    return isinstance(x, torch.Tensor) and not x.is_floating_point() and not x.is_complex() and x.numel() > 0
 
 
 def _ending(x: torch.Tensor, value: int) -> torch.Tensor:
@@ -136,17 +163,44 @@ def _ending(x: torch.Tensor, value: int) -> torch.Tensor:
     return x
 
 
+def _general(node: Node) -> bool | None:
+    """The answer that leaves a mask open, if ``node`` is whether any, or every, entry of a whole one is set."""
+    negated = False
+    while packet(node) in _SAME | _NOT:
+        negated ^= packet(node) in _NOT
+        node = node.all_input_nodes[0]
+    if packet(node) not in ("any", "all") or len(node.args) != 1:
+        return None
+    pending = list(node.all_input_nodes)
+    while pending:
+        part = pending.pop()
+        if part.op == "placeholder" and _is_floating(part):
+            return None
+        if part.op != "placeholder" and packet(part) not in _BY_ENTRY:
+            return None
+        pending += part.all_input_nodes
+    return (packet(node) == "any") != negated
+
+
 def place_text(place: tuple[str, int, int]) -> str:
     """The line of the model, and where it stands."""
     file, line, _ = place
     return f"{linecache.getline(file, line).strip()} (at {file}, line {line})"
 
 
+def unguarded(program: torch.export.ExportedProgram) -> None:
+    """Forget that the data were asked."""
+    for part in program.graph_module.modules():
+        for node in list(part.graph.nodes) if isinstance(part, torch.fx.GraphModule) else []:
+            if _is_decision(node):
+                part.graph.erase_node(node)
+
+
 def guarded(program: torch.export.ExportedProgram) -> None:
-    """Let the results be NaN where the data decide otherwise than they did in the example.
+    """Let the results, and their gradients, be NaN where the data decide otherwise than they did in the example.
 
     Raises:
-        PortError: no result can be NaN.
+        PortError: something that the model leaves cannot be NaN.
     """
     graph = program.graph_module.graph
     asked = [node for node in graph.nodes if _is_decision(node)]
@@ -154,20 +208,25 @@ def guarded(program: torch.export.ExportedProgram) -> None:
         return
     output = next(node for node in graph.nodes if node.op == "output")
     kinds = [spec.kind for spec in program.graph_signature.output_specs]
-    results = [
-        x
-        for x, kind in zip(output.args[0], kinds, strict=True)
-        if kind is torch.export.graph_signature.OutputKind.USER_OUTPUT and _is_floating(x)
-    ]
-    if not results:
-        raise PortError(f"port: no result can be NaN where the data decide otherwise: {asked[0].args[1]}")
+    user_output = torch.export.graph_signature.OutputKind.USER_OUTPUT
+    results = [x for x, kind in zip(output.args[0], kinds, strict=True) if kind is user_output and x is not None]
+    writes = any(in_place(node) and written(node).op == "placeholder" for node in graph.nodes)
+    if writes or not all(_is_inexact(x) for x in results):
+        what = "what is written into a buffer" if writes else "a result without fractions"
+        raise PortError(f"port: {what} cannot be NaN where the data decide otherwise; {asked[0].args[1]}; {DECIDES}")
     holds, *others = dict.fromkeys(node.args[0] for node in asked)
     for other in others:
         holds = inserted(graph, output, aten.logical_and.default, (holds, other))
-    for x in results:
-        output.replace_input_with(x, inserted(graph, output, aten.where.ScalarOther, (holds, x, float("nan"))))
-    for node in asked:
-        graph.erase_node(node)
+    one = inserted(graph, output, aten.where.Scalar, (holds, 1.0, float("nan")))
+    for x in dict.fromkeys(results):
+        output.replace_input_with(x, inserted(graph, output, aten.mul.Tensor, (x, one)))
+    unguarded(program)
+
+
+def constants(program: torch.export.ExportedProgram) -> bool:
+    """Whether some results are Python's own, which were decided while the model was exported."""
+    arguments = [spec.arg for spec in program.graph_signature.output_specs]
+    return any(getattr(x, "value", None) is not None for x in arguments)
 
 
 def _is_decision(node: Node) -> bool:
@@ -177,6 +236,10 @@ def _is_decision(node: Node) -> bool:
 def _is_floating(x: Any) -> bool:
     value = x.meta.get("val") if isinstance(x, Node) else None
     return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _is_inexact(x: Any) -> bool:
+    return isinstance(x, Node) and (_is_floating(x) or x.meta["val"].is_complex())
 
 
 def _is_of_masks(x: torch.Tensor) -> bool:
@@ -192,23 +255,9 @@ def _is_of_masks(x: torch.Tensor) -> bool:
         if node in seen or any(name in str(node.target) for name in _TELLS_FINITE):
             continue
         seen.add(node)
-        if node.op == "placeholder" and _is_floating(node):
+        by_chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        if by_chance or (node.op == "placeholder" and _is_floating(node)):
             return False
         pending += node.all_input_nodes
         pending += [source for writer in writers if node in memory(writer) for source in writer.all_input_nodes]
     return True
-
-
-def _line() -> tuple[str, int]:
-    """Where the model asks: the innermost line that is neither torch's nor this package's."""
-    for frame in _frames():
-        if not frame.f_code.co_filename.startswith(_MACHINERY):
-            return frame.f_code.co_filename, frame.f_lineno
-    return "", 0
-
-
-def _frames() -> Iterator[Any]:
-    frame = sys._getframe(1)
-    while frame is not None:
-        yield frame
-        frame = frame.f_back  # type: ignore[assignment]

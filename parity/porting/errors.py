@@ -30,7 +30,7 @@ def refused(error: Exception) -> PortError:
     elif "data-dependent" in said:
         advice = f"\n{DECIDES}"
     elif "fake tensor in the exported program" in said:
-        advice = "\nThe model makes a tensor in a way that export does not see, as x.data does; x.detach() it sees."
+        advice = "\nThe model makes a tensor in a way that export does not see."
     return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
 
 

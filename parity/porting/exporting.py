@@ -189,11 +189,15 @@ def _members(container: Any) -> list[int]:
     return [id(x) for x in (container.values() if isinstance(container, dict) else container)]
 
 
+_DATA: Any = torch.Tensor.data
+
+
 class Distinct(TorchFunctionMode):
-    """Gives operators that may return their very argument another name for it.
+    """Gives operators that may return their very argument another name for it, and ``x.data`` for ``x.detach()``.
 
     The tracer knows a tensor by its identity. Without this, what is read after ``dropout(x)`` in evaluation mode would
-    read the result where the model says ``x``, and after ``x.float()`` of a float32 tensor likewise.
+    read the result where the model says ``x``, and after ``x.float()`` of a float32 tensor likewise. Of ``x.data`` it
+    knows nothing.
     """
 
     _MAY_RETURN_ARGUMENT = frozenset(
@@ -212,6 +216,10 @@ class Distinct(TorchFunctionMode):
     )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == _DATA.__get__:
+            return args[0].detach()
+        if func == _DATA.__set__ and args[0].shape == args[1].shape and args[0].dtype == args[1].dtype:
+            return args[0].detach().copy_(args[1])
         if func in self._MAY_RETURN_ARGUMENT and args and not torch.compiler.is_dynamo_compiling():
             args = (torch.ops.aten.alias.default(args[0]), *args[1:])
         return func(*args, **(kwargs or {}))

@@ -10,6 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 from torch.utils._python_dispatch import _disable_current_modes
 
+from parity.porting.lines import model_line
+
 _READS = frozenset(
     getattr(torch.Tensor, name)
     for name in ("item", "tolist", "__bool__", "__int__", "__float__", "__index__", "__format__")
@@ -38,7 +40,8 @@ class Known(TorchFunctionMode):
         self.module = module
         self.values = dict(module.named_buffers())
         self.skips = False  # whether a loop passes over what does not occur
-        self.spare = 0  # how many of its last rounds cannot occur
+        self.loop: tuple[str, int] | None = None  # the line of the last such loop
+        self.spare: set[tuple[str, int]] = set()  # those whose last round cannot occur
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _READS and not torch.compiler.is_dynamo_compiling():
@@ -50,8 +53,8 @@ class Known(TorchFunctionMode):
                 with torch._C.DisableTorchFunction(), _disable_current_modes():
                     return func(value, *args[1:])
         if func is torch.Tensor.unbind and (places := _occurring(args[0])):
-            self.skips = True
-            return tuple(torch.tensor([place]) for place in range(places - self.spare))
+            self.skips, self.loop = True, model_line()
+            return tuple(torch.tensor([place]) for place in range(places - (self.loop in self.spare)))
         if func is torch.Tensor.__getitem__ and (row := self._row(args[1])) is not None:
             return args[0][row : row + 1].clone()
         if func is torch.Tensor.__getitem__:

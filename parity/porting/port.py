@@ -18,7 +18,7 @@ from parity.checking import DivergenceError, Report
 from parity.porting.batches import other_trials
 from parity.porting.capture import Capture, captured
 from parity.porting.classes import Author
-from parity.porting.deciding import either_way
+from parity.porting.deciding import witnesses
 from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError
 from parity.porting.exporting import forgotten
@@ -138,14 +138,14 @@ def port(
     arguments = (tuple(args) if isinstance(args, tuple | list) else (args,), kwargs or {})
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
-    if verify and capture.decided:
-        for answers, batch in either_way(module, arguments, capture.decided):
-            try:
-                told = captured(module, arguments, dynamic_shapes, told=answers)
-                if told.decided.keys() <= capture.decided.keys():  # elsewhere one way has not been seen
-                    return _ported(told, module, arguments, dynamic_shapes, [batch], progress)
-            except (PortError, DivergenceError):
-                pass  # it matters what the data decide
+    if verify and capture.decided and capture.general.keys() == capture.decided.keys():
+        batches = witnesses(module, arguments, capture.general)
+        try:
+            if batches is not None:
+                told = captured(module, arguments, dynamic_shapes, told=capture.general)
+                return _ported(told, module, arguments, dynamic_shapes, batches, progress)
+        except (PortError, DivergenceError):
+            pass  # it matters what the data decide
     return _ported(capture, module, arguments, dynamic_shapes, [] if verify else None, progress)
 
 

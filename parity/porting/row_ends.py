@@ -56,7 +56,7 @@ def _ends(view: Node, picked: Node, mask: Node) -> Iterator[Node | None]:
 
 
 def _taken(graph: Graph, end: Node, picked: Node, mask: Node) -> None:
-    """Replace ``end`` by the entry itself, NaN where torch has no such rows: a row picks none, or others pick more."""
+    """Replace ``end`` by the entry itself, NaN where rows pick none, or other numbers, of which torch has no rows."""
     x = picked.args[0]
     count = inserted(graph, end, aten.cumsum.default, (mask, 1))
     total = inserted(graph, end, aten.slice.Tensor, (count, 1, -1, 2**63 - 1))
@@ -65,10 +65,9 @@ def _taken(graph: Graph, end: Node, picked: Node, mask: Node) -> None:
     here = inserted(graph, end, aten.logical_and.default, (mask, here))
     alike = inserted(graph, end, aten.eq.Tensor, (total, inserted(graph, end, aten.select.int, (total, 0, 0))))
     alike = inserted(graph, end, aten.logical_and.default, (alike, inserted(graph, end, aten.gt.Scalar, (total, 0))))
+    alike = inserted(graph, end, aten.all.default, (alike,))
     for _ in range(end.meta["val"].ndim - 1):
         here = inserted(graph, end, aten.unsqueeze.default, (here, -1))
-    for _ in range(end.meta["val"].ndim - 2):
-        alike = inserted(graph, end, aten.unsqueeze.default, (alike, -1))
     kept = inserted(graph, end, aten.where.ScalarOther, (here, x, 0.0))
     entry = inserted(graph, end, aten.sum.dim_IntList, (kept, [1]))
     result = inserted(graph, end, aten.where.ScalarOther, (alike, entry, float("nan")))

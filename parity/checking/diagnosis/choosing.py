@@ -11,6 +11,9 @@ from parity.checking.diagnosis.mutations import input_of, operands_of
 WEIGHED = ("mul", "div", "softmax", "sigmoid", "to")
 """Functions that make weights of what was chosen."""
 
+MOST = 16
+"""Other numbers that may have been chosen, the nearest ones."""
+
 SPREAD = ("scatter", "scatter_", "scatter_add", "scatter_add_", "masked_fill", "mul", "sum")
 """Functions that put those weights back in the places of all."""
 
@@ -24,9 +27,9 @@ def chosen(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
         values, _ = call.run()
         behind = [c for c in calls if c.index > call.index]
         count, size = values.shape[-1], x.shape[-1]
-        for other in (count - 1, count + 1):
-            if 0 < other <= size:
-                yield "top k", f"the largest {other} are chosen, torch's {count}", {call.index: _with(k=other)}
+        others = sorted({*range(1, size + 1)} - {count}, key=lambda k: abs(k - count))
+        for other in others[:MOST]:
+            yield "top k", f"the largest {other} are chosen, torch's {count}", {call.index: _with(k=other)}
         yield from _softmax(call, calls)
         for here in [call, *(c for c in behind if c.name in WEIGHED)]:
             if count > 1 and _shape(here, values) == values.shape:
@@ -42,6 +45,7 @@ def _softmax(call: Call, calls: list[Call]) -> Iterator[tuple[str, str, Mutated]
             continue
         if other.index < call.index and _equal(other.run(), x):
             said = "the softmax is taken behind the choice, over the chosen alone; torch's before it, over all"
+            said += "; or, which is the same, the weights of the chosen are divided by their sum"
             yield "softmax", said, {call.index: lambda c: _chosen(c, lambda v: v / v.sum(-1, keepdim=True))}
             gates = torch.sigmoid(input_of(other)).gather(-1, indices)
             said = "the weights of the chosen are a sigmoid of their scores, torch's a softmax of all"

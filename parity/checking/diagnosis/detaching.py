@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -14,38 +15,53 @@ from parity.checking.alignment import distance
 from parity.checking.diagnosis.calls import Call, Calls
 from parity.checking.diagnosis.explain import SECONDS
 from parity.checking.evaluation import Evaluation, TorchSide
+from parity.checking.perturbation import copied
 from parity.comparison import Comparison
 
 NEAR = 1e-4
 """So near, relative to their size, are gradients that are the same but for rounding."""
 
 
-def stopped(side: TorchSide, rows: list[Comparison], found: Evaluation) -> tuple[str | None, str]:
+def stopped(
+    side: TorchSide, rows: list[Comparison], found: Evaluation, only: str | None = None
+) -> tuple[str | None, str]:
     """The suspect and the sentence, where torch's gradients with a detach less, or one more, are the port's.
 
     Args:
         side: torch's.
-        rows: of the whole; those of a gradient that failed are to be explained.
+        rows: of the whole; those of a gradient that failed are to be explained, the others to stay as they are.
         found: the port's gradients, under torch's names.
+        only: the one to be explained, where others have reasons of their own.
     """
-    wrong = [row.name for row in rows if row.kind == "gradient" and not row.passed]
+    gradients = [row for row in rows if row.kind == "gradient"]
+    wrong = [row.name for row in gradients if not row.passed and only in (None, row.name)]
+    right = [row.name for row in gradients if row.passed]
+    original = side.single.parameter_gradients | side.single.input_gradients
     ours = found.parameter_gradients | found.input_gradients
+    model = side.subject
+    subject = copied(model, shared=True) if isinstance(model, torch.nn.Module) else model
 
     def explained_by(mode: Callable[[Any], AbstractContextManager[Any]]) -> bool:
         try:
-            changed = TorchSide(_Within(side.subject, mode), side.call, seed=side.seed).single
+            changed = TorchSide(_Within(subject, mode), side.call, seed=side.seed).single
         except RuntimeError:  # nothing is left that has a gradient
             return False
         theirs = {name.removeprefix("module."): x for name, x in changed.parameter_gradients.items()}
         theirs |= changed.input_gradients
-        return all(name in theirs and distance(ours[name], theirs[name]) < NEAR for name in wrong)
+        if not all(name in theirs and distance(ours[name], theirs[name]) < NEAR for name in wrong):
+            return False
+        return all(
+            name in theirs and np.allclose(original[name], theirs[name], rtol=NEAR, atol=0)
+            for name in right
+            if original[name].any()
+        )
 
     if explained_by(lambda _: _Attached()):
         return "stopped gradient", "torch stops it with detach, the port passes it on"
     calls = Calls()
-    side.again(_Within(side.subject, lambda _: calls))
+    side.again(_Within(subject, lambda _: calls))
     ends = time.thread_time() + SECONDS
-    for where, mode in chain(_results(calls.noted), _inputs(side.subject)):
+    for where, mode in chain(_results(calls.noted), _inputs(subject)):
         if explained_by(mode):
             return "stopped gradient", f"the port stops the gradient of what {where}, torch passes it on"
         if time.thread_time() > ends:

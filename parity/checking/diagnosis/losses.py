@@ -21,18 +21,19 @@ def _reduction(call: Call) -> Iterator[Mutation]:
     if call.name == "kl_div":
         yield from other(call, "reduction", "reduction", "batchmean")
         yield from other(call, "log_target", "log target", not call["log_target"])
-    if isinstance(input, torch.Tensor) and input.ndim > 1:
+    if isinstance(input, torch.Tensor) and input.ndim > (2 if call.name in OF_CLASSES else 1):
         said = "the loss is summed over the batch's samples, averaged over the batch alone"
         yield "reduction", said, lambda c: c.run(reduction="sum") / c["input"].shape[0]
 
 
 @suspects_of(*OF_CLASSES)
 def _classes(call: Call) -> Iterator[Mutation]:
-    target, ignored = call["target"], call["ignore_index"]
+    target, ignored, averages = call["target"], call["ignore_index"], call["reduction"] == "mean"
     if call.name == "cross_entropy":
         yield from other(call, "label_smoothing", "label smoothing", 0.0, 0.01, 0.05, 0.1, 0.15, 0.2, 0.3)
     if call["weight"] is not None:
         yield "class weights", "the classes are not weighted", lambda c: c.run(weight=None)
+    if call["weight"] is not None and averages:
         said = "the weighted mean is taken over the number of targets, torch's over the sum of their weights"
         yield "reduction", said, lambda c: c.run(reduction="none").sum() / c["target"].numel()
         if isinstance(target, torch.Tensor) and not target.is_floating_point() and bool((target == ignored).any()):
@@ -45,7 +46,7 @@ def _classes(call: Call) -> Iterator[Mutation]:
     if isinstance(target, torch.Tensor) and not target.is_floating_point():
         yield from other(call, "ignore_index", "ignored index", -100, -1, 0, int(target.max()))
         said = "the mean is taken over all targets, torch's over those that are not ignored"
-        if bool((target == ignored).any()):
+        if averages and bool((target == ignored).any()):
             yield "reduction", said, lambda c: c.run(reduction="sum") / c["target"].numel()
     if call.name == "cross_entropy":
         said, twin = "the logits are taken for logarithms of probabilities", F.nll_loss

@@ -36,9 +36,7 @@ def _masked(call: Call) -> Iterator[Mutation]:
 @suspects_of("where")
 def _where(call: Call) -> Iterator[Mutation]:
     if len(call.positional) == 3:
-        mask, a, b = call.positional
         yield "mask", "the condition is inverted", lambda c: torch.where(~c.positional[0], *c.positional[1:])
-        like = a if isinstance(a, torch.Tensor) and a.ndim else b
         for value in (-math.inf, -1e9, -1e4, 0.0, 1.0):
             for at in (1, 2):
                 x = call.positional[at]
@@ -49,7 +47,6 @@ def _where(call: Call) -> Iterator[Mutation]:
                         said,
                         lambda c, i=at, v=value: torch.where(*(v if i == j else y for j, y in enumerate(c.positional))),
                     )
-        del mask, like
 
 
 @suspects_of(*_JOINS)

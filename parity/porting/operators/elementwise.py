@@ -31,7 +31,7 @@ def _infix(symbol: str, strength: int) -> Builder:
             right = op.binary("*", right, alpha, PRODUCT)
         if symbol in ("+", "-") and _is_nothing(op.arguments["self"], right, op.output):
             return op.arguments["self"]
-        if symbol == "*" and _is_one(op.arguments["self"], right, op.output):
+        if symbol == "*" and _is_one(op, right):
             return op.arguments["self"]
         if symbol == "&" and _is_all(op) and right.shape == tuple(op.output.shape):
             return right
@@ -64,9 +64,14 @@ def _is_nothing(left: Any, right: Any, output: torch.Tensor) -> bool:
     return type(right) is int and right == 0 and isinstance(left, Tensor) and left.dtype == output.dtype and whole
 
 
-def _is_one(left: Any, right: Any, output: torch.Tensor) -> bool:
+def _is_one(op: Operation, right: Any) -> bool:
     """Whether ``right`` is a one that changes nothing, as the scale of a model that has none."""
-    return type(right) in (int, float) and right == 1 and isinstance(left, Tensor) and left.dtype == output.dtype
+    left = op.arguments["self"]
+    one = type(right) in (int, float) and right == 1 and isinstance(left, Tensor) and left.dtype == op.output.dtype
+    if not one or op.host is None:
+        return False
+    kind = type(op.host.call.module)
+    return sum(type(module) is kind for module in op.host.modules.values()) == 1  # another may have another scale
 
 
 def _is_all(op: Operation) -> bool:
@@ -102,7 +107,7 @@ for _name, _symbol in (
 def _div(op: Operation) -> Expression:
     left, right = op.arguments["self"], op.other
     mode = op.arguments.get("rounding_mode")
-    if mode is None and _is_one(left, right, op.output):
+    if mode is None and _is_one(op, right):
         return left
     if mode == "floor":
         return op.promoted(op.binary("//", left, right, PRODUCT), left, right)

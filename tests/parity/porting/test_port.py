@@ -234,7 +234,6 @@ def test_every_unsupported_operator_is_named_with_its_module_and_line():
     [
         (lambda x: x[x > 0], "boolean mask"),
         (lambda x: x if x.sum() > 0 else -x, "refuses the model.*test_port.py, line.*torch.where and torch.cond"),
-        (lambda x: (x * 2).data.add_(1), r"as x.data does"),
         (lambda x: x.sum() / x[x > 0].shape[0], r"mask.sum\(\) entries.*x\[x > 0\].shape\[0\]"),
     ],
 )
