@@ -19,6 +19,11 @@ class Host:
     def __init__(self, writer: Writer, node: Node) -> None:
         self.writer, self.node = writer, node
 
+    def is_alone(self) -> bool:
+        """Whether no other module is of the class."""
+        kind = type(self.writer.call.module)
+        return sum(type(module) is kind for module in self.writer.modules.values()) == 1
+
     def listed(self, parts: list[Expression]) -> Expression:
         """What the operator joins; lists that have a name by theirs."""
         return spread(self.writer.lists, joined(self.node), parts)

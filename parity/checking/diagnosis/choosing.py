@@ -27,7 +27,7 @@ def chosen(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
         values, _ = call.run()
         behind = [c for c in calls if c.index > call.index]
         count, size = values.shape[-1], x.shape[-1]
-        others = sorted({*range(1, size + 1)} - {count}, key=lambda k: abs(k - count))
+        others = sorted({*range(1, size)} - {count}, key=lambda k: abs(k - count))
         for other in others[:MOST]:
             yield "top k", f"the largest {other} are chosen, torch's {count}", {call.index: _with(k=other)}
         yield from _softmax(call, calls)

@@ -68,10 +68,7 @@ def _is_one(op: Operation, right: Any) -> bool:
     """Whether ``right`` is a one that changes nothing, as the scale of a model that has none."""
     left = op.arguments["self"]
     one = type(right) in (int, float) and right == 1 and isinstance(left, Tensor) and left.dtype == op.output.dtype
-    if not one or op.host is None:
-        return False
-    kind = type(op.host.call.module)
-    return sum(type(module) is kind for module in op.host.modules.values()) == 1  # another may have another scale
+    return one and op.host is not None and op.host.is_alone()  # another may have another scale
 
 
 def _is_all(op: Operation) -> bool:

@@ -16,7 +16,7 @@ class Hiding(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layer = torch.nn.Linear(4, 4)
+        self.layer, self.other = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
         self.scale = torch.nn.Parameter(floats(4))
         self.register_buffer("mean", floats(4))
 
@@ -27,12 +27,12 @@ class Hiding(torch.nn.Module):
             y[:, 1:].mul_(0.5).add_(0.1)
             before = y * 2
             self.scale.mul_(0.9).add_(x.mean())
-            self.layer.weight.data = self.layer.weight.data * 0.5
+            self.other.weight.data = self.other.weight.data * 0.5
             self.mean[1:].mul_(0.5).add_(y[:, 1:].mean(0))
             with torch.enable_grad():
                 z = y * 3
         hidden = z * y + self.mean
-        detached = self.layer(x) * self.scale
+        detached = self.other(x) * self.scale
         detached.detach()[:, 0].clamp_(-0.1, 0.1)
         detached.data.add_(x.round().data)
         return {"hidden": hidden, "before": before, "detached": detached * detached}
