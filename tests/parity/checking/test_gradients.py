@@ -1,6 +1,7 @@
 """A gradient that goes wrong on its way back, with every output right."""
 
 import jax
+import pytest
 import torch
 from flax import nnx
 
@@ -42,6 +43,35 @@ def test_code_between_layers_that_stops_the_gradient_is_placed():
     assert report.last_right_gradient == "down2"
     assert report.faults[0].path == ""
     assert "right at the output of down2, wrong at that of pool" in report.faults[0].reason
+
+
+class Forked(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (torch.nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        x = self.a(x)
+        return self.b(x) + self.c(x)
+
+
+class ForkedInJax(nnx.Module):
+    def __init__(self, stops):
+        self.a, self.b, self.c = (nn.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(3))
+        self.stops = stops
+
+    def __call__(self, x):
+        x = self.a(jax.lax.stop_gradient(x) if self.stops == "a" else x)
+        return self.b(jax.lax.stop_gradient(x) if self.stops == "b" else x) + self.c(x)
+
+
+@pytest.mark.parametrize("stops", ["a", "b"])
+def test_where_a_gradient_is_stopped_those_that_are_right_stay_so(stops):
+    theirs = Forked()
+    ours = ForkedInJax(stops)
+    nn.load_state_dict(ours, weights.load(theirs))
+    (fault,) = parity.check(theirs, ours, torch.randn(5, 4)).faults
+    assert f"the port stops the gradient of what {stops} gets" in fault.reason
 
 
 def test_a_gradient_twice_as_large_is_said_to_be():
