@@ -97,7 +97,8 @@ class Following:
         self.factor = factor
         self._layers = list(jax_layers(jax_module))
         self._outside = tracing()
-        self.lost = bool(stacked_paths(torch_module, dict(self._layers)))  # their layers run within a scan
+        # Their layers run within a scan; and the two sides would draw numbers in turn.
+        self.lost = bool(stacked_paths(torch_module, dict(self._layers))) or side.plays
         self.found = Found()
         self._modules = dict(torch_module.named_modules())
         self._events: deque[_Entered | _Left] = deque()

@@ -11,7 +11,7 @@ from torch.utils import _pytree as torch_tree
 
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax
-from parity.checking.evaluation import Call, Evaluation, Subject, TorchSide, is_key, named_inputs
+from parity.checking.evaluation import Call, Evaluation, Subject, TorchSide, is_key, named_inputs, same_numbers
 from parity.checking.leaves import by_name, flattened, plain
 from parity.replay import replayed
 
@@ -97,7 +97,7 @@ class JaxSide:
         for i, x in zip(self._varied, changed, strict=True):
             merged[i] = x
         args, kwargs = torch_tree.tree_unflatten(merged, self._spec)
-        with replayed(self.side.draws):
+        with same_numbers(self.side), replayed(self.side.draws):
             output = (self.subject if module is None else module)(*args, **kwargs)
         found_names, found_leaves, _ = flattened(output)
         wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]

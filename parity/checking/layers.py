@@ -110,12 +110,21 @@ class ForcedRun:
 
     def checked(self) -> Found:
         """Run, judge, and give what was found."""
-        subject = copied(self.torch_module)
+        with same_numbers(self.side):
+            return self._checked()
+
+    def _checked(self) -> Found:
+        side = self.side
         stream = TorchStream(
-            subject, self.side.call, self.side.draws, self.paths, differentiates=self.side.differentiates
+            copied(self.torch_module),
+            side.call,
+            side.draws,
+            self.paths,
+            differentiates=side.differentiates,
+            plays=side.plays,
         )
         self.stream = stream
-        with same_numbers(self.side), stream, intercepted(jax_layers(self.module), self._seen), drawing(self._draw):
+        with stream, intercepted(jax_layers(self.module), self._seen), drawing(self._draw):
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
             self._forced(self._begun(type(self.module).__call__, self.module, stream.root, (args, kwargs)))

@@ -13,6 +13,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_numpy
+from parity.checking import generators
 from parity.replay import Draws
 
 AHEAD = 32 << 20
@@ -65,6 +66,7 @@ class TorchStream:
         paths: of the layers whose arguments and outputs are kept.
         ahead: how many bytes of them may be kept before anybody has looked.
         differentiates: whether it needs gradients to run.
+        plays: whether it draws from the generators of Python or NumPy, which both sides then have to themselves.
     """
 
     def __init__(
@@ -75,9 +77,11 @@ class TorchStream:
         paths: set[str],
         ahead: int = AHEAD,
         differentiates: bool = False,
+        plays: bool = False,
     ) -> None:
         self.module = module
         self.differentiates = differentiates
+        self._numbers = generators.numbers() if plays else None
         self.arguments = arguments
         self.paths = paths
         self.ahead = ahead
@@ -113,8 +117,14 @@ class TorchStream:
 
     def advance(self) -> None:
         """Let torch run on: past the beginning or the end of a layer's call at least."""
+        ours = generators.numbers() if self._numbers is not None else None
+        if self._numbers is not None:
+            generators.set_numbers(self._numbers)
         self._go.release()
         self._stopped.acquire()
+        if ours is not None:
+            self._numbers = generators.numbers()
+            generators.set_numbers(ours)
         if self.error is not None:
             raise self.error
 

@@ -5,6 +5,7 @@ from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
+import pytest
 import torch
 from flax import nnx
 
@@ -135,7 +136,8 @@ def test_a_model_that_differentiates_itself_is_checked_without_gradients_too():
     assert parity.check(theirs, force, torch.randn(4, 3), gradients=False).passed
 
 
-def test_every_pass_of_torch_has_the_same_numbers_of_pythons_generator():
+@pytest.mark.parametrize("shared", [False, True], ids=["torch alone", "both"])
+def test_every_pass_has_the_same_numbers_of_pythons_generator(shared):
     class Theirs(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -151,7 +153,7 @@ def test_every_pass_of_torch_has_the_same_numbers_of_pythons_generator():
             self.layers = nn.ModuleList([nn.Linear(4, 4, rngs=nnx.Rngs(0)) for _ in range(6)])
 
         def __call__(self, x):
-            numbers = random.Random(0)
+            numbers = random if shared else random.Random(0)
             for layer in self.layers:
                 x = layer(x) if numbers.random() < 0.5 else x
             return x
@@ -161,7 +163,7 @@ def test_every_pass_of_torch_has_the_same_numbers_of_pythons_generator():
     random.seed(5)
     before = random.getstate()
     for gradients in (True, False):
-        report = parity.check(theirs, ours, torch.randn(3, 4), gradients=gradients, steps=1)
+        report = parity.check(theirs, ours, torch.randn(3, 4), gradients=gradients, steps=int(not shared))
         assert report.passed, report
         assert not report.faults
     assert random.getstate() == before
