@@ -22,6 +22,10 @@ NEAR = 1e-4
 """So near, relative to their size, are gradients that are the same but for rounding."""
 
 
+NOISE = 1e-4
+"""Gradients less than this part of the largest may be what is left of a zero."""
+
+
 def stopped(
     side: TorchSide, rows: list[Comparison], found: Evaluation, only: str | None = None
 ) -> tuple[str | None, str]:
@@ -37,6 +41,7 @@ def stopped(
     wrong = [row.name for row in gradients if not row.passed and only in (None, row.name)]
     right = [row.name for row in gradients if row.passed]
     original = side.single.parameter_gradients | side.single.input_gradients
+    least = NOISE * max((np.abs(x).max(initial=0) for x in original.values()), default=0)
     ours = found.parameter_gradients | found.input_gradients
     model = side.subject
     subject = copied(model, shared=True) if isinstance(model, torch.nn.Module) else model
@@ -50,11 +55,7 @@ def stopped(
         theirs |= changed.input_gradients
         if not all(name in theirs and distance(ours[name], theirs[name]) < NEAR for name in wrong):
             return False
-        return all(
-            name in theirs and np.allclose(original[name], theirs[name], rtol=NEAR, atol=0)
-            for name in right
-            if original[name].any()
-        )
+        return all(np.allclose(original[name], theirs.get(name, 0), rtol=NEAR, atol=least) for name in right)
 
     if explained_by(lambda _: _Attached()):
         return "stopped gradient", "torch stops it with detach, the port passes it on"
