@@ -277,17 +277,12 @@ def same_numbers(side: TorchSide) -> Iterator[None]:
     """The generators of Python and NumPy seeded within, as they were afterwards; notes whether they were used."""
     before = generators.numbers()
     generators.seed_numbers(side.seed)
-    drawn = _comparable(generators.numbers())
+    drawn = generators.comparable(generators.numbers())
     try:
         yield
     finally:
-        side.plays |= _comparable(generators.numbers()) != drawn
+        side.plays |= generators.comparable(generators.numbers()) != drawn
         generators.set_numbers(before)
-
-
-def _comparable(numbers: tuple[Any, Any]) -> tuple[Any, bytes, int]:
-    state = numbers[1]["state"]
-    return numbers[0], state["key"].tobytes(), state["pos"]
 
 
 @contextmanager

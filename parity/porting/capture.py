@@ -165,7 +165,7 @@ def _first(
         spare: set[tuple[str, int]] = set()
         while True:
             attempt = _Attempt(module, forgets, sizes, eager, answers)
-            attempt.known.spare = set(spare)
+            attempt.known.spare = spare
             try:
                 return (attempt, attempt.exported(arguments)), errors
             except Exception as error:

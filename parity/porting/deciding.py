@@ -26,7 +26,7 @@ from parity.porting.errors import DECIDES, PortError
 from parity.porting.free_sizes import Arguments
 from parity.porting.known import Known, memory, traced_node, writes
 from parity.porting.lines import model_line
-from parity.porting.nodes import in_place, packet, written
+from parity.porting.nodes import is_floating, packet, writes_input
 from parity.porting.selection import inserted
 
 aten = torch.ops.aten
@@ -114,10 +114,7 @@ def decisions(module: torch.nn.Module, arguments: Arguments) -> Answers:
 
 
 def witnesses(module: torch.nn.Module, arguments: Arguments, places: Answers) -> list[Arguments] | None:
-    """Batches that decide at each of ``places`` as the example does not, others among them as they may be.
-
-    None if there are none of some place.
-    """
+    """Batches by which each of ``places`` is decided either way, the example being one; None if there are none."""
     missing = {(place, answer) for place in places for answer in (True, False)}
     found: list[Arguments] = []
     for batch in chain([arguments], islice(_changed(arguments), _TRIES)):
@@ -174,7 +171,7 @@ def _general(node: Node) -> bool | None:
     pending = list(node.all_input_nodes)
     while pending:
         part = pending.pop()
-        if part.op == "placeholder" and _is_floating(part):
+        if part.op == "placeholder" and is_floating(part):
             return None
         if part.op != "placeholder" and packet(part) not in _BY_ENTRY:
             return None
@@ -210,9 +207,9 @@ def guarded(program: torch.export.ExportedProgram) -> None:
     kinds = [spec.kind for spec in program.graph_signature.output_specs]
     user_output = torch.export.graph_signature.OutputKind.USER_OUTPUT
     results = [x for x, kind in zip(output.args[0], kinds, strict=True) if kind is user_output and x is not None]
-    writes = any(in_place(node) and written(node).op == "placeholder" for node in graph.nodes)
-    if writes or not all(_is_inexact(x) for x in results):
-        what = "what is written into a buffer" if writes else "a result without fractions"
+    writes_buffer = any(map(writes_input, graph.nodes))
+    if writes_buffer or not all(_is_inexact(x) for x in results):
+        what = "what is written into a buffer" if writes_buffer else "a result without fractions"
         raise PortError(f"port: {what} cannot be NaN where the data decide otherwise; {asked[0].args[1]}; {DECIDES}")
     holds, *others = dict.fromkeys(node.args[0] for node in asked)
     for other in others:
@@ -233,13 +230,8 @@ def _is_decision(node: Node) -> bool:
     return node.target is aten._assert_async.msg and str(node.args[1]).startswith(_MARK)
 
 
-def _is_floating(x: Any) -> bool:
-    value = x.meta.get("val") if isinstance(x, Node) else None
-    return isinstance(value, torch.Tensor) and value.is_floating_point()
-
-
 def _is_inexact(x: Any) -> bool:
-    return isinstance(x, Node) and (_is_floating(x) or x.meta["val"].is_complex())
+    return isinstance(x, Node) and (is_floating(x) or x.meta["val"].is_complex())
 
 
 def _is_of_masks(x: torch.Tensor) -> bool:
@@ -256,7 +248,7 @@ def _is_of_masks(x: torch.Tensor) -> bool:
             continue
         seen.add(node)
         by_chance = torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
-        if by_chance or (node.op == "placeholder" and _is_floating(node)):
+        if by_chance or (node.op == "placeholder" and is_floating(node)):
             return False
         pending += node.all_input_nodes
         pending += [source for writer in writers if node in memory(writer) for source in writer.all_input_nodes]

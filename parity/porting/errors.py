@@ -2,6 +2,8 @@
 
 import re
 
+from parity.porting.lines import is_of_model
+
 
 class PortError(RuntimeError):
     """The model cannot be written as JAX source, or what was written does not do what the model does."""
@@ -19,7 +21,7 @@ def refused(error: Exception) -> PortError:
     place = ""
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in file and "/parity/" not in file:
+        if is_of_model(file):
             place = f" (at {file}, line {trace.tb_lineno}, in {trace.tb_frame.f_code.co_name})"
         trace = trace.tb_next
     said = str(error).partition("The error above occurred when")[0][:2000]

@@ -4,12 +4,13 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import sympy
 import torch
 from torch.utils import _pytree as torch_tree
+
+from parity.porting.lines import TORCH
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -61,7 +62,7 @@ def looked_at(found: set[sympy.Basic]) -> Iterator[None]:
 
     def asked(self: torch.SymBool) -> bool:
         answer = original(self)
-        if not sys._getframe(1).f_code.co_filename.startswith(_TORCH):
+        if not sys._getframe(1).f_code.co_filename.startswith(TORCH):
             found.add(self.node.expr if answer else sympy.Not(self.node.expr))
         return answer
 
@@ -70,9 +71,6 @@ def looked_at(found: set[sympy.Basic]) -> Iterator[None]:
         yield
     finally:
         torch.SymBool.__bool__ = original  # type: ignore[method-assign]
-
-
-_TORCH = str(Path(torch.__file__).parent)
 
 
 def limits_of(graph: torch.fx.Graph, asked: set[sympy.Basic]) -> list[sympy.Basic]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from parity.porting.nodes import in_place, packet, traced_name, written
+from parity.porting.nodes import in_place, packet, traced_name, writes_input
 
 aten = torch.ops.aten
 
@@ -148,7 +148,7 @@ def is_lasting(node: Node) -> bool:
     """Whether ``node`` leaves something in a buffer or an argument, even if nobody reads its result."""
     if packet(node) in ("batch_norm", "instance_norm"):  # running statistics, once it trains
         return isinstance(node.args[3], Node)
-    return in_place(node) and written(node).op == "placeholder"
+    return writes_input(node)
 
 
 def _written_back(graph: Graph, new: Node, order: dict[Node, int], values: _Values) -> Write:

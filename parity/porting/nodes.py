@@ -17,6 +17,12 @@ def is_symbolic(node: Node) -> bool:
     return isinstance(node.meta.get("val"), torch.SymInt | torch.SymFloat | torch.SymBool)
 
 
+def is_floating(x: Any) -> bool:
+    """Whether ``x`` is a node that stands for an array with fractions."""
+    value = x.meta.get("val") if isinstance(x, Node) else None
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
 def in_place(node: Node) -> bool:
     """Whether the operator writes into its first argument."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
@@ -33,10 +39,14 @@ def written(node: Node) -> Any:
     return target
 
 
+def writes_input(node: Node) -> bool:
+    """Whether an operator in place finally writes into an input of the graph."""
+    return in_place(node) and isinstance(target := written(node), Node) and target.op == "placeholder"
+
+
 def written_path(node: Node) -> str | None:
     """The path of the parameter or buffer that an operator in place writes into; None where it writes into none."""
-    target = written(node) if in_place(node) else None
-    return target.meta.get("path") if isinstance(target, Node) and target.op == "placeholder" else None
+    return written(node).meta.get("path") if writes_input(node) else None
 
 
 def traced_name(node: Node) -> str:

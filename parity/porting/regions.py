@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from parity.porting.nodes import in_place, traced_name, written
+from parity.porting.nodes import in_place, is_floating, traced_name, written
 
 aten = torch.ops.aten
 
@@ -65,12 +65,11 @@ def _detached(graph: Graph, node: Node) -> Node:
     What made it may be another call. What was there before the region, and is written into within, is left to
     :func:`parity.porting.unseen.unseen`.
     """
-    value = node.meta["val"]
     is_made = not is_seen(node) and not (in_place(node) and is_seen(written(node)))
-    if not is_made or not isinstance(value, torch.Tensor) or not value.dtype.is_floating_point:
+    if not is_made or not is_floating(node):
         return node
     detached = graph.call_function(aten.detach.default, (node,))
-    detached.meta = behind(node)
+    detached.meta = outside(node) | {"behind": traced_name(node)}
     return detached
 
 
@@ -79,9 +78,9 @@ def is_seen(node: Node) -> bool:
     return node.meta.get("no_grad") is None
 
 
-def behind(node: Node) -> dict[str, Any]:
-    """The ``meta`` of what stands for ``node``, of a region without gradients, behind it."""
-    meta = dict(node.meta) | {"behind": traced_name(node)}
+def outside(node: Node) -> dict[str, Any]:
+    """The ``meta`` of what is made of ``node``, of a region without gradients, outside of it."""
+    meta = dict(node.meta)
     if not is_seen(node):
         meta |= {"nn_module_stack": node.meta["no_grad"], "no_grad": None}
     meta.pop("traced", None)

@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from parity.porting.nodes import is_symbolic, packet
+from parity.porting.nodes import is_floating, is_symbolic, packet
 from parity.porting.rows import is_check, only_checked
 from parity.porting.selection import inserted, mask_of
 
@@ -22,16 +22,12 @@ def row_ends(graph: Graph) -> None:
     """Take the first or last picked entry of a row out of the row."""
     for node in list(graph.nodes):
         mask = mask_of(node)
-        if mask is None or mask.meta["val"].ndim != 2 or not _is_floating(node):
+        if mask is None or mask.meta["val"].ndim != 2 or not is_floating(node):
             continue
         ends = [end for user in node.users if not _is_check(user) for end in _ends(user, node, mask)]
         if None not in ends:
             for end in cast(list[Node], ends):
                 _taken(graph, end, node, mask)
-
-
-def _is_floating(node: Node) -> bool:
-    return bool(node.meta["val"].is_floating_point())
 
 
 def _is_check(node: Node) -> bool:

@@ -9,8 +9,8 @@ import torch
 from torch.fx import Graph, Node
 
 from parity.porting.functionalization import Write
-from parity.porting.nodes import in_place, packet, written
-from parity.porting.regions import behind, is_seen
+from parity.porting.nodes import packet, traced_name, writes_input
+from parity.porting.regions import is_seen, outside
 
 aten = torch.ops.aten
 
@@ -37,7 +37,7 @@ def unseen(graph: Graph, writes: list[Write], buffers: set[str]) -> None:
     made = {now for write in writes for now in write.values()}
     differentiable = _differentiable(graph, buffers)
     for now, old in before.items():
-        readers = [user for user in now.users if is_seen(user) and user not in made and not _lasts(user)]
+        readers = [user for user in now.users if is_seen(user) and user not in made and not writes_input(user)]
         if readers and not differentiable.isdisjoint((now, old)):
             read = _restored(graph, now, old if old in differentiable else None)
             for user in readers:
@@ -50,32 +50,25 @@ def _as_it_was(graph: Graph, old: Node, new: Node) -> Node:
         return old
     with graph.inserting_before(new):
         kept = graph.call_function(aten.alias.default, (old,))
-    kept.meta = behind(new) | {"val": old.meta["val"]}
-    kept.meta.pop("behind")
+    kept.meta = outside(new) | {"val": old.meta["val"]}
     return kept
-
-
-def _lasts(node: Node) -> bool:
-    """Whether ``node`` writes into an input of the graph, on top of what another has written."""
-    return in_place(node) and written(node).op == "placeholder"
 
 
 def _restored(graph: Graph, now: Node, old: Node | None) -> Node:
     """The numbers of ``now``, and the gradient of ``old``."""
-    position, meta = now, behind(now)
-    name = meta.pop("behind")
+    position = now
 
     def call(target: Any, *args: Node) -> Node:
         nonlocal position
         with graph.inserting_after(position):
             position = graph.call_function(target, args)
-        position.meta = dict(meta)
+        position.meta = outside(now)
         return position
 
     read = call(aten.detach.default, now)
     if old is not None:
         read = call(aten.add.Tensor, read, call(aten.sub.Tensor, old, call(aten.detach.default, old)))
-    read.meta["behind"] = name
+    read.meta["behind"] = traced_name(now)
     return read
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from parity.checking.diagnosis.calls import Call, Mutated
-from parity.checking.diagnosis.mutations import input_of, operands_of
+from parity.checking.diagnosis.mutations import equal, input_of, operands_of
 
 WEIGHED = ("mul", "div", "softmax", "sigmoid", "to")
 """Functions that make weights of what was chosen."""
@@ -29,7 +29,11 @@ def chosen(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
         count, size = values.shape[-1], x.shape[-1]
         others = sorted({*range(1, size)} - {count}, key=lambda k: abs(k - count))
         for other in others[:MOST]:
-            yield "top k", f"the largest {other} are chosen, torch's {count}", {call.index: _with(k=other)}
+            yield (
+                "top k",
+                f"the largest {other} are chosen, torch's {count}",
+                {call.index: lambda c, k=other: c.run(k=k)},
+            )
         yield from _softmax(call, calls)
         for here in [call, *(c for c in behind if c.name in WEIGHED)]:
             if count > 1 and _shape(here, values) == values.shape:
@@ -43,14 +47,14 @@ def _softmax(call: Call, calls: list[Call]) -> Iterator[tuple[str, str, Mutated]
     for other in calls:
         if other.name != "softmax":
             continue
-        if other.index < call.index and _equal(other.run(), x):
+        if other.index < call.index and equal(other.run(), x):
             said = "the softmax is taken behind the choice, over the chosen alone; torch's before it, over all"
             said += "; or, which is the same, the weights of the chosen are divided by their sum"
             yield "softmax", said, {call.index: lambda c: _chosen(c, lambda v: v / v.sum(-1, keepdim=True))}
             gates = torch.sigmoid(input_of(other)).gather(-1, indices)
             said = "the weights of the chosen are a sigmoid of their scores, torch's a softmax of all"
             yield "softmax", said, {call.index: lambda c, g=gates: _chosen(c, lambda _: g)}
-        if other.index > call.index and _equal(input_of(other), values):
+        if other.index > call.index and equal(input_of(other), values):
             gates = x.softmax(-1).gather(-1, indices)
             said = "the softmax is taken before the choice, over all; torch's behind it, over the chosen alone"
             yield "softmax", said, {other.index: lambda _, g=gates: g}
@@ -59,18 +63,18 @@ def _softmax(call: Call, calls: list[Call]) -> Iterator[tuple[str, str, Mutated]
 def _all(call: Call, calls: list[Call], behind: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
     """None is left out: each has its weight, as if there were no choice."""
     x, (values, indices) = input_of(call), call.run()
-    made = any(c.name in ("softmax", "sigmoid") and c.index < call.index and _equal(c.run(), x) for c in calls)
+    made = any(c.name in ("softmax", "sigmoid") and c.index < call.index and equal(c.run(), x) for c in calls)
     shares = x if made else x.softmax(-1)
     said = f"all {x.shape[-1]} count with their weights, torch's are the largest {values.shape[-1]} alone"
     for end in behind:
         if end.name in SPREAD and _shape(end, x) == x.shape:
             yield "top k", said, {end.index: lambda _: shares}
     # Where each is asked whether it was chosen, its weight goes to the first place.
-    asked = [c for c in behind if c.name in ("eq", "__eq__") and _equal(c.positional[0], indices)]
+    asked = [c for c in behind if c.name in ("eq", "__eq__") and equal(c.positional[0], indices)]
     mutated: Mutated = {}
     for end in (c for c in behind if c.name == "mul"):
         mask = next((x for x in operands_of(end) if isinstance(x, torch.Tensor) and x.dtype == torch.bool), None)
-        which = next((c for c in reversed(asked) if c.index < end.index and _equal(c.run(), mask)), None)
+        which = next((c for c in reversed(asked) if c.index < end.index and equal(c.run(), mask)), None)
         number = None if which is None else which.positional[1]
         if isinstance(number, int) and number < x.shape[-1]:
             weight = torch.zeros_like(values)
@@ -78,10 +82,6 @@ def _all(call: Call, calls: list[Call], behind: list[Call]) -> Iterator[tuple[st
             mutated[end.index] = lambda _, w=weight: w
     if mutated:
         yield "top k", said, mutated
-
-
-def _with(**changes: Any) -> Callable[[Call], Any]:
-    return lambda c: c.run(**changes)
 
 
 def _first_alone(call: Call) -> Any:
@@ -103,8 +103,3 @@ def _shape(call: Call, like: torch.Tensor) -> Any:
     if call.name == "topk":
         found = found[0]
     return found.shape if isinstance(found, torch.Tensor) and found.dtype == like.dtype else None
-
-
-def _equal(a: Any, b: Any) -> bool:
-    both = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
-    return both and a.shape == b.shape and torch.equal(a, b)

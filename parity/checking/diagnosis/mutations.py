@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
+
 from parity.checking.diagnosis.calls import Call, Mutation
 
 Suspects = Callable[[Call], Iterator[Mutation]]
@@ -32,6 +34,11 @@ def other(call: Call, name: str, suspect: str, *values: Any) -> Iterator[Mutatio
         if not _same(value, call[name]):
             said = f"{name} is as if {_shown(value)}, torch's is {_shown(call[name])}"
             yield suspect, said, lambda c, v=value: c.run(**{name: v})
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether both are tensors, of the same shape and numbers."""
+    return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
 
 
 def input_of(call: Call) -> Any:

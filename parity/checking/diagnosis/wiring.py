@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Experiment, Mutated
+from parity.checking.diagnosis.mutations import equal
 from parity.checking.diagnosis.visits import Change, Visit, feeding, instead, passing, sources, together, visits_of
 
 Wiring = tuple[str, str, Change]
@@ -89,16 +90,16 @@ def _norms(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, s
     moved_forth: list[Change] = []
     for visit in norms:
         norm, x = copy.deepcopy(experiment.layer.get_submodule(visit.path)), visit.given[0]
-        end = next((c for c in sums if c.index not in behind and any(_equal(x, y) for y in c.positional)), None)
+        end = next((c for c in sums if c.index not in behind and any(equal(x, y) for y in c.positional)), None)
         if end is not None:
             behind[end.index] = lambda c, n=norm: n.forward(c.run())
             moved_back.append(instead(visit, lambda v, _: v.given[0]))
-        start = next((c for c in sums if _equal(torch.add(*c.positional), x)), None)
+        start = next((c for c in sums if equal(torch.add(*c.positional), x)), None)
         fed = [
             (v, i)
             for v in visits[: visits.index(visit)]
             for i, y in v.given.items()
-            if start is not None and v not in norms and any(_equal(y, z) for z in start.positional)
+            if start is not None and v not in norms and any(equal(y, z) for z in start.positional)
         ]
         if fed:
             moved_forth += [passing(v, i, norm) for v, i in fed] + [instead(visit, lambda v, _: v.given[0])]
@@ -122,7 +123,7 @@ def _operands(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str
             for name, other in sources([*visits, Visit("", 0)]):
                 if not isinstance(part, torch.Tensor) or other.shape != part.shape or other.dtype != part.dtype:
                     continue
-                if any(_equal(x, other) for x in tried):
+                if any(equal(x, other) for x in tried):
                     continue
                 tried.append(other)
                 changed = [other if i == place else x for i, x in enumerate(parts)]
@@ -132,10 +133,6 @@ def _operands(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str
                     call.index: lambda c, x=changed, j=joined: c.run(tensors=x) if j else c.function(*x, **c.keywords)
                 }
                 yield "wrong input", said, lambda h=how: experiment.outputs(h)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    return isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape and torch.equal(a, b)
 
 
 def _exchanged(visits: list[Visit]) -> Iterator[Wiring]:

@@ -1,6 +1,7 @@
 """What export alone would refuse, and what an operator's writer does not know."""
 
 import logging
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from parity.porting import PortError, port
+from parity.porting.lines import is_of_model
 
 
 class Does(torch.nn.Module):
@@ -202,3 +204,10 @@ def test_what_is_logged_stays_as_it_was():
         assert logging.root.manager.disable == logging.INFO
     finally:
         logging.disable(logging.NOTSET)
+
+
+def test_files_beside_torchs_are_the_models():
+    inside = Path(torch.__file__).parent
+    assert not is_of_model(str(inside / "nn" / "modules" / "linear.py"))
+    assert is_of_model(str(inside.with_name("torchvision") / "models" / "resnet.py"))
+    assert is_of_model(__file__)
