@@ -28,6 +28,7 @@ from parity.porting.exporting import (
     unchecked,
     unmoved,
 )
+from parity.porting.fixed_sizes import fixed_axes
 from parity.porting.flexible import flexible
 from parity.porting.free_sizes import (
     Arguments,
@@ -35,8 +36,10 @@ from parity.porting.free_sizes import (
     first_size,
     fixed_inputs,
     has_free_sizes,
+    holds,
     limits_of,
     looked_at,
+    more_than_one,
 )
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.known import Known
@@ -63,10 +66,11 @@ class Capture:
         forgets: whether it was exported without the tensors that modules keep of earlier calls.
         skips: whether a loop of it passes over what does not occur, and was exported as if all did.
         limits: what held of the free sizes where the model looked at them: it may do otherwise where it does not.
-        fixed: the inputs whose first axes export would not leave free.
+        fixed: the axes of inputs, by name, whose size has to be the example's.
         decided: what the data decide, where the model had to be told while it was exported.
         general: the answer that leaves a mask open, of those that are asked of a whole one.
         told: whether it was told so for all data, not for such as decide so.
+        widened: whether it was exported with more rows than the example's one, so that their number is free.
     """
 
     program: torch.export.ExportedProgram
@@ -75,10 +79,11 @@ class Capture:
     forgets: bool = False
     skips: bool = False
     limits: list[sympy.Basic] = field(default_factory=list)
-    fixed: list[str] = field(default_factory=list)
+    fixed: dict[str, list[int]] = field(default_factory=dict)
     decided: Answers = field(default_factory=dict)
     general: Answers = field(default_factory=dict)
     told: bool = False
+    widened: bool = False
 
     @property
     def graph(self) -> torch.fx.Graph:
@@ -91,7 +96,7 @@ def captured(
     arguments: Arguments,
     dynamic: dict[str, Any] | None,
     *,
-    fixed: bool = False,
+    fixed: str = "",
     told: Answers | None = None,
 ) -> Capture:
     """``module`` exported with its first axes of equal size free, or as free as export allows.
@@ -100,37 +105,42 @@ def captured(
         module: the model.
         arguments: of the example.
         dynamic: of ``torch.export``, where other axes are to be free.
-        fixed: whether no axis is to be free.
+        fixed: why no axis is to be free, if none is.
         told: what it is to take for decided by the data, whatever they are; None for what the example decides, where
             that has to be known, and nothing else.
     """
     arguments = _apart(arguments)
-    shapes = dynamic if dynamic is not None else batch_axes(arguments, inspect.signature(module.forward))
     forgetting = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
-    free = [None] if fixed or shapes is None else [shapes, None]
-    ways = list(product(forgetting, free, (False, True)))
-    found, errors = _first(module, arguments, ways, told or {})
+    examples: list[tuple[Arguments, dict[str, Any] | None]] = [(arguments, None)]
+    if dynamic is not None:
+        examples.insert(0, (arguments, dynamic))
+    elif not fixed:
+        signature = inspect.signature(module.forward)
+        examples = [(wide, batch_axes(wide, signature)) for wide in more_than_one(arguments)] + examples
+    ways = list(product(forgetting, examples, (False, True)))
+    found, errors = _first(module, ways, told or {})
     if found is None and told is None and any(isinstance(error, GuardOnDataDependentSymNode) for error in errors):
         try:
             answers = decisions(module, arguments)
         except Exception:  # what the model raises, export has raised
             answers = {}
-        found, errors = _first(module, arguments, ways, answers) if answers else (None, errors)
+        found, errors = _first(module, ways, answers) if answers else (None, errors)
     if found is None:
         raise refused(errors[-2]) from errors[-2]
     attempt, program = found
     graph = program.graph_module.graph
     notes: list[str] = []
     if fixed:
-        notes.append("sizes are fixed to the example's: what depends on them cannot be written while they are free")
-    elif attempt.sizes is None and shapes is not None:
-        first = errors[-2 - attempt.eager]  # what the model raised as it is, with free sizes
+        notes.append(f"sizes are fixed to the example's: {fixed}")
+    elif attempt.sizes is None:
+        alike = zip(ways, errors, strict=False)
+        first = next(error for (forgets, _, _), error in alike if forgets == attempt.forgets)  # with free sizes
         notes.append(f"sizes are fixed to the example's: {first_line(first)}")
     if attempt.packings.cut:
         notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
-    size = first_size(arguments)
+    size = first_size(attempt.arguments)
     left = fixed_inputs(program, size) if dynamic is None and size > 1 else []
-    if shapes is not None and left and not notes:
+    if left and not notes:
         which = f"sizes of {', '.join(left)}" if has_free_sizes(graph) else "sizes"
         notes.append(f"{which} are fixed to the example's: the model computes with them as Python numbers")
     capture = Capture(
@@ -140,11 +150,14 @@ def captured(
         attempt.forgets,
         attempt.known.skips,
         limits_of(graph, attempt.asked),
-        left,
+        fixed_axes(module, attempt.arguments, program, left),
         attempt.decided,
         attempt.general,
         told is not None,
+        attempt.arguments is not arguments,
     )
+    if capture.widened and not all(holds(limit, 1) for limit in capture.limits):
+        return captured(module, arguments, None, fixed="the model does something else with more than one", told=told)
     if told is None:
         lines = dict.fromkeys(map(place_text, capture.decided))
         notes += [f"NaN where the data decide otherwise than in the example: {line}" for line in lines]
@@ -157,17 +170,17 @@ def captured(
 
 
 def _first(
-    module: torch.nn.Module, arguments: Arguments, ways: list[Any], answers: Answers
+    module: torch.nn.Module, ways: list[Any], answers: Answers
 ) -> tuple[tuple["_Attempt", torch.export.ExportedProgram] | None, list[Exception]]:
     """The first way to export a model that succeeds, and what the ways before it raised."""
     errors: list[Exception] = []
-    for forgets, sizes, eager in ways:
+    for forgets, (arguments, sizes), eager in ways:
         spare: set[tuple[str, int]] = set()
         while True:
-            attempt = _Attempt(module, forgets, sizes, eager, answers)
+            attempt = _Attempt(module, arguments, forgets, sizes, eager, answers)
             attempt.known.spare = spare
             try:
-                return (attempt, attempt.exported(arguments)), errors
+                return (attempt, attempt.exported()), errors
             except Exception as error:
                 loop = attempt.known.loop
                 if isinstance(error, LookupError) and loop is not None and loop not in spare:
@@ -182,16 +195,23 @@ class _Attempt:
     """One way to export a model."""
 
     def __init__(
-        self, module: torch.nn.Module, forgets: bool, sizes: dict[str, Any] | None, eager: bool, answers: Answers
+        self,
+        module: torch.nn.Module,
+        arguments: Arguments,
+        forgets: bool,
+        sizes: dict[str, Any] | None,
+        eager: bool,
+        answers: Answers,
     ) -> None:
-        self.module, self.forgets, self.sizes, self.eager, self.answers = module, forgets, sizes, eager, answers
+        self.module, self.arguments, self.sizes, self.answers = module, arguments, sizes, answers
+        self.forgets, self.eager = forgets, eager
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
         self.decided: Answers = {}
         self.general: Answers = {}
 
-    def exported(self, arguments: Arguments) -> torch.export.ExportedProgram:
-        args, kwargs = arguments
+    def exported(self) -> torch.export.ExportedProgram:
+        args, kwargs = self.arguments
         with ExitStack() as stack:
             for context in (
                 noticed(self.recording.own_gradients),

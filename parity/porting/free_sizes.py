@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import sympy
@@ -31,6 +32,29 @@ def batch_axes(arguments: Arguments, signature: inspect.Signature) -> dict[str, 
         kind = signature.parameters[name].kind
         flat |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
     return flat
+
+
+def more_than_one(arguments: Arguments) -> list[Arguments]:
+    """Arguments whose first axes have a size that export can leave free: it takes one for a constant.
+
+    Args:
+        arguments: of the example.
+
+    Returns:
+        The example's own where it has more than one; else every first axis of one repeated, or the first tensor's
+        alone, as others may be of something else.
+    """
+    if first_size(arguments) != 1:
+        return [arguments]
+    tensors = [x for x in torch_tree.tree_leaves(arguments) if isinstance(x, torch.Tensor) and x.ndim]
+
+    def repeated(x: Any, chosen: list[torch.Tensor]) -> Any:
+        if not any(x is each for each in chosen) or x.shape[0] != 1:
+            return x
+        return torch.cat([x.detach()] * 2).requires_grad_(x.requires_grad)
+
+    several = [tensors] if len(tensors) == 1 else [tensors, tensors[:1]]
+    return [torch_tree.tree_map(partial(repeated, chosen=chosen), arguments) for chosen in several]
 
 
 def first_size(arguments: Arguments) -> int:
@@ -91,8 +115,8 @@ def limits_of(graph: torch.fx.Graph, asked: set[sympy.Basic]) -> list[sympy.Basi
     }
     guards = mode.shape_env.guards if mode is not None and mode.shape_env is not None else []
     found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
-    looked = [limit for limit in found if not _is_of_one(limit) and not all(_holds(limit, n) for n in range(2, 34))]
-    of_one = [limit for limit in sorted(asked, key=str) if not _holds(limit, 1) and limit not in looked]
+    looked = [limit for limit in found if not _is_of_one(limit) and not all(holds(limit, n) for n in range(2, 34))]
+    of_one = [limit for limit in sorted(asked, key=str) if not holds(limit, 1) and limit not in looked]
     of_one += [sympy.Ne(size, 1) for size in _squeezed(graph)]
     return looked + [limit for limit in dict.fromkeys(of_one) if limit.free_symbols and limit.free_symbols <= free]
 
@@ -112,7 +136,8 @@ def _is_of_one(limit: sympy.Basic) -> bool:
     return isinstance(limit, sympy.Ne) and limit.args[1] in (0, 1)
 
 
-def _holds(limit: sympy.Basic, size: int) -> bool:
+def holds(limit: sympy.Basic, size: int) -> bool:
+    """Whether what is asked of the free sizes may be true where all of them are ``size``."""
     return limit.subs(dict.fromkeys(limit.free_symbols, size)) != sympy.false
 
 

@@ -20,7 +20,7 @@ from parity.porting.capture import Capture, captured
 from parity.porting.classes import Author
 from parity.porting.deciding import witnesses
 from parity.porting.differentiation import is_derivative
-from parity.porting.errors import PortError
+from parity.porting.errors import PortError, first_line
 from parity.porting.exporting import forgotten
 from parity.porting.free_sizes import Arguments, has_free_sizes
 from parity.porting.loading import loaded, set_modes
@@ -116,7 +116,8 @@ def port(
     """Write the JAX source of a torch model, and make sure that it does the same.
 
     ``torch.export`` traces the model on the example inputs. The first axis of every input as long as the first input's
-    is free in the port; the other sizes are the example's. Where a free axis cannot be exported or written, that one
+    is free in the port, also where that is one; the other sizes are the example's, and others are refused where the
+    model makes something else of them than its graph does. Where a free axis cannot be exported or written, that one
     has the example's size too, and ``notes`` says so.
 
     Args:
@@ -139,14 +140,21 @@ def port(
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
     if verify and capture.decided and capture.general.keys() == capture.decided.keys():
-        batches = witnesses(module, arguments, capture.general)
+        shown = witnesses(module, arguments, capture.general)
         try:
-            if batches is not None:
+            if shown is not None:
                 told = captured(module, arguments, dynamic_shapes, told=capture.general)
-                return _ported(told, module, arguments, dynamic_shapes, batches, progress)
+                return _ported(told, module, arguments, dynamic_shapes, shown, progress)
         except (PortError, DivergenceError):
             pass  # it matters what the data decide
-    return _ported(capture, module, arguments, dynamic_shapes, [] if verify else None, progress)
+    batches: list[Arguments] | None = [] if verify else None
+    try:
+        return _ported(capture, module, arguments, dynamic_shapes, batches, progress)
+    except (PortError, DivergenceError) as error:
+        if not capture.widened:
+            raise
+        why = f"with more rows, {first_line(error)}"
+    return _ported(captured(module, arguments, None, fixed=why), module, arguments, None, batches, progress)
 
 
 def _ported(
@@ -166,7 +174,8 @@ def _ported(
             raise
         # How many entries a mask picks that no input decides may be known once the sizes are.
         told = capture.decided if capture.told else None
-        capture = captured(module, arguments, None, fixed=True, told=told)
+        why = "what depends on them cannot be written while they are free"
+        capture = captured(module, arguments, None, fixed=why, told=told)
         face, author, source = _written(capture, module)
     trials: list[Trial] = []
     if batches is not None:

@@ -89,8 +89,14 @@ class Face:
             yield f"if {plain(size_of(writer, sympy.Not(limit)).text)}:"
             yield f'    raise ValueError("only ported for {plain(size_of(writer, limit).text)}")'
         for name, x in writer.bound.items():
-            if x.name in self.fixed:
-                yield from guards(f"{name}.shape[0]", x.meta["val"].shape[0])
+            axes = self.fixed.get(x.name, [])
+            shape = list(x.meta["val"].shape) if axes else []
+            if len(axes) > 1 and axes == [*range(axes[0], axes[-1] + 1)]:
+                stop = axes[-1] + 1 if axes[-1] + 1 < len(shape) else ""
+                yield from guards(f"{name}.shape[{axes[0]}:{stop}]", tuple(shape[axes[0] :][: len(axes)]))
+            else:
+                for axis in axes:
+                    yield from guards(f"{name}.shape[{axis}]", shape[axis])
 
     def _returned(self, writer: Writer) -> Expression:
         def text(x: Any) -> str:
