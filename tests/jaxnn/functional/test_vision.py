@@ -105,7 +105,8 @@ def test_infinite_edges_of_resized_images_are_torchs():
     x = drawn(1, 1, 5, 5)
     x[..., -1] = np.inf
     expected = T.interpolate(torch.from_numpy(x), size=(7, 7), mode="bilinear")
-    np.testing.assert_allclose(F.interpolate(x, size=(7, 7), mode="bilinear"), expected, rtol=1e-5)
+    found = F.interpolate(x, size=(7, 7), mode="bilinear")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # some pixels cancel to a fiftieth of their terms
 
 
 def test_area_is_adaptive_average_pooling():
