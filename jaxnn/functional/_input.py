@@ -36,7 +36,7 @@ def checked_axis(name: str, dim: int, ndim: int) -> int:
 
 
 def magnitude(x: Inexact[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The absolute value with torch's derivative at zero, which is 0; JAX's own is 1."""
+    """The absolute value with torch's derivative at zero and of NaN, which is 0; JAX's own is 1 and NaN."""
     return jnp.abs(x) if jnp.iscomplexobj(x) else _absolute(x)
 
 
@@ -48,4 +48,4 @@ def _absolute(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 @_absolute.defjvp
 def _absolute_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     (x,), (dx,) = primals, tangents
-    return _absolute(x), lax.sign(x) * dx
+    return _absolute(x), jnp.where(jnp.isnan(x), 0, lax.sign(x)) * dx

@@ -85,7 +85,7 @@ def nearest(axis: Resized, exact: bool, dtype: type[np.floating], small_image: b
 
 def linear(axis: Resized, align_corners: bool) -> Table:
     """Two pixels, weighted by nearness; the edge pixels go on beyond the edges."""
-    source = np.clip(axis.sources(align_corners), 0, axis.size - 1)
+    source = np.maximum(axis.sources(align_corners), 0)
     before = np.minimum(np.floor(source).astype(np.int32), axis.size - 1)
     after = np.minimum(before + 1, axis.size - 1)
     t = source - before

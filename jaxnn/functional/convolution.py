@@ -11,6 +11,7 @@ from jaxnn._lowering.convolution import convolution
 from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError, check_same_dtype, n_tuple
+from jaxnn.functional._bias import biased
 
 Padding = int | Sequence[int] | Literal["same", "valid"]
 
@@ -135,7 +136,7 @@ def conv_tbc(
         )
     geometry = Geometry(input.shape[:1], weight.shape[:1], (1,), ((pad, pad),), (1,), 1, matmul_precision())
     output = convolution(input.transpose(1, 2, 0), weight.transpose(2, 1, 0), geometry)
-    return output.transpose(2, 0, 1) + bias
+    return biased(output.transpose(2, 0, 1), bias)
 
 
 def check_operands(
@@ -176,7 +177,7 @@ def add_bias(name: str, output: Num[Array, "batch channels *spatial"], bias: Arr
         raise ArgumentError(
             f"{name}: bias must have one element per output channel, ({output.shape[1]},), got {bias.shape}"
         )
-    return output + bias.reshape(-1, *[1] * (output.ndim - 2))
+    return biased(output, bias.reshape(-1, *[1] * (output.ndim - 2)))
 
 
 def _convolution(

@@ -5,6 +5,7 @@ from jaxtyping import Array, ArrayLike, Inexact
 
 from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError
+from jaxnn.functional._bias import biased
 
 
 def custom_layer(
@@ -65,4 +66,4 @@ def _shifted(name: str, product: Array, bias: Array) -> Array:
         jnp.broadcast_shapes(product.shape, bias.shape)
     except ValueError:
         raise ArgumentError(f"{name}: bias must broadcast against {product.shape}, got {bias.shape}") from None
-    return product + bias
+    return biased(product, bias)

@@ -162,8 +162,8 @@ def _placed(x: Array, size: int, padding_mode: str, align_corners: bool) -> Arra
         return x
     if padding_mode == "reflection":
         x = _reflected(x, 0.0, size - 1.0) if align_corners else _reflected(x, -0.5, size - 0.5)
-    # At the bounds themselves the derivative is torch's 0, where clip has a half.
-    return jnp.where(x <= 0, 0, jnp.where(x >= size - 1, size - 1, x))
+    # At the bounds themselves the derivative is torch's 0, where clip has a half; NaN is the first pixel, as in torch.
+    return jnp.where(x > 0, jnp.where(x >= size - 1, size - 1, x), 0)
 
 
 def _reflected(x: Array, low: float, high: float) -> Array:

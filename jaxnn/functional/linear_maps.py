@@ -1,11 +1,11 @@
 """Linear and bilinear maps of the last axis."""
 
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, ArrayLike, Num
 
 from jaxnn._lowering.precision import matmul_precision
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, check_same_dtype
+from jaxnn.functional._bias import affine_product
 
 
 def linear(
@@ -43,17 +43,15 @@ def linear(
             f"linear: the last axis of input must be in_features={weight.shape[-1]} of weight {weight.shape}, "
             f"got input of shape {input.shape}"
         )
-    contracted = (((input.ndim - 1,), (weight.ndim - 1,)), ((), ()))
-    output = lax.dot_general(input, weight, contracted, precision=matmul_precision())
     if bias is None:
-        return output
+        return affine_product(input, weight, None)
     bias = jnp.asarray(bias)
-    expected = output.shape if weight.ndim == 2 else ()
+    expected = (*input.shape[:-1], weight.shape[0]) if weight.ndim == 2 else ()
     if bias.ndim > len(expected) or any(
         b not in (1, n) for b, n in zip(bias.shape[::-1], expected[::-1], strict=False)
     ):
         raise ArgumentError(f"linear: bias must broadcast to {expected} beside weight {weight.shape}, got {bias.shape}")
-    return output + bias
+    return affine_product(input, weight, bias)
 
 
 def bilinear(
@@ -99,5 +97,5 @@ def bilinear(
     dtype = accumulation_dtype(weight.dtype)
     # The second input first: its axis is the last of weight, which then need not be transposed.
     maps = jnp.einsum("...j,oij->...oi", input2, weight, precision=matmul_precision(), preferred_element_type=dtype)
-    output = jnp.sum(maps * input1[..., None, :].astype(dtype), axis=-1, dtype=dtype).astype(weight.dtype)
-    return output if bias is None else output + jnp.asarray(bias)
+    output = jnp.sum(maps * input1[..., None, :].astype(dtype), axis=-1, dtype=dtype)
+    return (output if bias is None else output + jnp.asarray(bias, dtype)).astype(weight.dtype)

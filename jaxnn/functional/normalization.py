@@ -319,4 +319,5 @@ def _power_jvp(exponent: float, primals: tuple, tangents: tuple) -> tuple:
     # From the result, which spares a second power, of the exponent less one.
     (x,), (tangent,) = primals, tangents
     power = _power(x, exponent)
-    return power, tangent * (exponent * power / x)
+    at_infinity = 0 if exponent < 1 else power
+    return power, tangent * (exponent * jnp.where(jnp.isinf(x), at_infinity, power / x))

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Num, Real
 
 from jaxnn.functional._argument import ArgumentError, accumulation_dtype, n_tuple
+from jaxnn.functional._input import magnitude
 from jaxnn.functional._windows import Window, default_integer, evenly, windows
 from jaxnn.functional.max_pooling import max_pool
 
@@ -225,7 +226,7 @@ def _lp_pool(
         x = x.astype(jnp.float32)
     if math.isinf(norm_type):
         sign = 1 if norm_type > 0 else -1
-        return sign * max_pool(name, n, sign * jnp.abs(x), kernel_size, stride, 0, 1, ceil_mode)
+        return sign * max_pool(name, n, sign * magnitude(x), kernel_size, stride, 0, 1, ceil_mode)
     root = 1.0 / norm_type
     mean = _avg_pool(name, n, _power(x, norm_type), kernel_size, stride, 0, ceil_mode, True, None)
     sums = mean * math.prod(n_tuple(kernel_size, n, f"{name}: kernel_size"))

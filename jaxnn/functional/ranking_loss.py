@@ -228,5 +228,5 @@ def _triplet(
 
 
 def hinge(x: Inexact[Array, "*shape"]) -> Inexact[Array, "*shape"]:
-    """What is positive of ``x``; its gradient at zero is one, that of torch's ``clamp_min``."""
-    return jnp.where(x >= 0, x, jnp.where(jnp.isnan(x), x, 0))
+    """What is positive of ``x``; its gradient at zero is one, of NaN zero: that of torch's ``clamp_min``."""
+    return jnp.where(x >= 0, x, jnp.where(jnp.isnan(x), jnp.nan, 0))

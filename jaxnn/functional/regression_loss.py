@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Num
 from jaxnn.functional._argument import ArgumentError, check_reduction, concrete, legacy_reduction, promoted, reduced
 from jaxnn.functional._elementwise_loss import broadcast_shape, paired, weighted
 from jaxnn.functional._input import magnitude
+from jaxnn.functional._tangents import with_tangent
 
 Input = Inexact[ArrayLike, "..."]
 Target = Num[ArrayLike, "..."]
@@ -241,7 +242,7 @@ def gaussian_nll_loss(
             raise ArgumentError(f"gaussian_nll_loss: var must fit input of shape {x.shape}, got {v.shape}")
     broadcast_shape("gaussian_nll_loss", input=x, target=y, var=v)
     valid = v >= 0
-    bounded = v + lax.stop_gradient(jnp.maximum(v, eps) - v)
+    bounded = with_tangent(jnp.maximum(v, eps), v)
     loss = 0.5 * (jnp.log(bounded) + lax.square(x - y) / bounded)
     if full:
         loss += 0.5 * math.log(2 * math.pi)

@@ -50,6 +50,29 @@ def test_half_precision_is_accumulated_in_single(dtype):
         assert np.abs(np.asarray(found, np.float64) / exact - 1).max() < 0.6 * float(jnp.finfo(dtype).eps)
 
 
+def test_half_precision_is_rounded_once_after_the_bias():
+    x, w, b = (jnp.asarray(drawn(*shape), jnp.bfloat16) for shape in [(4, 9), (5, 9), (5,)])
+    b = -F.linear(x, w)[0] + b  # what cancels leaves the product's own rounding behind
+    exact = np.einsum("ni,oi->no", *(np.asarray(a, np.float64) for a in (x, w))) + np.asarray(b, np.float64)
+    np.testing.assert_array_equal(F.linear(x, w, b), exact.astype(b.dtype))
+
+
+def test_the_gradient_of_a_bias_in_half_precision_is_summed_in_single():
+    def ones(*shape):
+        return jnp.ones(shape, jnp.bfloat16)
+
+    operands = {
+        F.linear: (ones(2, 2048, 1), ones(1, 1)),
+        F.bilinear: (ones(2, 2048, 1), ones(2, 2048, 1), ones(1, 1, 1)),
+        F.conv2d: (ones(4, 1, 33, 33), ones(1, 1, 2, 2)),
+        F.conv_transpose2d: (ones(4, 1, 31, 31), ones(1, 1, 2, 2)),
+        F.conv_tbc: (ones(65, 64, 1), ones(2, 1, 1)),
+    }
+    for function, arrays in operands.items():
+        output, pullback = jax.vjp(lambda b, f=function, a=arrays: f(*a, b), ones(1))
+        assert pullback(jnp.ones_like(output))[0] == 4096, function.__name__
+
+
 def test_bilinear_is_its_formula_with_its_gradients():
     arrays = drawn(2, 8, 3), drawn(2, 8, 4, seed=1), drawn(5, 3, 4, seed=2), drawn(5, seed=3)
     leaves = [torch.from_numpy(x.copy()).requires_grad_() for x in arrays]

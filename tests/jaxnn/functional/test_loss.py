@@ -112,20 +112,20 @@ def test_the_gradient_of_absolute_errors_is_zero_at_zero():
         np.testing.assert_array_equal(jax.grad(lambda x, loss=loss: loss(x, jnp.zeros(3)))(jnp.zeros(3)), 0)
 
 
-def test_hinges_have_torchs_gradient_at_the_kink():
+def test_hinges_have_torchs_gradient_at_the_kink_and_of_nan():
     def theirs(f, *xs):
         xs = [torch.tensor(x, requires_grad=True) for x in xs]
         return [g.numpy() for g in torch.autograd.grad(f(*xs), xs)]
 
-    one, zero = [1.0], [0.0]
-    y = torch.ones(1)
-    expected = theirs(lambda a, b: torch.nn.functional.margin_ranking_loss(a, b, y, margin=1.0), one, zero)
-    found = jax.grad(lambda a, b: F.margin_ranking_loss(a, b, jnp.ones(1), margin=1.0), (0, 1))(
+    one, zero = [1.0, torch.nan], [0.0, 0.0]
+    y = torch.ones(2)
+    expected = theirs(lambda a, b: torch.nn.functional.margin_ranking_loss(a, b, y, 1.0, reduction="sum"), one, zero)
+    found = jax.grad(lambda a, b: F.margin_ranking_loss(a, b, jnp.ones(2), 1.0, reduction="sum"), (0, 1))(
         jnp.array(one), jnp.array(zero)
     )
     np.testing.assert_array_equal(found, expected)
-    expected = theirs(lambda a: torch.nn.functional.hinge_embedding_loss(a, -y), one)
-    found = jax.grad(lambda a: F.hinge_embedding_loss(a, -jnp.ones(1)))(jnp.array(one))
+    expected = theirs(lambda a: torch.nn.functional.hinge_embedding_loss(a, -y, reduction="sum"), one)
+    found = jax.grad(lambda a: F.hinge_embedding_loss(a, -jnp.ones(2), reduction="sum"))(jnp.array(one))
     np.testing.assert_array_equal(found, expected[0])
 
 
@@ -254,8 +254,8 @@ def test_linear_cross_entropy_never_holds_the_logits():
 
 
 @pytest.mark.parametrize("name", ["l1_loss", "smooth_l1_loss", "huber_loss"])
-def test_slopes_at_zero_at_the_bend_and_at_infinity_are_torchs(name):
-    x = torch.tensor([0.0, 0.3, -0.3, 1.0, -1.0, 2.5, -2.5, torch.inf, -torch.inf], requires_grad=True)
+def test_slopes_at_zero_at_the_bend_at_infinity_and_of_nan_are_torchs(name):
+    x = torch.tensor([0.0, 0.3, -0.3, 1.0, -1.0, 2.5, -2.5, torch.inf, -torch.inf, torch.nan], requires_grad=True)
     loss = getattr(torch.nn.functional, name)(x, torch.zeros_like(x), reduction="none")
     (slope,) = torch.autograd.grad(loss.sum(), x)
     ours = jnp.asarray(x.detach().numpy())

@@ -182,6 +182,13 @@ def test_local_response_window_of_any_size_sits_as_in_torch(channels, size, ndim
     np.testing.assert_allclose(found, T.local_response_norm(torch.tensor(x), size, 0.5, 0.6, 2.0).numpy(), rtol=1e-5)
 
 
+def test_the_gradient_of_local_response_norm_beside_infinity_is_torchs():
+    x = torch.tensor([[[1.0], [-2.0], [torch.inf], [0.5], [3.0]]], requires_grad=True)
+    (expected,) = torch.autograd.grad(T.local_response_norm(x, 2).sum(), x)
+    found = jax.grad(lambda x: jnp.sum(F.local_response_norm(x, 2)))(jnp.asarray(x.detach().numpy()))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_local_response_norm_of_integers_rounds_the_mean_down():
     x = np.arange(12).reshape(1, 4, 3)
     expected = T.local_response_norm(torch.tensor(x), 2, alpha=1.0).numpy()

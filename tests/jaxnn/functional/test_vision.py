@@ -101,6 +101,14 @@ def test_nan_stays_among_the_pixels_that_read_it():
     np.testing.assert_array_equal(np.isnan(found), np.isnan(expected.numpy()))
 
 
+def test_infinite_edges_of_resized_images_are_torchs():
+    x = drawn(1, 1, 5, 5)
+    x[..., -1] = np.inf
+    expected = T.interpolate(torch.from_numpy(x), size=(7, 7), mode="bilinear")
+    found = F.interpolate(x, size=(7, 7), mode="bilinear")
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)  # some pixels cancel to a fiftieth of their terms
+
+
 def test_area_is_adaptive_average_pooling():
     x = drawn(1, 2, 7, 9)
     assert_same("interpolate", [x], {"scale_factor": 0.6, "mode": "area"})
@@ -172,6 +180,14 @@ def test_infinite_pixels_outside_the_stencil_do_no_harm():
     grid = np.array([[[[0.3, -3.0], [0.1, 0.8]]]], np.float32)
     found = F.grid_sample(x, grid, align_corners=False)
     np.testing.assert_allclose(found, T.grid_sample(torch.from_numpy(x), torch.from_numpy(grid), align_corners=False))
+
+
+def test_nan_among_points_is_the_first_pixel_where_points_are_moved_into_the_image():
+    x, grid = drawn(1, 2, 4, 5), np.array([[[[np.nan, 0.0], [np.inf, np.nan]]]], np.float32)
+    for padding_mode in ("border", "reflection"):
+        expected = T.grid_sample(*map(torch.from_numpy, (x, grid)), padding_mode=padding_mode, align_corners=True)
+        found = F.grid_sample(x, grid, padding_mode=padding_mode, align_corners=True)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
