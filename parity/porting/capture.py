@@ -110,12 +110,13 @@ def captured(
     free = [None] if fixed or shapes is None else [shapes, None]
     ways = list(product(forgetting, free, (False, True)))
     found, errors = _first(module, arguments, ways, told or {})
-    if found is None and told is None and any(isinstance(error, GuardOnDataDependentSymNode) for error in errors):
-        try:
-            answers = decisions(module, arguments)
-        except Exception:  # what the model raises, export has raised
-            answers = {}
-        found, errors = _first(module, arguments, ways, answers) if answers else (None, errors)
+    for compares in (False, True):
+        if found is None and told is None and any(isinstance(x, GuardOnDataDependentSymNode) for x in errors):
+            try:
+                answers = decisions(module, arguments, compares)
+            except Exception:  # what the model raises, export has raised
+                answers = {}
+            found, errors = _first(module, arguments, ways, answers, compares) if answers else (None, errors)
     if found is None:
         raise refused(errors[-2]) from errors[-2]
     attempt, program = found
@@ -157,14 +158,14 @@ def captured(
 
 
 def _first(
-    module: torch.nn.Module, arguments: Arguments, ways: list[Any], answers: Answers
+    module: torch.nn.Module, arguments: Arguments, ways: list[Any], answers: Answers, compares: bool = False
 ) -> tuple[tuple["_Attempt", torch.export.ExportedProgram] | None, list[Exception]]:
     """The first way to export a model that succeeds, and what the ways before it raised."""
     errors: list[Exception] = []
     for forgets, sizes, eager in ways:
         spare: set[tuple[str, int]] = set()
         while True:
-            attempt = _Attempt(module, forgets, sizes, eager, answers)
+            attempt = _Attempt(module, forgets, sizes, eager, answers, compares)
             attempt.known.spare = spare
             try:
                 return (attempt, attempt.exported(arguments)), errors
@@ -182,9 +183,16 @@ class _Attempt:
     """One way to export a model."""
 
     def __init__(
-        self, module: torch.nn.Module, forgets: bool, sizes: dict[str, Any] | None, eager: bool, answers: Answers
+        self,
+        module: torch.nn.Module,
+        forgets: bool,
+        sizes: dict[str, Any] | None,
+        eager: bool,
+        answers: Answers,
+        compares: bool,
     ) -> None:
-        self.module, self.forgets, self.sizes, self.eager, self.answers = module, forgets, sizes, eager, answers
+        self.module, self.forgets, self.sizes, self.eager = module, forgets, sizes, eager
+        self.answers, self.compares = answers, compares
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
         self.decided: Answers = {}
@@ -211,7 +219,8 @@ class _Attempt:
             ):
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))
-            branches = [Decided(self.answers, self.known, self.decided, self.general)] if self.answers else []
+            decided = Decided(self.answers, self.known, self.decided, self.general, self.compares)
+            branches = [decided] if self.answers else []
             for noting in (recorded(self.module, self.recording, changes), Distinct(), self.known, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
