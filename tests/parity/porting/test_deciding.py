@@ -144,7 +144,7 @@ class Bounded(torch.nn.Module):
     def forward(self, x, ids):
         if ids.max().item() > x.shape[-1] + 2:
             raise ValueError("ids")
-        return x + ids[..., None]
+        return x + ids[..., None].float()
 
 
 def test_a_number_that_the_data_decide_may_be_compared():
