@@ -39,6 +39,7 @@ from parity.porting.free_sizes import (
     looked_at,
 )
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
+from parity.porting.grouping import grouped
 from parity.porting.known import Known
 from parity.porting.nodes import traced_name
 from parity.porting.normalizing import normalized
@@ -244,6 +245,7 @@ def _rewrite(capture: Capture) -> None:
                     unseen(part.graph, functionalized(part.graph), buffers)
                     kept_whole(part.graph)
                     row_ends(part.graph)
+                    grouped(part.graph)
                     padded(part.graph)
                     joined(part.graph)
                     normalized(part.graph)

@@ -206,22 +206,20 @@ def _give_alike(root: Call, names: dict[str, Node]) -> None:
         for group in groups.values():
             read = {place for call, made in group for place, node in enumerate(made) if node in call.outputs}
             for call, made in group:
-                given = dict.fromkeys(node for place, node in enumerate(made) if place in read and node is not None)
-                if set(call.outputs) < given.keys():
-                    call.outputs = list(given)
-                    _hand_up(call)
-                    more = True
+                wanted = [node for place, node in enumerate(made) if place in read and node is not None]
+                more |= _hand_up(call, wanted)
 
 
-def _hand_up(call: Call) -> None:
-    """Let the calls within give back what ``call`` does, if they make it."""
-    for child in call.calls():
-        inner = set(child.nodes())
-        missing = [node for node in call.outputs if node in inner and node not in child.outputs]
-        if missing:
-            child.outputs += missing
-            _sort_outputs(child)
-            _hand_up(child)
+def _hand_up(call: Call, wanted: list[Node]) -> bool:
+    """Let a call, and those within that make it, give back ``wanted``, too; whether one did not."""
+    inner = set(call.nodes())
+    missing = [node for node in dict.fromkeys(wanted) if node in inner and node not in call.outputs]
+    if missing:
+        call.outputs += missing
+        _sort_outputs(call)
+        for child in call.calls():
+            _hand_up(child, missing)
+    return bool(missing)
 
 
 def _classes(call: Call) -> Iterator[Call]:
