@@ -42,6 +42,7 @@ from parity.porting.free_sizes import (
     more_than_one,
 )
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
+from parity.porting.grouping import grouped
 from parity.porting.known import Known
 from parity.porting.nodes import traced_name
 from parity.porting.normalizing import normalized
@@ -119,12 +120,13 @@ def captured(
         examples = [(wide, batch_axes(wide, signature)) for wide in more_than_one(arguments)] + examples
     ways = list(product(forgetting, examples, (False, True)))
     found, errors = _first(module, ways, told or {})
-    if found is None and told is None and any(isinstance(error, GuardOnDataDependentSymNode) for error in errors):
-        try:
-            answers = decisions(module, arguments)
-        except Exception:  # what the model raises, export has raised
-            answers = {}
-        found, errors = _first(module, ways, answers) if answers else (None, errors)
+    for compares in (False, True):
+        if found is None and told is None and any(isinstance(x, GuardOnDataDependentSymNode) for x in errors):
+            try:
+                answers = decisions(module, arguments, compares)
+            except Exception:  # what the model raises, export has raised
+                answers = {}
+            found, errors = _first(module, ways, answers, compares) if answers else (None, errors)
     if found is None:
         raise refused(errors[-2]) from errors[-2]
     attempt, program = found
@@ -170,14 +172,14 @@ def captured(
 
 
 def _first(
-    module: torch.nn.Module, ways: list[Any], answers: Answers
+    module: torch.nn.Module, ways: list[Any], answers: Answers, compares: bool = False
 ) -> tuple[tuple["_Attempt", torch.export.ExportedProgram] | None, list[Exception]]:
     """The first way to export a model that succeeds, and what the ways before it raised."""
     errors: list[Exception] = []
     for forgets, (arguments, sizes), eager in ways:
         spare: set[tuple[str, int]] = set()
         while True:
-            attempt = _Attempt(module, arguments, forgets, sizes, eager, answers)
+            attempt = _Attempt(module, arguments, forgets, sizes, eager, answers, compares)
             attempt.known.spare = spare
             try:
                 return (attempt, attempt.exported()), errors
@@ -202,9 +204,10 @@ class _Attempt:
         sizes: dict[str, Any] | None,
         eager: bool,
         answers: Answers,
+        compares: bool,
     ) -> None:
-        self.module, self.arguments, self.sizes, self.answers = module, arguments, sizes, answers
-        self.forgets, self.eager = forgets, eager
+        self.module, self.arguments, self.sizes = module, arguments, sizes
+        self.forgets, self.eager, self.answers, self.compares = forgets, eager, answers, compares
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
         self.decided: Answers = {}
@@ -231,7 +234,8 @@ class _Attempt:
             ):
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))
-            branches = [Decided(self.answers, self.known, self.decided, self.general)] if self.answers else []
+            decided = Decided(self.answers, self.known, self.decided, self.general, self.compares)
+            branches = [decided] if self.answers else []
             for noting in (recorded(self.module, self.recording, changes), Distinct(), self.known, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
@@ -255,6 +259,7 @@ def _rewrite(capture: Capture) -> None:
                     unseen(part.graph, functionalized(part.graph), buffers)
                     kept_whole(part.graph)
                     row_ends(part.graph)
+                    grouped(part.graph)
                     padded(part.graph)
                     joined(part.graph)
                     normalized(part.graph)

@@ -46,10 +46,15 @@ _BY_ENTRY = (
 
 
 class _Questions(TorchFunctionMode):
-    """Asks ``answer`` wherever Python decides by one entry of a tensor."""
+    """Asks ``answer`` wherever Python decides by one entry of a tensor.
 
-    def __init__(self) -> None:
+    Args:
+        compares: whether ``x.item()`` of an integer is to stay a tensor, so that what it is compared with shows.
+    """
+
+    def __init__(self, compares: bool) -> None:
         super().__init__()
+        self.compares = compares
         self.counts: Counter[tuple[str, int]] = Counter()
 
     def answer(self, place: tuple[str, int, int], x: torch.Tensor, ask: Callable[[], bool]) -> bool:
@@ -57,7 +62,10 @@ class _Questions(TorchFunctionMode):
         raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        asks = func is torch.Tensor.__bool__ or (func is torch.Tensor.item and args[0].dtype == torch.bool)
+        reads = func is torch.Tensor.item and not torch.compiler.is_dynamo_compiling()
+        if reads and self.compares and _is_of_integers(args[0]) and args[0].dtype != torch.bool:
+            return args[0].reshape(())
+        asks = func is torch.Tensor.__bool__ or (reads and args[0].dtype == torch.bool)
         if not asks or torch.compiler.is_dynamo_compiling():
             return func(*args, **(kwargs or {}))
         line = model_line()
@@ -68,8 +76,8 @@ class _Questions(TorchFunctionMode):
 class _Heard(_Questions):
     """Notes what the data answer."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, compares: bool) -> None:
+        super().__init__(compares)
         self.answers: Answers = {}
 
     def answer(self, place: tuple[str, int, int], x: torch.Tensor, ask: Callable[[], bool]) -> bool:
@@ -86,10 +94,11 @@ class Decided(_Questions):
         known: what answers where no input decides.
         given: takes the answers that were needed.
         general: takes, of those that are asked of a whole mask, the one that leaves it open.
+        compares: as the answers were heard.
     """
 
-    def __init__(self, answers: Answers, known: Known, given: Answers, general: Answers) -> None:
-        super().__init__()
+    def __init__(self, answers: Answers, known: Known, given: Answers, general: Answers, compares: bool) -> None:
+        super().__init__(compares)
         self.answers, self.known, self.given, self.general = answers, known, given, general
 
     def answer(self, place: tuple[str, int, int], x: torch.Tensor, ask: Callable[[], bool]) -> bool:
@@ -104,10 +113,10 @@ class Decided(_Questions):
         return decided
 
 
-def decisions(module: torch.nn.Module, arguments: Arguments) -> Answers:
-    """What ``module`` decides by the data that it is given."""
+def decisions(module: torch.nn.Module, arguments: Arguments, compares: bool = False) -> Answers:
+    """What ``module`` decides by the data that it is given; see :class:`_Questions`."""
     args, kwargs = arguments
-    heard = _Heard()
+    heard = _Heard(compares)
     with heard, torch.enable_grad(), seeded(0):
         copied(module, shared=True)(*args, **kwargs)
     return heard.answers

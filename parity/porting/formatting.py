@@ -11,6 +11,8 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
     prefix = " " * indent
     if len(line) + indent <= width:
         return prefix + line
+    if line.startswith("return ") and len(row := _commas(line.removeprefix("return "))) > 1:
+        line = f"return ({', '.join(row)})"
     match = re.search(r"[(\[{]", line)
     if match is None:
         return prefix + line

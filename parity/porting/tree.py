@@ -181,10 +181,13 @@ def _connect(call: Call) -> None:
         for node in call.nodes()
         if any(user not in inner and _reads(user) for user in node.users) and id(array(node)) not in own
     ]
-    returned = (
-        [x.name for x in torch_tree.tree_leaves(call.record.output) if isinstance(x, Reference)] if call.record else []
-    )
-    place = {name: i for i, name in enumerate(returned)}
+    _sort_outputs(call)
+
+
+def _sort_outputs(call: Call) -> None:
+    """Give back in the order of ``forward``."""
+    returned = torch_tree.tree_leaves(call.record.output) if call.record else []
+    place = {x.name: i for i, x in enumerate(x for x in returned if isinstance(x, Reference))}
     call.outputs.sort(key=lambda node: place.get(node.name, len(place)))
 
 
@@ -197,12 +200,26 @@ def _give_alike(root: Call, names: dict[str, Node]) -> None:
         made = [names.get(x.name) if isinstance(x, Reference) else None for x in returned]
         made = [node if node in inner else None for node in made]
         groups[type(call.module), len(made)].append((call, made))
-    for group in groups.values():
-        read = {place for call, made in group for place, node in enumerate(made) if node in call.outputs}
-        for call, made in group:
-            given = list(dict.fromkeys(node for place, node in enumerate(made) if place in read and node is not None))
-            if set(call.outputs) < set(given):
-                call.outputs = given
+    more = True
+    while more:
+        more = False
+        for group in groups.values():
+            read = {place for call, made in group for place, node in enumerate(made) if node in call.outputs}
+            for call, made in group:
+                wanted = [node for place, node in enumerate(made) if place in read and node is not None]
+                more |= _hand_up(call, wanted)
+
+
+def _hand_up(call: Call, wanted: list[Node]) -> bool:
+    """Let a call, and those within that make it, give back ``wanted``, too; whether one did not."""
+    inner = set(call.nodes())
+    missing = [node for node in dict.fromkeys(wanted) if node in inner and node not in call.outputs]
+    if missing:
+        call.outputs += missing
+        _sort_outputs(call)
+        for child in call.calls():
+            _hand_up(child, missing)
+    return bool(missing)
 
 
 def _classes(call: Call) -> Iterator[Call]:

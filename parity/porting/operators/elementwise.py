@@ -108,6 +108,8 @@ def _div(op: Operation) -> Expression:
         return left
     if mode == "floor":
         return op.promoted(op.binary("//", left, right, PRODUCT), left, right)
+    if mode == "trunc" and isinstance(right, int) and left.dtype == op.output.dtype == torch.int64:
+        return op.call("jax.lax.div", left, right)  # a fraction would not hold a large one
     quotient = op.binary("/", left, right, PRODUCT)
     if mode == "trunc":
         return op.cast(op.call("jnp.trunc", quotient), op.output.dtype)

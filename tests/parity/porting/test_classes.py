@@ -144,3 +144,44 @@ def test_modules_of_which_one_result_is_not_read_are_of_one_class():
     source = ported(Biases(), IMAGES[:, 0])
     assert classes(source) == ["Biased", "Biases"]
     assert "for block in self.blocks:\n            x, logits = block(x, logits)" in source
+
+
+class Weighted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.score = torch.nn.Linear(8, 8)
+
+    def forward(self, x):
+        weights = self.score(x).softmax(-1)
+        return x * weights, weights
+
+
+class Gated(Weighted):
+    def forward(self, x):
+        weights = self.score(x).sigmoid()
+        return x + weights, weights
+
+
+class Around(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+class Read(torch.nn.Module):
+    """The weights of the one are read, those of the other are not."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Around(Weighted()), Around(Gated())
+
+    def forward(self, x):
+        x, weights = self.first(x)
+        return self.second(x)[0] * weights
+
+
+def test_what_a_module_gives_back_is_handed_up_from_the_one_that_makes_it():
+    assert ported(Read(), IMAGES[:, 0]).count("return self.inner(x)\n") == 2

@@ -138,3 +138,17 @@ def counts(self, x, ids):
 def test_what_cannot_be_nan_is_refused_where_the_data_decide(forward):
     with pytest.raises(PortError, match="decide"):
         port(Does(forward), (X, IDS))
+
+
+class Bounded(torch.nn.Module):
+    def forward(self, x, ids):
+        if ids.max().item() > x.shape[-1] + 2:
+            raise ValueError("ids")
+        return x + ids[..., None].float()
+
+
+def test_a_number_that_the_data_decide_may_be_compared():
+    ported = port(Bounded(), (X, IDS))
+    x, ids = jnp.asarray(X.numpy()), jnp.asarray(IDS.numpy())
+    np.testing.assert_allclose(ported.module(x, ids - 1), Bounded()(X, IDS - 1), 1e-6)
+    assert np.isnan(ported.module(x, ids + 1)).all()  # torch raises
