@@ -39,6 +39,7 @@ class Known(TorchFunctionMode):
         super().__init__()
         self.module = module
         self.values = dict(module.named_buffers())
+        self.read: set[str] = set()  # the buffers of which numbers were made
         self.skips = False  # whether a loop passes over what does not occur
         self.loop: tuple[str, int] | None = None  # the line of the last such loop
         self.spare: set[tuple[str, int]] = set()  # those whose last round cannot occur
@@ -107,9 +108,8 @@ class Known(TorchFunctionMode):
 
     def _value(self, x: torch.Tensor) -> torch.Tensor:
         node = traced_node(x)
-        known = {
-            traced_node(fake): self.values[name] for name, fake in self.module.named_buffers() if name in self.values
-        }
+        buffers = {traced_node(fake): name for name, fake in self.module.named_buffers() if name in self.values}
+        known = {buffer: self.values[name] for buffer, name in buffers.items()}
         sources: dict[Node, None] = {}
         _collect(node, known, sources)
         if any(shared in sources for writer in node.graph.nodes if writes(writer) for shared in memory(writer)):
@@ -126,6 +126,7 @@ class Known(TorchFunctionMode):
                 else:
                     args, kwargs = torch.fx.map_arg((source.args, source.kwargs), lambda x: values[x])
                     values[source] = source.target(*args, **kwargs)
+        self.read |= {name for buffer, name in buffers.items() if buffer in sources}
         return values[node]
 
 

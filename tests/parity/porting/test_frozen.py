@@ -77,6 +77,69 @@ def test_sizes_of_some_inputs_that_are_fixed_are_said_and_those_of_others_are_fr
         port.module(jnp.ones((5, 2)), jnp.ones((5, 2)))
 
 
+class Scaled(Base):
+    def forward(self, x):
+        return self.linear(x).sum(1) / x.shape[1] ** 0.5
+
+
+class Cut(Base):
+    def forward(self, x):
+        return x[:, : x.shape[1] // 2]
+
+
+class Rearranged(Base):
+    def forward(self, x):
+        return x.view(x.shape[0], 2, -1, 2).cumsum(1)
+
+
+class Flattened(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(4, 2, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).flatten(1))
+
+
+@pytest.mark.parametrize("kind", [Scaled, Cut, Rearranged, Flattened])
+def test_a_size_that_is_a_number_in_the_port_is_refused_where_it_is_another(kind):
+    """Without that all of these would give something for twice the size, and nothing that the model gives."""
+    port = parity.port(kind(), torch.randn(3, 4, 2), verify=False)
+    sizes = r"x.shape\[(1|2)\] is fixed to \d, got \d"
+    with pytest.raises(ValueError, match=sizes):
+        port.module(jnp.ones((3, 4, 4) if kind is Flattened else (3, 8, 2)))
+
+
+class Averaged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(2, 4, 3, padding=1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean(-1).flatten(1))
+
+
+def test_a_size_of_which_the_port_makes_what_the_model_does_is_not_looked_at():
+    model, x = Averaged(), torch.randn(3, 2, 9)
+    port = parity.port(model, torch.randn(2, 2, 4), verify=False)
+    assert "fixed" not in port.source
+    assert jnp.allclose(port.module(jnp.asarray(x.numpy())), model(x).detach().numpy(), atol=1e-6)
+
+
+def test_one_row_leaves_the_number_of_rows_free():
+    model, x = Averaged(), torch.randn(3, 2, 4)
+    port = parity.port(model, torch.randn(1, 2, 4))
+    assert not port.notes
+    assert jnp.allclose(port.module(jnp.asarray(x.numpy())), model(x).detach().numpy(), atol=1e-6)
+
+
+def test_what_a_model_does_with_one_row_only_is_ported_for_one_row():
+    port = parity.port(Single(), torch.randn(1, 2))
+    assert port.notes == ["sizes are fixed to the example's: the model does something else with more than one row"]
+    with pytest.raises(ValueError, match=r"x.shape\[0\] is fixed to 1, got 2"):
+        port.module(jnp.ones((2, 2)))
+
+
 class Product(Base):
     def forward(self, x):
         return torch.einsum("ni,ij,nj->n", x, self.linear.weight, x).view(-1, 1).view(x.shape[0], 1)
@@ -95,6 +158,22 @@ class Counts(Base):
     def forward(self, x):
         self.calls += 1
         return self.linear(x) / self.calls
+
+
+class Steps(Base):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, x):
+        scale = 1 / (int(self.steps) + 1)
+        self.steps += 1
+        return self.linear(x) * scale
+
+
+def test_a_number_read_from_a_buffer_that_the_model_writes_is_refused():
+    with pytest.raises(parity.PortError, match="reads a number from the buffer steps and writes it"):
+        parity.port(Steps(), torch.randn(3, 2))
 
 
 class Caches(Base):
