@@ -163,13 +163,24 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
         ),
         mock.patch.multiple(
             "jax.random",
-            bernoulli=lambda key, p=0.5, shape=None: draw(jnp.shape(p) if shape is None else shape, bool),
-            uniform=lambda key, shape=(), dtype=float, minval=0.0, maxval=1.0: draw(shape, dtype),
-            exponential=lambda key, shape=(), dtype=float: draw(shape, dtype),
-            normal=lambda key, shape=(), dtype=float: draw(shape, dtype),
-            randint=lambda key, shape, minval, maxval, dtype=int: draw(shape, dtype),
-            permutation=lambda key, x: draw((x,), jnp.int32),
+            bernoulli=lambda key, p=0.5, shape=None, *_, **__: draw(jnp.shape(p) if shape is None else shape, bool),
+            uniform=lambda key, shape=(), dtype=float, *_, **__: draw(shape, dtype),
+            exponential=lambda key, shape=(), dtype=float, *_, **__: draw(shape, dtype),
+            gumbel=lambda key, shape=(), dtype=float, *_, **__: -jnp.log(draw(shape, dtype)),
+            normal=lambda key, shape=(), dtype=float, *_, **__: draw(shape, dtype),
+            randint=lambda key, shape, minval, maxval, dtype=int, *_, **__: draw(shape, dtype),
+            categorical=lambda key, logits, axis=-1, shape=None, *_, **__: draw(
+                jnp.max(logits, axis).shape if shape is None else shape, jnp.int32
+            ),
+            permutation=lambda key, x, axis=0, *_, **__: _permuted(draw, x, axis),
         ),
         mock.patch("jaxnn.nn.stack.SHALLOW", sys.maxsize),
     ):  # each layer of a stack has its own draws
         yield
+
+
+def _permuted(draw: Callable[[tuple[int, ...], DTypeLike], Array], x: int | Array, axis: int) -> Array:
+    """The numbers up to ``x``, or an array along an axis, in the order that torch has drawn."""
+    if isinstance(x, int):
+        return draw((x,), jnp.int32)
+    return jnp.take(x, draw((x.shape[axis],), jnp.int32), axis)

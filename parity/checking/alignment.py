@@ -160,11 +160,13 @@ def paired(
         return [(0, 0)]
     ours_names, their_names = names
     shared = {name for name in ours_names if list(ours_names).count(name) == 1 == list(their_names).count(name)}
-    if len(jax_leaves) != len(torch_leaves):
-        shared = {name for name in shared if not name.isdigit()}  # a place, which one more or less has shifted
+    same = len(jax_leaves) == len(torch_leaves)
+    alike = same and all(map(_could_fit, jax_leaves, torch_leaves))
+    if not alike:
+        # A place, which one more or less has shifted; or they stand in another order, as states before outputs.
+        shared = {name for name in shared if not name.isdigit()}
     pairs = {ours_names.index(name): their_names.index(name) for name in shared}
-    alike = all(_could_fit(ours, theirs) for ours, theirs in zip(jax_leaves, torch_leaves, strict=False))
-    if len(pairs) < len(jax_leaves) == len(torch_leaves) and (alike or not pairs):
+    if len(pairs) < len(jax_leaves) and alike:
         return [(i, i) for i in range(len(jax_leaves))]
     for fitting in (fits, lambda ours, theirs: ours.shape == theirs.shape, _could_fit):
         for i, ours in enumerate(jax_leaves):
@@ -172,6 +174,9 @@ def paired(
             match = next((j for j in free if fitting(ours, torch_leaves[j])), None)
             if i not in pairs and match is not None:
                 pairs[i] = match
+    if same:  # what fits nothing
+        rest = (j for j in range(len(torch_leaves)) if j not in pairs.values())
+        pairs |= {i: next(rest) for i in range(len(jax_leaves)) if i not in pairs}
     return sorted(pairs.items())
 
 

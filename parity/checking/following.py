@@ -231,6 +231,8 @@ class Following:
             if not paired:
                 return
             event, frame = self._next(), self._frames.pop()
+            while frame.path != path:  # of a layer that has raised
+                frame = self._frames.pop()
             if not isinstance(event, _Left) or event.path != path:
                 raise _Lost
             theirs = named_arrays(output)

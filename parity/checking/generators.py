@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax
 import numpy as np
 import torch
 
@@ -14,10 +15,9 @@ def numbers() -> tuple[Any, Any]:
     return random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002 (models use this one)
 
 
-def comparable(place: tuple[Any, Any]) -> tuple[Any, bytes, int]:
+def comparable(place: tuple[Any, Any]) -> Any:
     """The same as what ``==`` compares."""
-    state = place[1]["state"]
-    return place[0], state["key"].tobytes(), state["pos"]
+    return jax.tree.map(lambda x: x.tobytes() if isinstance(x, np.ndarray) else x, place)
 
 
 def set_numbers(place: tuple[Any, Any]) -> None:
@@ -29,7 +29,11 @@ def set_numbers(place: tuple[Any, Any]) -> None:
 def seed_numbers(seed: int) -> None:
     """Put them where ``seed`` does."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (models use this one)
+    kind = numbers()[1]["bit_generator"]
+    if kind == "MT19937":
+        np.random.seed(seed % 2**32)  # noqa: NPY002 (models use this one)
+    else:
+        np.random.set_state({**getattr(np.random, kind)(seed % 2**32).state})  # noqa: NPY002
 
 
 def place() -> tuple[torch.Tensor, tuple[Any, Any]]:

@@ -1,6 +1,7 @@
 """Calls of a port's layers, seen without a change to its code."""
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 from jax.extend.core import get_opaque_trace_state
 
 from parity.checking.tree import TAG
+from parity.standing_in import with_code_of
 
 Handler = Callable[[Callable[..., Any], Any, tuple[str, ...], tuple[Any, ...], dict[str, Any]], Any]
 """What is done with a call: given the layer's own ``__call__``, the layer, its path in torch (its paths, where several
@@ -43,6 +45,20 @@ def intercepted(layers: Iterable[tuple[str, Any]], handler: Handler) -> Iterator
                 del kind.__call__
             else:
                 kind.__call__ = original
+
+
+@contextmanager
+def recomputing_nothing() -> Iterator[None]:
+    """Lets ``jax.checkpoint``, by whatever name, leave a function as it is: it would trace it even without jit.
+
+    A function that was given to it before stays as it was made.
+    """
+    with with_code_of(inspect.unwrap(jax.checkpoint), _as_it_is):
+        yield
+
+
+def _as_it_is(fun: Any, *_: Any, **__: Any) -> Any:
+    return fun
 
 
 def tracing() -> Any:

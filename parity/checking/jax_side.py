@@ -48,6 +48,14 @@ class JaxSide:
         self._values = [to_jax(x) for x in leaves]
         self._run: Callable[..., Any] | None = jax.jit(self._pass, compiler_options=options) if compiled else None
 
+    def plainly(self) -> Evaluation:
+        """The same pass, the whole of it not compiled."""
+        compiled, self._run = self._run, self._pass
+        try:
+            return self()
+        finally:
+            self._run = compiled
+
     def __call__(self, call: Call | None = None) -> Evaluation:
         """One pass, on the torch side's inputs or others in their place, of which those that vary count."""
         values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]

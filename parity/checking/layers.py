@@ -25,7 +25,7 @@ from parity.arrays import to_jax
 from parity.checking.evaluation import TorchSide, same_numbers
 from parity.checking.exchange import Given, Usual, aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
-from parity.checking.interception import intercepted, traced, tracing
+from parity.checking.interception import intercepted, recomputing_nothing, traced, tracing
 from parity.checking.layer_call import LayerCall, Open, Outcome, judged_call, suspicion_of
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import copied
@@ -47,6 +47,8 @@ class Found:
     faults: list[Fault] = field(default_factory=list)
     only_torch: list[str] = field(default_factory=list)
     only_jax: list[str] = field(default_factory=list)
+    traced: list[str] = field(default_factory=list)
+    """Those within a function that JAX traces whatever is done: they see no numbers."""
 
 
 def checked_layers(
@@ -72,7 +74,7 @@ def checked_layers(
     if run.traced:
         # Layers inside a function that the user compiles saw no numbers.
         run = ForcedRun(torch_module, jax_module, side, explain, factor, progress)
-        with jax.disable_jit():
+        with jax.disable_jit(), recomputing_nothing():
             found = run.checked()
     return found
 
@@ -104,7 +106,7 @@ class ForcedRun:
         self.called: set[str] = set()
         self.apart: set[str] = set()  # called, but with what torch's layers are not comparable with
         self.usual: Usual = {}
-        self.traced = False
+        self.traced: set[str] = set()
         self.outside = tracing()
         self.forcing = True
 
@@ -128,8 +130,8 @@ class ForcedRun:
             args, kwargs = torch_tree.tree_map(to_jax, self.side.call)
             assert stream.root is not None
             self._forced(self._begun(type(self.module).__call__, self.module, stream.root, (args, kwargs)))
-        seen = self.paths if self.traced else self.called
-        self.found.only_torch = [path for path in stream.calls if path not in seen]
+        self.found.only_torch = [path for path in stream.calls if path not in self.called | self.traced]
+        self.found.traced = [path for path in stream.calls if path in self.traced - self.called]
         self.found.only_jax = [path for path, _ in jax_layers(self.module) if path not in self.pairs | self.stacked]
         return self.found
 
@@ -139,20 +141,28 @@ class ForcedRun:
         if not self.forcing or outer is None or outer.layer is layer:
             return original(layer, *args, **kwargs)
         if traced((args, kwargs), self.outside):
-            self.traced = True
+            self.traced |= {*paths}
             return original(layer, *args, **kwargs)
         node = self.stream.find(outer.node, paths)
         if node is None:
             outer.more |= {*paths}
             return original(layer, *args, **kwargs)
+        given = fed(node, self.torch_module.get_submodule(node.path), layer, args, kwargs, self.usual)
+        if given.unlike and self._raised(node):
+            self.stream.drop(node)  # torch's model has caught that; the port need not try
+            return self._seen(original, layer, paths, args, kwargs)
         outer.children += 1
         before = len(self.found.faults)
-        given = fed(node, self.torch_module.get_submodule(node.path), layer, args, kwargs, self.usual)
         outer.arrivals += given.arrivals
         call = self._begun(original, layer, node, given.arguments, given.axes)
         output = self._apart(call, (args, kwargs), given) if given.unlike else self._forced(call)
         outer.faults += len(self.found.faults) - before
         return output
+
+    def _raised(self, node: Node) -> bool:
+        """Whether torch's call comes to an exception, which its model catches."""
+        self.stream.finish(node)
+        return node.raised
 
     def _draw(self, shape: tuple[int, ...], dtype: Any) -> jax.Array:
         drawn = self.stream.take_draw(self.calls[-1].node)

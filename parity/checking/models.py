@@ -14,6 +14,7 @@ from flax import nnx
 from jaxnn import optim
 from parity.checking.alignment import layout_of
 from parity.checking.branching import branches_taken
+from parity.checking.compiled import by_compiling
 from parity.checking.diagnosis import explain
 from parity.checking.diagnosis.weights import differing
 from parity.checking.evaluation import Evaluation, Subject, TorchSide
@@ -105,12 +106,19 @@ def check(
                 found = checked_layers(torch_module, jax_module, side, explain, factor, done)
         report.faults, report.layers = found.faults, found.records
         report.only_torch, report.only_jax = found.only_torch, found.only_jax
+        if found.traced:
+            within = "they run within a function that JAX traces as a whole, as jax.checkpoint does"
+            report.notes.append(f"layers not compared one by one: {', '.join(found.traced)}: {within}")
         if found.faults:
             report.first_divergence = next((f.path for f in found.faults if f.path), report.first_divergence)
         elif raised is not None:
             raise raised
         elif laid_out := _laid_out_otherwise(side, evaluation, rows):
             report.faults = laid_out
+        elif report.first_divergence is not None and (
+            compiled := by_compiling(side, lambda: _renamed(port.plainly(), twins), rows, factor)
+        ):
+            report.faults = compiled
         elif any(row.kind == "gradient" and not row.passed for row in rows):
             report.faults, report.last_right_gradient = gradient_faults(
                 torch_module, jax_module, side, found.records, rows, evaluation

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from parity.checking.evaluation import Call, Evaluation, TorchSide, named_inputs
 from parity.checking.pairing import Pair, standing_for, under_torchs
-from parity.checking.perturbation import is_smooth, shrunk
+from parity.checking.perturbation import copied, is_smooth, shrunk
 from parity.comparison import largest
 
 FEW = 64
@@ -58,8 +58,9 @@ class Scatter:
     def additions(self) -> float:
         """How many times torch's rounding error, a machine epsilon at least, adding one after another explains."""
         if not self._terms:
+            subject = self.side.subject
             with _Largest() as largest:
-                self.side.again(self.side.subject)
+                self.side.again(copied(subject) if isinstance(subject, torch.nn.Module) else subject)
             self._terms = max(largest.size, 1)
         return max(math.sqrt(self._terms) / 2, 1.0)
 

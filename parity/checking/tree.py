@@ -56,9 +56,11 @@ def aligned_paths(torch_module: torch.nn.Module, jax_module: Any) -> dict[str, s
     """From the path of a layer in JAX to that of its twin in torch.
 
     Equal paths belong together; what is left over, if its path differs in case and punctuation only
-    (``blocks_0.Conv1`` for ``blocks.0.conv1``).
+    (``blocks_0.Conv1`` for ``blocks.0.conv1``), or in the name of the list that flax's own sequence keeps its layers in
+    (``body.layers.0`` for ``body.0``).
     """
-    theirs = [path for path, _ in torch_module.named_modules()]
+    modules = dict(torch_module.named_modules())
+    theirs = [*modules]
     layers = dict(jax_layers(jax_module))
     stacked = stacked_paths(torch_module, layers)
     ours = [path for path in layers if path not in stacked]
@@ -67,8 +69,18 @@ def aligned_paths(torch_module: torch.nn.Module, jax_module: Any) -> dict[str, s
     for path in theirs:
         if path not in pairs:
             rest.setdefault(_plain(path), []).append(path)
+    sequences = [
+        path
+        for path, layer in layers.items()
+        if isinstance(layer, nnx.Sequential)
+        and path in modules
+        and len([*modules[path].children()]) == len(layer.layers)
+    ]
     for path in ours:
-        candidates = rest.get(_plain(path), [])
+        shown = path
+        for sequence in reversed(sequences):
+            shown = re.sub(rf"^{re.escape(sequence)}\.?layers\.", f"{sequence}.", shown)
+        candidates = rest.get(_plain(shown), [])
         if path not in pairs and len(candidates) == 1 and candidates[0] not in pairs.values():
             pairs[path] = candidates[0]
     return pairs

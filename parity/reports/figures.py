@@ -16,15 +16,16 @@ LEAST = 1e-9
 
 
 def error_against_depth(report: "Report") -> str:
-    """Distance of each layer call's output from torch's, given torch's inputs, against its place in the pass."""
+    """Distance of each layer call's output from torch's, given torch's inputs, in the order in which they return."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     axis = figure.subplots()
+    places = list(enumerate(report.layers))
     for passed, colour, label in ((True, "tab:blue", "passes"), (False, "tab:red", "at fault")):
-        chosen = [layer for layer in report.layers if layer.passed is passed and layer.compared]
+        chosen = [(i, layer) for i, layer in places if layer.passed is passed and layer.compared]
         if chosen:
             axis.plot(
-                [layer.depth for layer in chosen],
-                [_drawn(layer.error) for layer in chosen],
+                [i for i, _ in chosen],
+                [_drawn(layer.error) for _, layer in chosen],
                 "o",
                 color=colour,
                 label=label,
@@ -32,10 +33,13 @@ def error_against_depth(report: "Report") -> str:
             )
     axis.set_yscale("log")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.set(xlabel="layer call, in torch's order", ylabel=f"distance from torch\n(zeros drawn at {LEAST:.0e})")
-    for layer in report.layers:
+    axis.set(
+        xlabel="call of a layer, in the order in which they return (the model itself last)",
+        ylabel=f"distance from torch\n(zeros drawn at {LEAST:.0e})",
+    )
+    for i, layer in places:
         if not layer.passed:
-            axis.annotate(layer.name, (layer.depth, _drawn(layer.error)), fontsize=8)
+            axis.annotate(layer.name, (i, _drawn(layer.error)), fontsize=8)
     axis.grid(alpha=0.3)
     axis.legend()
     return _svg(figure)

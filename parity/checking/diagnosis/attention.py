@@ -55,14 +55,24 @@ def _masks(call: Call, name: str, query: torch.Tensor, key: torch.Tensor) -> Ite
         return
     yield "mask", f"{name} is not applied", lambda c: c.run(**{name: None})
     if mask.dtype == torch.bool:
-        yield "mask", f"{name} is inverted", lambda c: c.run(**{name: ~c[name]})
         positive = ~mask if call.name == "scaled_dot_product_attention" else mask
     else:
         positive = torch.isneginf(mask)
-    for value in (-1e9, -1e4, -1e3, -1e2, -10.0, -1.0, 0.0, 1.0, float(torch.finfo(torch.float32).min)):
+    if positive.ndim > 1 and positive.shape[-1] == positive.shape[-2]:
+        yield "mask", f"{name} is transposed", lambda c: c.run(**{name: c[name].transpose(-1, -2)})
+    yield "mask", f"{name} is inverted", lambda c: c.run(**{name: _filled(~positive, LEAST).to(query.dtype)})
+    for value in (-1e9, -1e4, -1e3, -1e2, -10.0, -1.0, 0.0, 1.0, LEAST):
         said = f"what is masked gets {value:g}, torch's minus infinity"
-        filled = torch.zeros(positive.shape).masked_fill(positive, value)
+        filled = _filled(positive, value)
         yield "masked value", said, lambda c, m=filled: c.run(**{name: m.to(query.dtype)})
+
+
+def _filled(mask: torch.Tensor, value: float) -> torch.Tensor:
+    return torch.zeros(mask.shape).masked_fill(mask, value)
+
+
+LEAST = float(torch.finfo(torch.float32).min)
+"""In rows of which nothing is left it weighs all alike, where minus infinity gives NaN."""
 
 
 @suspects_of("multi_head_attention_forward")
@@ -86,7 +96,8 @@ def _heads(call: Call) -> Iterator[Mutation]:
             said = f"the rows of in_proj are in the order {', '.join(['query', 'key', 'value'][i] for i in order)}"
             turned = {"in_proj_weight": parts[list(order)].reshape(weight.shape)}
             if bias is not None:
-                turned["in_proj_bias"] = bias.reshape(3, -1)[list(order)].reshape(-1)
+                yield "order", f"{said}, those of its bias are not", lambda c, t=turned: c.run(**t)
+                turned = turned | {"in_proj_bias": bias.reshape(3, -1)[list(order)].reshape(-1)}
             yield "order", said, lambda c, t=turned: c.run(**t)
         if parts.shape[1] == parts.shape[2]:
             flipped = parts.transpose(1, 2).reshape(weight.shape)
@@ -106,16 +117,7 @@ def _heads(call: Call) -> Iterator[Mutation]:
     for count in (n for n in range(1, width + 1) if width % n == 0 and n != heads and n <= 64):
         yield "heads", f"it has {count} heads, torch's {heads}", lambda c, n=count: c.run(num_heads=n)
     yield from _masks(call, "attn_mask", query, key)
-    padded = call["key_padding_mask"]
-    if padded is not None:
-        yield "mask", "key_padding_mask is not applied", lambda c: c.run(key_padding_mask=None)
-        if padded.dtype == torch.bool:
-            inverse = {"key_padding_mask": ~padded}
-            yield "mask", "key_padding_mask is inverted", lambda c: c.run(**inverse)
-            for fill in (-1e9, -1e4, -1e3, -1e2, -10.0, -1.0):
-                soft = torch.zeros(padded.shape).masked_fill(padded, fill)
-                said = f"what is masked gets {fill:g}, torch's minus infinity"
-                yield "masked value", said, lambda c, m=soft: c.run(key_padding_mask=m)
+    yield from _masks(call, "key_padding_mask", query, key)
     if call["attn_mask"] is None:
         length = (query.shape[0], key.shape[0])
         causal = torch.triu(torch.ones(length, dtype=torch.bool), 1)
@@ -136,6 +138,7 @@ def _dealt_heads(call: Call, heads: int, width: int) -> Iterator[Mutation]:
     changes = {"in_proj_weight": weight[rows], "in_proj_bias": None if bias is None else bias[rows]}
     said = "heads are split off the other way: every how-manyeth column, not a block"
     yield "heads", said, lambda c: c.run(**changes)
+    yield "heads", f"{said}; in the weights alone", lambda c: c.run(in_proj_weight=weight[rows])
     yield "heads", said, lambda c: c.run(**changes, out_proj_weight=out[:, order])
     yield "heads", "heads are joined in the other order", lambda c: c.run(out_proj_weight=out[:, order])
 

@@ -48,13 +48,23 @@ def _activation(call: Call) -> Iterator[Mutation]:
             yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
 
 
-@suspects_of("exp", "expm1", "exp2", "log", "log1p", "sqrt", "rsqrt")
+FAMILIES = (
+    ("exp", "expm1", "exp2", "softplus", "sigmoid"),
+    ("log", "log1p", "log2", "log10"),
+    ("sqrt", "rsqrt"),
+    ("sin", "cos"),
+    ("floor", "ceil", "round", "trunc"),
+)
+"""Functions that are taken for each other."""
+
+
+@suspects_of(*(name for family in FAMILIES for name in family if name not in PLAIN), "reciprocal", "abs")
 def _function(call: Call) -> Iterator[Mutation]:
     yield "activation", f"{call.name} is missing", input_of
     for scale, word in ((0.5, "halved"), (2.0, "doubled")):
         yield "scale", f"what {call.name} gives is {word}", lambda c, s=scale: s * c.run()
         yield "scale", f"what {call.name} takes is {word}", lambda c, s=scale: c.function(s * input_of(c))
-    for name in ("exp", "expm1", "exp2", "softplus", "sigmoid") if call.name.startswith("exp") else ():
+    for name in next((family for family in FAMILIES if call.name in family), ()):
         if name != call.name:
             function = getattr(torch, name, F.softplus)
             yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
@@ -63,9 +73,10 @@ def _function(call: Call) -> Iterator[Mutation]:
 @suspects_of("add", "sub")
 def _sum(call: Call) -> Iterator[Mutation]:
     a, b = operands_of(call)
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and b.ndim and a.shape == b.shape:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
+        hint = " (a residual connection left out)" if a.ndim else ""
         for kept, left_out in ((0, "second"), (1, "first")):
-            said = f"the sum's {left_out} term is missing (a residual connection left out)"
+            said = f"the sum's {left_out} term is missing{hint}"
             yield "missing residual", said, lambda c, k=kept: operands_of(c)[k]
         twin, word = (torch.sub, "subtracted") if call.name == "add" else (torch.add, "added")
         yield "sign", f"the second term is {word}", lambda c: twin(*operands_of(c))
@@ -75,6 +86,9 @@ def _sum(call: Call) -> Iterator[Mutation]:
                 yield "scale", said, lambda c, s=scale: c.run() * s
             yield "scale", "the first term is added twice", lambda c: c.run() + operands_of(c)[0]
             yield "scale", "the second term is added twice", lambda c: c.run() + operands_of(c)[1]
+            for kept, word, lost in ((0, "first", "second"), (1, "second", "first")) if not a.ndim else ():
+                said = f"the {word} term stands for the {lost}, too"  # as where a loss is taken of one side only
+                yield "wrong input", said, lambda c, k=kept: 2 * operands_of(c)[k]
             yield "combination", "the terms are multiplied", lambda c: torch.mul(*operands_of(c))
     else:
         at = 0 if isinstance(a, torch.Tensor) else 1
@@ -124,7 +138,8 @@ def _along_another_axis(a: torch.Tensor, b: torch.Tensor, at: int) -> Iterator[M
 @suspects_of("mul", "div")
 def _product(call: Call) -> Iterator[Mutation]:
     a, b = operands_of(call)
-    scalar = next((x for x in (a, b) if not isinstance(x, torch.Tensor) or x.ndim == 0), None)
+    numbers = [x for x in (a, b) if not isinstance(x, torch.Tensor) or x.ndim == 0]
+    scalar = min(numbers, key=lambda x: isinstance(x, torch.Tensor), default=None)  # a loss is no factor of two
     tensors = [i for i, x in enumerate((a, b)) if isinstance(x, torch.Tensor)]
     shown = f" by {float(scalar):.4g}" if isinstance(scalar, int | float | torch.Tensor) else ""
     for at in tensors:
@@ -237,3 +252,22 @@ def _spread(call: Call) -> Iterator[Mutation]:
 def _grid(call: Call, name: str, *values: float) -> Iterator[float]:
     if isinstance(call[name], int | float):
         yield from values
+
+
+@suspects_of("cumsum", "cumprod", "logcumsumexp", "cummax", "cummin")
+def _running(call: Call) -> Iterator[Mutation]:
+    x, dim = input_of(call), call["dim"] if call["dim"] is not None else call.positional[-1]
+    if not isinstance(x, torch.Tensor) or not isinstance(dim, int):
+        return
+    said = f"it runs backwards along axis {dim}"
+    yield "order", said, lambda c: torch.flip(c.function(torch.flip(input_of(c), [dim]), dim), [dim])
+    if call.name in ("cumsum", "cumprod"):
+        nothing = float(call.name == "cumprod")
+        said = "each place's own number is left out (exclusive)"
+        yield "index", said, lambda c: c.run().roll(1, dim).index_fill(dim, torch.tensor([0], device=x.device), nothing)
+        twin = torch.cumprod if call.name == "cumsum" else torch.cumsum
+        yield "reduction", f"it computes {twin.__name__}, torch {call.name}", lambda c: twin(input_of(c), dim)
+    for axis in range(x.ndim):
+        if axis != dim % x.ndim:
+            said = f"{call.name} runs along axis {axis}, torch's along {dim % x.ndim}"
+            yield "axis", said, lambda c, a=axis: c.function(input_of(c), a)

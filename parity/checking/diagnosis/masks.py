@@ -31,6 +31,8 @@ def _masked(call: Call) -> Iterator[Mutation]:
     yield from other(call, "value", "masked value", *values)
     yield "mask", "the mask is not applied", input_of
     yield "mask", "the mask is inverted", lambda c: c.run(mask=~c["mask"])
+    if call["mask"].ndim > 1 and call["mask"].shape[-1] == call["mask"].shape[-2]:
+        yield "mask", "the mask is transposed", lambda c: c.run(mask=c["mask"].transpose(-1, -2))
 
 
 @suspects_of("where")
