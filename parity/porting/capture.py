@@ -146,6 +146,8 @@ def captured(
     if left and not notes:
         which = f"sizes of {', '.join(left)}" if has_free_sizes(graph) else "sizes"
         notes.append(f"{which} are fixed to the example's: the model computes with them as Python numbers")
+    with forgotten(module, attempt.forgets):
+        axes = fixed_axes(module, attempt.arguments, program, left)
     capture = Capture(
         program,
         attempt.recording,
@@ -153,7 +155,7 @@ def captured(
         attempt.forgets,
         attempt.known.skips,
         limits_of(graph, attempt.asked),
-        fixed_axes(module, attempt.arguments, program, left),
+        axes,
         attempt.decided,
         attempt.general,
         told is not None,

@@ -16,11 +16,13 @@ from parity.checking.evaluation import seeded
 from parity.checking.perturbation import copied
 from parity.porting.free_sizes import Arguments, is_free
 from parity.porting.nodes import in_place, packet, written
+from parity.porting.packing import RECURRENT_OPERATORS
 
 REFUSING = {
     *("add", "addmm", "baddbmm", "batch_norm", "bmm", "cat", "conv1d", "conv2d", "conv3d", "conv_transpose1d"),
-    *("conv_transpose2d", "conv_transpose3d", "div", "group_norm", "gru", "instance_norm", "layer_norm", "linear"),
-    *("lstm", "matmul", "mm", "mul", "rms_norm", "scaled_dot_product_attention", "stack", "sub", "where"),
+    *("conv_transpose2d", "conv_transpose3d", "div", "group_norm", "instance_norm", "layer_norm", "linear"),
+    *("matmul", "mm", "mul", "rms_norm", "scaled_dot_product_attention", "stack", "sub", "where"),
+    *RECURRENT_OPERATORS,
 }
 """Operators that refuse in JAX what they refuse in torch.
 
@@ -42,8 +44,10 @@ def fixed_axes(
         program: what export made of it, as it was made.
         first: the inputs whose first axis has to be, in any case.
     """
-    probe = _Probe(module, arguments, program)
     found = {name: {0} for name in first}
+    if any(packet(node) in RECURRENT_OPERATORS and node.args[1] is not None for node in program.graph.nodes):
+        return {name: [0] for name in first}  # where sequences have lengths, a port gives as many steps as it is given
+    probe = _Probe(module, arguments, program)
     for axes in probe.groups():
         for name, axis in probe.differing(axes):
             found.setdefault(name, set()).add(axis)
@@ -94,7 +98,8 @@ class _Probe:
         """Whether the port may do something else where ``axes`` have another size; None where the model has none."""
         i, axis = axes[0]
         size = self.leaves[i].shape[axis]
-        for other in (size + size // 2 + 1, 2 * size):  # by what halves and pads it, then by what needs it even
+        # Any size shows what is computed of it; some models need it even, or have an end to it.
+        for other in filter(None, (size + size // 2 + 1, 2 * size, size - 1)):
             given = self._resized(axes, other)
             expected = self._of_model(given)
             found = self._of_graph(given)
@@ -105,7 +110,7 @@ class _Probe:
         return None
 
     def _resized(self, axes: Axes, size: int) -> list[Any]:
-        """The inputs, longer along ``axes``; their numbers are the example's again."""
+        """The inputs, ``size`` long along ``axes``; their numbers are the example's again."""
         given = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in self.leaves]
         for i, axis in axes:
             given[i] = given[i].index_select(axis, torch.arange(size) % given[i].shape[axis])

@@ -22,7 +22,7 @@ from parity.standing_in import in_place_of
 RECURRENT = (torch.nn.RNN, torch.nn.LSTM, torch.nn.GRU)
 _FORWARD: dict[Any, Any] = {kind: kind.forward for kind in RECURRENT}
 
-_OPERATORS = {f"parity.{kind.__name__.lower()}.default" for kind in RECURRENT}
+RECURRENT_OPERATORS = {f"parity.{kind.__name__.lower()}.default" for kind in RECURRENT}
 
 _LIBRARY = torch.library.Library("parity", "DEF")
 for _layer in RECURRENT:
@@ -58,8 +58,33 @@ def _shapes(
     return [output.transpose(0, 1) if swapped else output, *states]
 
 
+def _computed(
+    input: Tensor,
+    lengths: Tensor | None,
+    hx: list[Tensor],
+    weights: list[Tensor],
+    directions: int,
+    num_layers: int,
+    widths: list[int],
+    mode: str,
+    dropout: float,
+    batch_first: bool,
+) -> list[Tensor]:
+    """What it is for numbers, in evaluation, where nothing is packed."""
+    if lengths is not None:
+        raise NotImplementedError("lengths")
+    if input.shape[-1] != weights[0].shape[1]:  # torch's function trusts its layer to have looked
+        raise ValueError(f"expected an input of width {weights[0].shape[1]}, got {input.shape[-1]}")
+    batch = input.shape[0 if batch_first else 1]
+    states = hx or [input.new_zeros(directions * num_layers, batch, width) for width in widths]
+    biased = len(weights) >= 4 * num_layers * directions
+    function, given = getattr(torch._VF, mode.lower()), states if mode == "LSTM" else states[0]
+    return list(function(input, given, weights, biased, num_layers, 0.0, False, directions == 2, batch_first))
+
+
 for _layer in RECURRENT:
     torch.library.register_fake(f"parity::{_layer.__name__.lower()}", _shapes)
+    _LIBRARY.impl(_layer.__name__.lower(), _computed, "CPU")
 
 
 def _kind(layer: torch.nn.Module) -> Any:
@@ -222,7 +247,7 @@ def length_sources(graph: Graph) -> tuple[list[tuple[Node, Any]], list[Node]]:
     given: list[tuple[Node, Any]] = []
     behind: dict[Node, None] = {}
     for node in graph.nodes:
-        if str(node.target) not in _OPERATORS or node.args[1] is None:
+        if str(node.target) not in RECURRENT_OPERATORS or node.args[1] is None:
             continue
         lengths, (input, batch_first) = node.args[1], (node.args[0].meta["val"], node.args[-1])
         while packet(lengths) in ("to", "_to_copy", "alias", "detach", "clone"):

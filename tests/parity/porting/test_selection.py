@@ -277,3 +277,43 @@ def test_the_first_or_last_picked_of_every_row_needs_no_number_of_them(end):
     ids = torch.tensor([[2, 2, 5], [2, 7, 2], [1, 2, 2]])
     np.testing.assert_array_equal(ported.module(jnp.asarray(ids.numpy())), module(ids).detach())
     assert np.isnan(ported.module(jnp.array([[2, 2], [1, 1]]))[1]).all()
+
+
+class Experts(torch.nn.Module):
+    def __init__(self, count, wide, out):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.randn(count, out, wide))
+
+    def forward(self, rows, sizes):
+        parts = rows.split(sizes, dim=0)
+        return torch.cat([F.linear(parts[i], self.weight[i]) for i in range(len(self.weight))], dim=0)
+
+
+class Router(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 3, bias=False)
+
+    def forward(self, x):
+        gates, chosen = self.layer(x).topk(2, dim=1)
+        sizes = torch.zeros(x.shape[0], 3).scatter(1, chosen, 1).long().sum(0).tolist()
+        order = chosen.flatten().sort(0).indices
+        return order.div(2, rounding_mode="trunc"), gates.softmax(1).flatten()[order], sizes
+
+
+class Mixture(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.router, self.up, self.down = Router(), Experts(3, 4, 6), Experts(3, 6, 4)
+
+    def forward(self, x):
+        rows, gates, sizes = self.router(x)
+        h = self.down(self.up(x[rows], sizes).relu(), sizes) * gates[:, None]
+        return torch.zeros_like(x).index_add(0, rows, h)
+
+
+def test_rows_sorted_by_experts_are_split_by_sizes_that_the_data_decide():
+    model, x = Mixture(), torch.randn(7, 4)
+    twin = port(model, (torch.randn(5, 4),))
+    assert "F.grouped_mm(rows" in twin.source
+    np.testing.assert_allclose(twin.module(jnp.asarray(x.numpy())), model(x).detach().numpy(), atol=2e-6)

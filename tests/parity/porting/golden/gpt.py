@@ -55,6 +55,8 @@ class GPT(nnx.Module):
         self.lm_head.weight = self.transformer["wte"].weight
 
     def __call__(self, idx):
+        if idx.shape[1] != 10:
+            raise ValueError(f"idx.shape[1] is fixed to 10, got {idx.shape[1]}")
         x = self.transformer["wte"](idx) + self.transformer["wpe"](jnp.arange(10))
         for layer in self.transformer["h"]:
             x = layer(x)

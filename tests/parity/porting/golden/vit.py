@@ -42,6 +42,8 @@ class ViT(nnx.Module):
         self.head = nn.Linear(16, 10, rngs=rngs)
 
     def __call__(self, x):
+        if x.shape[2:] != (16, 16):
+            raise ValueError(f"x.shape[2:] is fixed to (16, 16), got {x.shape[2:]}")
         cls_token = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, 16))
         x = jnp.concatenate([cls_token, self.patch(x).reshape(-1, 16, 16).mT], axis=1)
         x = x + self.pos_embed[...]
