@@ -15,7 +15,7 @@ from torch.utils import _pytree as torch_tree
 from parity.arrays import to_numpy, to_tensor
 from parity.checking import generators
 from parity.checking.branching import branches_taken
-from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, perturbed
+from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, own, perturbed
 from parity.checking.rounding import RoundedByChance
 from parity.replay import Draws, Written
 from parity.standing_in import gradients_by
@@ -193,9 +193,7 @@ class TorchSide:
     def _evaluate(self, subject: Subject, call: Call) -> Evaluation:
         """One pass of ``subject``, which is the caller's to spoil."""
         parameters = dict(subject.named_parameters()) if isinstance(subject, torch.nn.Module) else {}
-        leaves, spec = torch_tree.tree_flatten(call)
-        leaves = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in leaves]
-        args, kwargs = torch_tree.tree_unflatten(leaves, spec)
+        args, kwargs = torch_tree.tree_map(own, call)
         chosen = self.varied_inputs()
         varied = {name: x.requires_grad_() for name, x in named_inputs((args, kwargs)).items() if name in chosen}
         enabled = self.gradients or self.differentiates

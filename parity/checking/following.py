@@ -28,7 +28,7 @@ from parity.checking.judgement import near_enough, verdict_on
 from parity.checking.layer_call import GROSS
 from parity.checking.layers import Found
 from parity.checking.leaves import flattened
-from parity.checking.perturbation import copied
+from parity.checking.perturbation import copied, own
 from parity.checking.stacking import stacked_paths
 from parity.checking.stream import own_buffers
 from parity.checking.tree import jax_layers, tagging
@@ -181,7 +181,7 @@ class Following:
             for path, layer in subject.named_modules():
                 layer.register_forward_pre_hook(self._before(path), with_kwargs=True, prepend=True)
                 layer.register_forward_hook(self._behind(path))
-            args, kwargs = torch_tree.tree_map(_own, self.side.call)
+            args, kwargs = torch_tree.tree_map(own, self.side.call)
             # Watching every operator takes as long as a small one does.
             draws = self._draws if self.side.draws else nullcontext()
             with torch.set_grad_enabled(self.side.differentiates), same_numbers(self.side), draws:
@@ -212,7 +212,7 @@ class Following:
                 raise _Lost
             # What torch's layer gets, safe from what is written into it.
             given = {match.theirs: match for match in matches}
-            kept = [given[j].as_torchs if j in given else _own(x) for j, x in enumerate(leaves)]
+            kept = [given[j].as_torchs if j in given else own(x) for j, x in enumerate(leaves)]
             for match in matches:
                 if not match.equal:
                     self._give(ours[1][match.ours], kept[match.theirs], leaves[match.theirs], match.layout)
@@ -297,7 +297,3 @@ class Following:
             if ours is leaf and theirs is tensor and theirs._version == version:
                 return layout
         return None
-
-
-def _own(x: Any) -> Any:
-    return x.detach().clone() if isinstance(x, torch.Tensor) else x

@@ -22,7 +22,7 @@ from parity.checking.interception import intercepted
 from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.checking.pairing import aliases, tied_otherwise
-from parity.checking.perturbation import copied
+from parity.checking.perturbation import copied, own
 from parity.checking.stacking import stacked_paths
 from parity.checking.tree import aligned_paths, jax_layers, submodule, tagged
 from parity.comparison import Comparison
@@ -244,7 +244,7 @@ def _passes_wrong(torch_module: torch.nn.Module, jax_module: Any, side: TorchSid
     noted: list[Call] = []
     layer = torch_module.get_submodule(record.path)
     handle = layer.register_forward_pre_hook(
-        lambda _, args, kwargs: noted.append(torch_tree.tree_map(_detached, (args, kwargs))), with_kwargs=True
+        lambda _, args, kwargs: noted.append(torch_tree.tree_map(own, (args, kwargs))), with_kwargs=True
     )
     try:
         side.again(torch_module)
@@ -265,10 +265,6 @@ def _passes_wrong(torch_module: torch.nn.Module, jax_module: Any, side: TorchSid
         return any(row.kind == "gradient" and not row.passed for row in judged(alone, evaluate_jax(twin, alone)))
     except Exception:
         return False
-
-
-def _detached(x: Any) -> Any:
-    return x.detach().clone() if isinstance(x, torch.Tensor) else x
 
 
 def _relation(row: Comparison) -> tuple[str | None, str]:

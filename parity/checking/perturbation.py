@@ -18,6 +18,11 @@ def is_smooth(x: Any) -> bool:
     return isinstance(x, torch.Tensor) and (x.is_floating_point() or x.is_complex())
 
 
+def own(x: Any) -> Any:
+    """A tensor's numbers in memory of their own; what is none as it is."""
+    return x.detach().clone() if isinstance(x, torch.Tensor) else x
+
+
 def copied(
     module: torch.nn.Module, tensor: Callable[[torch.Tensor], torch.Tensor] = torch.clone, *, shared: bool = False
 ) -> torch.nn.Module:

@@ -44,7 +44,7 @@ from parity.porting.free_sizes import (
 from parity.porting.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.grouping import grouped
 from parity.porting.known import Known
-from parity.porting.nodes import in_place, traced_name, written
+from parity.porting.nodes import traced_name
 from parity.porting.normalizing import normalized
 from parity.porting.packing import Packings, unpacked
 from parity.porting.places import padded
@@ -131,7 +131,7 @@ def captured(
         raise refused(errors[-2]) from errors[-2]
     attempt, program = found
     graph = program.graph_module.graph
-    _refuse_moving_numbers(program, attempt.known.read)
+    attempt.known.refuse_moving(program)
     notes: list[str] = []
     if fixed:
         notes.append(f"sizes are fixed to the example's: {fixed}")
@@ -279,22 +279,6 @@ def _rewrite(capture: Capture) -> None:
         if "behind" in node.meta:
             node.meta["behind"] = final[node.meta["behind"]]
     capture.recording.rename(final)
-
-
-def _refuse_moving_numbers(program: torch.export.ExportedProgram, read: set[str]) -> None:
-    """Refuse a model that makes Python's numbers of a buffer, and writes it afterwards: the port would keep the first.
-
-    Raises:
-        PortError: it does.
-    """
-    names = program.graph_signature.inputs_to_buffers
-    for node in program.graph.nodes:
-        name = names.get(getattr(written(node), "name", "")) if in_place(node) else None
-        if name in read:
-            raise PortError(
-                f"port: the model reads a number from the buffer {name} and writes it; a port would have the number "
-                "that was there when it was exported"
-            )
 
 
 def _apart(arguments: Arguments) -> Arguments:

@@ -6,6 +6,7 @@ elsewhere the port refuses any other than the example's.
 """
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from torch.fx import Node
 from torch.utils import _pytree as torch_tree
 
 from parity.checking.evaluation import seeded
-from parity.checking.perturbation import copied
+from parity.checking.perturbation import copied, own
 from parity.porting.free_sizes import Arguments, is_free
 from parity.porting.nodes import in_place, packet, written
 from parity.porting.packing import RECURRENT_OPERATORS
@@ -45,11 +46,10 @@ def fixed_axes(
         first: the inputs whose first axis has to be, in any case.
     """
     found = {name: {0} for name in first}
-    if any(packet(node) in RECURRENT_OPERATORS and node.args[1] is not None for node in program.graph.nodes):
-        return {name: [0] for name in first}  # where sequences have lengths, a port gives as many steps as it is given
-    probe = _Probe(module, arguments, program)
-    for axes in probe.groups():
-        for name, axis in probe.differing(axes):
+    # Where sequences have lengths, a port gives as many steps as it is given, and torch does not.
+    if not any(packet(node) in RECURRENT_OPERATORS and node.args[1] is not None for node in program.graph.nodes):
+        probe = _Probe(module, arguments, program)
+        for name, axis in chain.from_iterable(map(probe.differing, probe.groups())):
             found.setdefault(name, set()).add(axis)
     return {name: sorted(axes) for name, axes in found.items()}
 
@@ -73,7 +73,7 @@ class _Probe:
         self.leaves, self.spec = torch_tree.tree_flatten((args, {name: kwargs[name] for name in order}))
         self.nodes = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
 
-    def groups(self) -> Iterator[Axes]:
+    def groups(self) -> list[Axes]:
         """The axes that are not free, together where they are of one size."""
         found: dict[int, Axes] = {}
         for i, (name, x) in enumerate(zip(self.names, self.leaves, strict=True)):
@@ -81,7 +81,7 @@ class _Probe:
                 for axis, size in enumerate(self.nodes[name].meta["val"].shape):
                     if not is_free(size):
                         found.setdefault(int(size), []).append((i, axis))
-        yield from found.values()
+        return list(found.values())
 
     def differing(self, axes: Axes) -> Iterator[tuple[str, int]]:
         """Those of ``axes`` that have to keep their size."""
@@ -111,13 +111,13 @@ class _Probe:
 
     def _resized(self, axes: Axes, size: int) -> list[Any]:
         """The inputs, ``size`` long along ``axes``; their numbers are the example's again."""
-        given = [x.detach().clone() if isinstance(x, torch.Tensor) else x for x in self.leaves]
+        given = list(self.leaves)  # whoever is given them makes them his own
         for i, axis in axes:
             given[i] = given[i].index_select(axis, torch.arange(size) % given[i].shape[axis])
         return given
 
     def _of_model(self, given: list[Any]) -> list[torch.Tensor] | None:
-        args, kwargs = torch_tree.tree_unflatten([_own(x) for x in given], self.spec)
+        args, kwargs = torch_tree.tree_unflatten([own(x) for x in given], self.spec)
         try:
             with torch.no_grad(), seeded(0):
                 output = self.model(*args, **kwargs)
@@ -141,12 +141,12 @@ class _Probe:
         written_into = {written(node) for node in self.program.graph.nodes if in_place(node)}
         for spec in self.program.graph_signature.input_specs:
             if spec.kind is kinds.USER_INPUT:
-                yield _own(next(inputs))
+                yield own(next(inputs))
                 continue
             held = self.program.state_dict if spec.target in self.program.state_dict else self.program.constants
             x = held[spec.target]
             owned = spec.kind is not kinds.PARAMETER or self.nodes[spec.arg.name] in written_into
-            yield _own(x) if owned else x.detach()
+            yield own(x) if owned else x.detach()
 
 
 class _Interpreter(torch.fx.Interpreter):
@@ -163,10 +163,6 @@ class _Interpreter(torch.fx.Interpreter):
         self.flattened |= self.at is not None and packet(self.at) == "flatten"
         self.at = n
         return super().run_node(n)
-
-
-def _own(x: Any) -> Any:
-    return x.detach().clone() if isinstance(x, torch.Tensor) else x
 
 
 def _same(found: list[torch.Tensor], expected: list[torch.Tensor]) -> bool:

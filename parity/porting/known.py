@@ -10,7 +10,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 from torch.utils._python_dispatch import _disable_current_modes
 
+from parity.porting.errors import PortError
 from parity.porting.lines import model_line
+from parity.porting.nodes import in_place, written
 
 _READS = frozenset(
     getattr(torch.Tensor, name)
@@ -71,6 +73,21 @@ class Known(TorchFunctionMode):
         except LookupError:
             return False
         return True
+
+    def refuse_moving(self, program: torch.export.ExportedProgram) -> None:
+        """Refuse a model that makes Python's numbers of a buffer, and writes it: the port would keep the first.
+
+        Raises:
+            PortError: it does.
+        """
+        names = program.graph_signature.inputs_to_buffers
+        for node in filter(in_place, program.graph.nodes):
+            name = names.get(getattr(written(node), "name", ""))
+            if name in self.read:
+                raise PortError(
+                    f"port: the model reads a number from the buffer {name} and writes it; a port would have the "
+                    "number that was there when it was exported"
+                )
 
     def _index(self, index: Any) -> Any:
         """The index, with the places of a known mask for the mask: the number of these is known."""

@@ -59,18 +59,10 @@ def _shapes(
 
 
 def _computed(
-    input: Tensor,
-    lengths: Tensor | None,
-    hx: list[Tensor],
-    weights: list[Tensor],
-    directions: int,
-    num_layers: int,
-    widths: list[int],
-    mode: str,
-    dropout: float,
-    batch_first: bool,
+    input: Tensor, lengths: Tensor | None, hx: list[Tensor], weights: list[Tensor], *options: Any
 ) -> list[Tensor]:
     """What it is for numbers, in evaluation, where nothing is packed."""
+    directions, num_layers, widths, mode, _, batch_first = options
     if lengths is not None:
         raise NotImplementedError("lengths")
     if input.shape[-1] != weights[0].shape[1]:  # torch's function trusts its layer to have looked

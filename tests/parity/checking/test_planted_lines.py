@@ -50,6 +50,22 @@ def masked_by(mask):
 
 
 LINES = {
+    "running sum": (
+        lambda inner, x: inner(x).cumsum(1),
+        {
+            "": lambda inner, x: jnp.cumsum(inner(x), 1),
+            "runs backwards along axis 1": lambda inner, x: jnp.cumsum(inner(x)[:, ::-1], 1)[:, ::-1],
+            "(exclusive)": lambda inner, x: jnp.cumsum(inner(x), 1) - inner(x),
+            "runs along axis 2, torch's along 1": lambda inner, x: jnp.cumsum(inner(x), 2),
+        },
+    ),
+    "sine": (
+        lambda inner, x: torch.sin(inner(x)),
+        {
+            "": lambda inner, x: jnp.sin(inner(x)),
+            "it computes cos, torch sin": lambda inner, x: jnp.cos(inner(x)),
+        },
+    ),
     "roll": (
         lambda inner, x: torch.roll(inner(x), (1, 2), (1, 2)),
         {

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from parity.porting import PortError, port
+from parity.porting.formatting import wrapped
 from parity.porting.lines import is_of_model
 
 
@@ -211,3 +212,19 @@ def test_files_beside_torchs_are_the_models():
     assert not is_of_model(str(inside / "nn" / "modules" / "linear.py"))
     assert is_of_model(str(inside.with_name("torchvision") / "models" / "resnet.py"))
     assert is_of_model(__file__)
+
+
+def test_an_integer_too_large_for_a_fraction_is_divided_exactly():
+    class Halved(torch.nn.Module):
+        def forward(self, x):
+            return x.div(-2, rounding_mode="trunc")
+
+    x = np.array([2**24 + 3, -(2**24) - 3], np.int32)
+    twin = port(Halved(), torch.tensor([5, -5]))
+    np.testing.assert_array_equal(twin.module(jnp.asarray(x)), Halved()(torch.from_numpy(x)).numpy())
+
+
+def test_a_long_row_of_results_is_broken_at_its_commas():
+    text = wrapped("return " + ", ".join(f"states_of_layer_{i}" for i in range(9)), 8)
+    assert text.startswith("        return (\n")
+    assert max(map(len, text.splitlines())) <= 120
