@@ -15,18 +15,18 @@ from jaxnn import nn
 from parity import weights
 from parity.arrays import viewed
 from parity.checking import DivergenceError, Report
-from parity.porting.batches import other_trials
-from parity.porting.capture import Capture, captured
-from parity.porting.classes import Author
-from parity.porting.deciding import witnesses
-from parity.porting.differentiation import is_derivative
 from parity.porting.errors import PortError, first_line
-from parity.porting.exporting import forgotten
-from parity.porting.free_sizes import Arguments, has_free_sizes
+from parity.porting.graph.capture import Capture, captured
+from parity.porting.graph.deciding import witnesses
+from parity.porting.graph.differentiation import is_derivative
+from parity.porting.graph.exporting import forgotten
+from parity.porting.graph.free_sizes import Arguments, has_free_sizes
 from parity.porting.loading import loaded, set_modes
-from parity.porting.signature import Face
-from parity.porting.tree import call_tree
-from parity.porting.verification import Trial, checked
+from parity.porting.proof.batches import other_trials
+from parity.porting.proof.verification import Trial, checked
+from parity.porting.source.classes import Author
+from parity.porting.source.signature import Face
+from parity.porting.source.tree import call_tree
 
 
 class Port:

@@ -1,7 +1,7 @@
 """Products of matrices and what is solved with them."""
 
-from parity.porting.expression import ATOM, PRODUCT, SUM, Expression, several
-from parity.porting.operation import Operation, Tensor
+from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression, several
+from parity.porting.operators.operation import Operation, Tensor
 from parity.porting.operators.reduction import vector_norm
 from parity.porting.operators.registry import register_operator
 

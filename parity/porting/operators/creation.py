@@ -2,8 +2,8 @@
 
 import torch
 
-from parity.porting.expression import ATOM, PRODUCT, SUM, Expression
-from parity.porting.operation import Operation, Tensor, dtype_name, narrowed
+from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression
+from parity.porting.operators.operation import Operation, Tensor, dtype_name, narrowed
 from parity.porting.operators.registry import register_operator
 
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import torch
 from torch.fx import Node
 
-from parity.porting.expression import (
+from parity.porting.operators.expression import (
     AND,
     ATOM,
     COMPARISON,
@@ -19,7 +19,7 @@ from parity.porting.expression import (
     XOR,
     Expression,
 )
-from parity.porting.operation import Operation, Tensor, kind_of
+from parity.porting.operators.operation import Operation, Tensor, kind_of
 from parity.porting.operators.registry import Builder, register_operator
 
 

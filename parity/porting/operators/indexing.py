@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from parity.porting.expression import ATOM, PRODUCT, Expression
-from parity.porting.operation import Operation, Tensor, dtype_name
+from parity.porting.operators.expression import ATOM, PRODUCT, Expression
+from parity.porting.operators.operation import Operation, Tensor, dtype_name
 from parity.porting.operators.registry import register_operator
-from parity.porting.subscripts import picked, whole
+from parity.porting.operators.subscripts import picked, whole
 
 END = 2**63 - 1
 

@@ -4,10 +4,10 @@ import inspect
 from typing import Any
 
 from jaxnn import functional
-from parity.porting.expression import ATOM, COMPARISON, POWER, PRODUCT, Expression, Several
-from parity.porting.layers import single
-from parity.porting.operation import Operation, Tensor
+from parity.porting.operators.expression import ATOM, COMPARISON, POWER, PRODUCT, Expression, Several
+from parity.porting.operators.operation import Operation, Tensor
 from parity.porting.operators.registry import Builder, register_operator
+from parity.porting.source.layers import single
 
 # The parameters of the ATen schema that torch.nn.functional calls otherwise.
 _RENAMED = {"self": "input", "indices": "input", "negative_slope": "negative_slope"}

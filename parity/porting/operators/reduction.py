@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from parity.porting.expression import ATOM, COMPARISON, Expression, several
-from parity.porting.operation import Operation
+from parity.porting.operators.expression import ATOM, COMPARISON, Expression, several
+from parity.porting.operators.operation import Operation
 from parity.porting.operators.registry import register_operator
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from parity.porting.expression import Expression
-    from parity.porting.operation import Operation
+    from parity.porting.operators.expression import Expression
+    from parity.porting.operators.operation import Operation
 
 Builder = Callable[["Operation"], "Expression"]
 

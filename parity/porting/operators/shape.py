@@ -4,11 +4,11 @@ from typing import Any
 
 import torch
 
-from parity.porting.expression import ATOM, Expression
-from parity.porting.lists import spread
-from parity.porting.operation import Operation
+from parity.porting.operators.expression import ATOM, Expression
+from parity.porting.operators.operation import Operation
 from parity.porting.operators.registry import register_operator
-from parity.porting.subscripts import widened
+from parity.porting.operators.subscripts import widened
+from parity.porting.source.loops.lists import spread
 
 
 def sizes(op: Operation, wanted: Any) -> list[Any]:

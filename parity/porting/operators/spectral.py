@@ -1,7 +1,7 @@
 """Complex numbers and Fourier transforms."""
 
-from parity.porting.expression import ATOM, PRODUCT, Expression
-from parity.porting.operation import Operation
+from parity.porting.operators.expression import ATOM, PRODUCT, Expression
+from parity.porting.operators.operation import Operation
 from parity.porting.operators.registry import register_operator
 
 

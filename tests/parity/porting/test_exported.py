@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from parity.porting import PortError, port
-from parity.porting.formatting import wrapped
 from parity.porting.lines import is_of_model
+from parity.porting.source.formatting import wrapped
 
 
 class Does(torch.nn.Module):

@@ -12,7 +12,7 @@ import parity
 from jaxnn import nn as jnn
 from parity.checking.evaluation import TorchSide
 from parity.checking.perturbation import copied
-from parity.porting.lean import LeanSide
+from parity.porting.proof.lean import LeanSide
 
 
 class Tied(nn.Module):

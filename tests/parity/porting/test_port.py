@@ -15,7 +15,7 @@ from flax import nnx
 import parity
 from jaxnn import nn
 from parity.porting import Port, port
-from parity.porting.verification import ordered_leaves
+from parity.porting.proof.verification import ordered_leaves
 from tests.parity.porting import architectures as models
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from parity.porting import port
-from parity.porting.formatting import wrapped
+from parity.porting.source.formatting import wrapped
 
 
 @dataclass

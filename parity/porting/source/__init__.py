@@ -1,0 +1,1 @@
+"""The graph as Python source: classes, methods, statements."""

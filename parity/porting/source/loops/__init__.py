@@ -1,0 +1,1 @@
+"""Equal rounds of statements as loops."""
