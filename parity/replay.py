@@ -1,7 +1,6 @@
 """Torch's random draws, recorded and carried over, so that random operators compare exactly."""
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -174,8 +173,7 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
             ),
             permutation=lambda key, x, axis=0, *_, **__: _permuted(draw, x, axis),
         ),
-        mock.patch("jaxnn.nn.stack.SHALLOW", sys.maxsize),
-    ):  # each layer of a stack has its own draws
+    ):
         yield
 
 
