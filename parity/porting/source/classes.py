@@ -16,7 +16,7 @@ from parity.porting.source.call import Call
 from parity.porting.source.drafts import Draft, class_of
 from parity.porting.source.inheritance import ARRAYS
 from parity.porting.source.layers import CONTAINERS, assignment, has_twin, layer, zeros
-from parity.porting.source.levels import levels
+from parity.porting.source.levels import kind_of, levels
 from parity.porting.source.naming import access
 from parity.porting.source.optional import joined
 from parity.porting.source.statements import Writer
@@ -245,9 +245,9 @@ class Author:
     # Classes of many modules.
 
     def _grouped(self, drafts: list[Draft]) -> None:
-        groups: dict[tuple[Any, str], list[Draft]] = defaultdict(list)
+        groups: dict[tuple[str, str], list[Draft]] = defaultdict(list)
         for draft in drafts:
-            groups[type(draft.module), skeleton(draft.text())].append(draft)
+            groups[kind_of(draft.module), skeleton(draft.text())].append(draft)
         for members in joined(list(groups.values())):
             self.sources.append(class_of(members, self._class_name(type(members[0].module))))
 

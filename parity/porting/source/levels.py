@@ -7,6 +7,11 @@ from typing import Any
 import torch
 
 
+def kind_of(module: torch.nn.Module) -> str:
+    """The name of a module's class: torch makes a class of the same name for each layer with a parametrization."""
+    return type(module).__name__
+
+
 def levels(
     paths: Collection[str], modules: dict[str, torch.nn.Module], originals: dict[int, str]
 ) -> Iterator[list[str]]:
@@ -20,12 +25,12 @@ def levels(
     inner = {
         path: {originals[id(part)] for part in modules[path].modules()}.intersection(paths) - {path} for path in paths
     }
-    kinds: dict[type, set[type]] = {type(modules[path]): set() for path in paths}
+    kinds: dict[str, set[str]] = {kind_of(modules[path]): set() for path in paths}
     for path, within in inner.items():
-        kinds[type(modules[path])] |= {type(modules[x]) for x in within}
+        kinds[kind_of(modules[path])] |= {kind_of(modules[x]) for x in within}
     try:
         for level in list(_steps(kinds)):
-            yield [path for path in paths if type(modules[path]) in level]
+            yield [path for path in paths if kind_of(modules[path]) in level]
     except CycleError:
         for level in _steps(inner):
             yield [path for path in paths if path in level]

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from parity.porting.operators.expression import constants, filled, skeleton
+from parity.porting.source.levels import kind_of
 
 if TYPE_CHECKING:
     from parity.porting.source.drafts import Draft
@@ -25,7 +26,7 @@ def joined(groups: list[list[Draft]]) -> list[list[Draft]]:
     found: list[list[Draft]] = []
     for group in sorted(groups, key=lambda group: (-len(group[0].constructor), not group[0].methods)):
         for others in found:
-            if type(group[0].module) is type(others[0].module) and _does_without(group, others):
+            if kind_of(group[0].module) == kind_of(others[0].module) and _does_without(group, others):
                 others += group
                 break
         else:

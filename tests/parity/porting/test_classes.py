@@ -83,6 +83,12 @@ def test_a_child_that_some_do_without_and_a_call_that_none_makes_are_no_reason_f
     assert "Shortcut(8, 16, project=True, rngs=rngs), Shortcut(16, 16, rngs=rngs)" in source
 
 
+def test_layers_with_a_parametrization_are_of_one_class_though_torch_makes_one_for_each():
+    normed = [torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(a, b)) for a, b in ((8, 4), (4, 2))]
+    source = port(torch.nn.Sequential(*normed), IMAGES[:, 0], verify=False).source
+    assert "super().__init__(ParametrizedLinear(4, 8), ParametrizedLinear(2, 4))" in source
+
+
 class Heads(torch.nn.Module):
     def __init__(self, heads):
         super().__init__()
