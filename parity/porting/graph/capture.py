@@ -19,6 +19,7 @@ from parity.porting.graph.differentiation import differentiable
 from parity.porting.graph.exporting import (
     Distinct,
     as_eager,
+    counted,
     forgotten,
     kept,
     kept_tensors,
@@ -227,6 +228,7 @@ class _Attempt:
                 forgotten(self.module, self.forgets),
                 quiet(),
                 located(),
+                counted(self.module),
                 unchecked(),
                 unmoved(),
                 torch.backends.opt_einsum.flags(enabled=False),  # it would look at sizes, and fix those that are free

@@ -16,7 +16,9 @@ from parity.porting.source.call import Call
 from parity.porting.source.drafts import Draft, class_of
 from parity.porting.source.inheritance import ARRAYS
 from parity.porting.source.layers import CONTAINERS, assignment, has_twin, layer, zeros
+from parity.porting.source.levels import kind_of, levels
 from parity.porting.source.naming import access
+from parity.porting.source.optional import joined
 from parity.porting.source.statements import Writer
 from parity.porting.source.tree import is_chain
 
@@ -49,14 +51,10 @@ class Author:
         for path, module in self.modules.items():
             if path not in calls and self._needs_class(path, module):
                 calls[path] = []
-        heights: dict[int, list[str]] = defaultdict(list)
-        known: dict[str, int] = {}
-        for path in calls:
-            heights[self._height(path, calls.keys(), known)].append(path)
-        for height in sorted(heights):
-            for path in heights[height]:
+        for level in levels(calls.keys(), self.modules, self.paths):
+            for path in level:
                 self._draft(path, calls[path], face)
-            self._grouped([self.drafts[path] for path in heights[height]])
+            self._grouped([self.drafts[path] for path in level])
         return self.sources
 
     def _needs_class(self, path: str, module: torch.nn.Module) -> bool:
@@ -68,13 +66,6 @@ class Author:
 
     def _is_layer(self, module: torch.nn.Module) -> bool:
         return has_twin(module) or id(module) in self.leaves
-
-    def _height(self, path: str, paths: Collection[str], known: dict[str, int]) -> int:
-        """How many of ``paths`` lie within each other from ``path`` on, modules of several places counted in each."""
-        if path not in known:
-            inner = {self.paths[id(module)] for module in self.modules[path].modules()} - {path}
-            known[path] = 1 + max((self._height(p, paths, known) for p in inner if p in paths), default=0)
-        return known[path]
 
     # One module.
 
@@ -254,11 +245,11 @@ class Author:
     # Classes of many modules.
 
     def _grouped(self, drafts: list[Draft]) -> None:
-        groups: dict[tuple[Any, str], list[Draft]] = defaultdict(list)
+        groups: dict[tuple[str, str], list[Draft]] = defaultdict(list)
         for draft in drafts:
-            groups[type(draft.module), skeleton(draft.text())].append(draft)
-        for (kind, _), members in groups.items():
-            self.sources.append(class_of(members, self._class_name(kind)))
+            groups[kind_of(draft.module), skeleton(draft.text())].append(draft)
+        for members in joined(list(groups.values())):
+            self.sources.append(class_of(members, self._class_name(type(members[0].module))))
 
     def _class_name(self, kind: type) -> str:
         wanted = kind.__name__ if kind.__name__.isidentifier() and kind not in CONTAINERS else "Block"

@@ -58,7 +58,7 @@ def call_tree(capture: Capture, model: torch.nn.Module) -> Call:
             stack.append(call)
             keys.append((path, index))
         stack[-1].items.append(node)
-    _mark_leaves(root, names)
+    _mark_leaves(root, names, _lent(root, names))
     mark_inherited(root)
     with_statistics(root)
     _dissolve(root)
@@ -83,13 +83,22 @@ def _within(chain: list[tuple[str, int]], modules: dict[str, torch.nn.Module]) -
     return kept
 
 
-def _mark_leaves(call: Call, names: dict[str, Node]) -> None:
+def _lent(call: Call, names: dict[str, Node]) -> set[int]:
+    """The modules that are not themselves in every call: none of their calls is the layer's, for they are one class."""
+    found: set[int] = set()
     for child in call.calls():
-        child.leaf = has_twin(child.module) and child.record is not None and _whole(child, names)
+        if not has_twin(child.module) or child.record is None or not _whole(child, names):
+            found |= {id(child.module)} | _lent(child, names)
+    return found
+
+
+def _mark_leaves(call: Call, names: dict[str, Node], lent: set[int]) -> None:
+    for child in call.calls():
+        child.leaf = id(child.module) not in lent and has_twin(child.module)
         if child.leaf:
             child.items = list(child.nodes())
         else:
-            _mark_leaves(child, names)
+            _mark_leaves(child, names, lent)
 
 
 def _whole(call: Call, names: dict[str, Node]) -> bool:

@@ -61,6 +61,34 @@ def test_an_argument_with_a_default_is_passed_on_with_it():
     assert "super().__init__(Branches(rngs=rngs), Branches(stride=2, rngs=rngs))" in source
 
 
+class Shortcut(torch.nn.Module):
+    """A layer beside which there may be another."""
+
+    def __init__(self, width, out):
+        super().__init__()
+        self.layer = torch.nn.Linear(width, out)
+        self.project = torch.nn.Linear(width, out, bias=False) if width != out else None
+
+    def forward(self, x):
+        return self.layer(x) - 2 * ((x if self.project is None else self.project(x)) + 1)
+
+
+def test_a_child_that_some_do_without_and_a_call_that_none_makes_are_no_reason_for_another_class():
+    model = torch.nn.Sequential(Shortcut(8, 8), Shortcut(8, 16), Shortcut(16, 16))
+    model[0].spare = Shortcut(16, 8)
+    source = ported(model, IMAGES[:, 0])
+    assert classes(source) == ["Shortcut", "Shortcut2", "Model"]  # the first has another child besides
+    assert "return self.layer(x) - (self.project(x) + 1) * 2" in source
+    assert "self.project = nn.Linear(in_features, out_features, bias=False, rngs=rngs)" in source
+    assert "Shortcut(8, 16, project=True, rngs=rngs), Shortcut(16, 16, rngs=rngs)" in source
+
+
+def test_layers_with_a_parametrization_are_of_one_class_though_torch_makes_one_for_each():
+    normed = [torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(a, b)) for a, b in ((8, 4), (4, 2))]
+    source = port(torch.nn.Sequential(*normed), IMAGES[:, 0], verify=False).source
+    assert "super().__init__(ParametrizedLinear(4, 8), ParametrizedLinear(2, 4))" in source
+
+
 class Heads(torch.nn.Module):
     def __init__(self, heads):
         super().__init__()

@@ -47,9 +47,9 @@ def test_values_of_functions_that_forward_calls_have_their_names_there():
     assert "    _3angles = " in source
 
 
-def test_a_parameter_shown_in_another_shape_keeps_its_name():
+def test_a_parameter_shown_in_another_shape_keeps_its_name_and_the_length_of_an_array_is_a_free_size():
     source = port(Encoder().eval(), X, verify=False).source
-    assert "class_token = jnp.broadcast_to(self.class_token[...]" in source
+    assert "class_token = jnp.broadcast_to(self.class_token[...], (x.shape[0], 1, 4))" in source
 
 
 class Cosines(torch.nn.Module):

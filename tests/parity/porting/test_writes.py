@@ -205,10 +205,10 @@ class Lent(torch.nn.Module):
     def forward(self, z, x):
         made = self.make(z)
         lent = {"weight": made[:12].view(3, 4), "bias": made[12:]}
-        return torch.func.functional_call(self.inner, lent, (x,))
+        return torch.func.functional_call(self.inner, lent, (x,)) - self.inner(x)
 
 
-def test_a_layer_lent_other_weights_uses_them():
+def test_a_layer_lent_other_weights_uses_them_and_its_own_where_it_is_not():
     port(Lent(), (floats(2), floats(5, 4)))
 
 

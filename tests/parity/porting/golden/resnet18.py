@@ -6,29 +6,18 @@ from jaxnn import nn
 
 
 class BasicBlock(nnx.Module):
-    def __init__(self, in_channels, *, rngs: nnx.Rngs):
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False, rngs=rngs)
-        self.bn1 = nn.BatchNorm2d(in_channels)
-        self.relu = nn.ReLU()
-        self.conv2 = nn.Conv2d(in_channels, in_channels, 3, padding=1, bias=False, rngs=rngs)
-        self.bn2 = nn.BatchNorm2d(in_channels)
-
-    def __call__(self, x):
-        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + x
-        return self.relu(out)
-
-
-class BasicBlock2(nnx.Module):
-    def __init__(self, in_channels, out_channels, *, rngs: nnx.Rngs):
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1, bias=False, rngs=rngs)
+    def __init__(self, in_channels, out_channels, stride=1, downsample=False, *, rngs: nnx.Rngs):
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False, rngs=rngs)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.relu = nn.ReLU()
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False, rngs=rngs)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False, rngs=rngs),
-            nn.BatchNorm2d(out_channels),
-        )
+        self.downsample = nn.Identity()
+        if downsample:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False, rngs=rngs),
+                nn.BatchNorm2d(out_channels),
+            )
 
     def __call__(self, x):
         out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))) + self.downsample(x)
@@ -41,10 +30,19 @@ class ResNet18(nnx.Module):
         self.bn1 = nn.BatchNorm2d(8)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = nn.Sequential(*(BasicBlock(8, rngs=rngs) for _ in range(2)))
-        self.layer2 = nn.Sequential(BasicBlock2(8, 16, rngs=rngs), BasicBlock(16, rngs=rngs))
-        self.layer3 = nn.Sequential(BasicBlock2(16, 32, rngs=rngs), BasicBlock(32, rngs=rngs))
-        self.layer4 = nn.Sequential(BasicBlock2(32, 64, rngs=rngs), BasicBlock(64, rngs=rngs))
+        self.layer1 = nn.Sequential(*(BasicBlock(8, 8, rngs=rngs) for _ in range(2)))
+        self.layer2 = nn.Sequential(
+            BasicBlock(8, 16, stride=2, downsample=True, rngs=rngs),
+            BasicBlock(16, 16, rngs=rngs),
+        )
+        self.layer3 = nn.Sequential(
+            BasicBlock(16, 32, stride=2, downsample=True, rngs=rngs),
+            BasicBlock(32, 32, rngs=rngs),
+        )
+        self.layer4 = nn.Sequential(
+            BasicBlock(32, 64, stride=2, downsample=True, rngs=rngs),
+            BasicBlock(64, 64, rngs=rngs),
+        )
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(64, 10, rngs=rngs)
 
