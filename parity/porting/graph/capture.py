@@ -16,6 +16,7 @@ from parity.porting.errors import PortError, first_line, refused
 from parity.porting.graph.deciding import Answers, Decided, constants, decisions, guarded, place_text, unguarded
 from parity.porting.graph.decomposition import decomposed
 from parity.porting.graph.differentiation import differentiable
+from parity.porting.graph.draws import Draws, with_both_rates
 from parity.porting.graph.exporting import (
     Distinct,
     as_eager,
@@ -149,6 +150,7 @@ def captured(
         notes.append(f"{which} are fixed to the example's: the model computes with them as Python numbers")
     with forgotten(module, attempt.forgets):
         axes = fixed_axes(module, attempt.arguments, program, left)
+        notes += with_both_rates(module, attempt.arguments, attempt.draws, graph)
     capture = Capture(
         program,
         attempt.recording,
@@ -216,6 +218,7 @@ class _Attempt:
         self.forgets, self.eager, self.answers, self.compares = forgets, eager, answers, compares
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
+        self.draws = Draws()
         self.decided: Answers = {}
         self.general: Answers = {}
 
@@ -242,8 +245,9 @@ class _Attempt:
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))
             decided = Decided(self.answers, self.known, self.decided, self.general, self.compares)
+            stack.enter_context(recorded(self.module, self.recording, changes))
             branches = [decided] if self.answers else []
-            for noting in (recorded(self.module, self.recording, changes), Distinct(), self.known, *branches):
+            for noting in (Distinct(), self.known, self.draws, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
 

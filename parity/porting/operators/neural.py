@@ -211,11 +211,11 @@ def _group_norm(op: Operation) -> Expression:
 @register_operator("aten.scaled_dot_product_attention")
 def _attention(op: Operation) -> Expression:
     keywords = {"attn_mask": op.attn_mask, "scale": op.scale}
-    if op.dropout_p:
-        keywords |= {
-            "dropout_p": op.host.while_training(op.expression(op.dropout_p)),
-            "dropout_key": op.host.random_key(),
-        }
+    training, evaluation = op.host.rates(op.dropout_p, True)
+    if training:
+        rate = op.expression(training)
+        keywords["dropout_p"] = rate if evaluation else op.host.while_training(rate)
+        keywords["dropout_key"] = op.host.random_key()
     if op.is_causal:
         keywords["is_causal"] = True
     if op.enable_gqa:
@@ -306,8 +306,13 @@ def _dropout(op: Operation) -> Expression:
     }[op.name.split(".")[1].rstrip("_")]
     if kind == "Dropout2d":
         kind = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}.get(op.input.ndim, kind)
-    layer = op.host.dropout_layer(kind, op.p, op.train)
-    return op.input if layer is None else op.call(layer, op.input)
+    training, evaluation = op.host.rates(op.p, op.train)
+    if not training:
+        return op.input
+    if not evaluation:
+        return op.call(op.host.dropout_layer(kind, training), op.input)
+    function = {"AlphaDropout": "alpha_dropout", "FeatureAlphaDropout": "feature_alpha_dropout"}.get(kind, kind.lower())
+    return op.call(f"F.{function}", op.input, training, key=op.host.random_key())
 
 
 @register_operator("parity.rnn", "parity.lstm", "parity.gru")
@@ -318,7 +323,7 @@ def _recurrent(op: Operation) -> Expression:
         if value:
             keywords[keyword] = True
     if op.dropout and op.num_layers > 1:
-        keywords["dropout"] = op.host.while_training(op.expression(op.dropout), always=True)
+        keywords["dropout"] = op.host.while_training(op.expression(op.dropout))
         keywords["key"] = op.host.random_key()
     before = (states if op.name.startswith("parity.lstm") else states[0]) if states else None
     layers = [op.num_layers] if op.num_layers > 1 else []

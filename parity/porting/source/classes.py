@@ -122,7 +122,7 @@ class Author:
                 continue
             if original != child_path and _inside(original, path):
                 self.placed.add(child_path)
-                yield f"self.{name} = {access(path, original, self.modules)}"
+                yield assignment(name, access(path, original, self.modules))
                 continue
             if original == child_path or self._interchangeable(child, original):
                 yield assignment(name, self._built(original if original in self.drafts else child_path, child))
@@ -139,10 +139,16 @@ class Author:
         for name, original in self.ties:
             if self._class_around(name, original) == path:
                 owner, _, attribute = name.rpartition(".")
-                yield f"{access(path, owner, self.modules)}.{attribute} = {access(path, original, self.modules)}"
+                value = access(path, original, self.modules)
+                yield assignment(attribute, value, access(path, owner, self.modules))
         for shared, original in self._shared_modules():
             if self._class_around(shared, original) == path and shared not in self.placed:
-                yield f"{access(path, shared, self.modules)} = {access(path, original, self.modules)}"
+                place, value = access(path, shared, self.modules), access(path, original, self.modules)
+                if place.endswith("]"):
+                    yield f"{place} = {value}"
+                else:
+                    owner, _, name = shared.rpartition(".")
+                    yield assignment(name, value, access(path, owner, self.modules))
 
     def _class_around(self, a: str, b: str) -> str:
         """The innermost module around both that is a class, of those begun so far."""

@@ -33,15 +33,22 @@ class Host:
         self.writer.extras.random = True
         return Expression("self.rngs()")
 
-    def while_training(self, probability: Expression, *, always: bool = False) -> Expression:
-        """``probability`` while the module trains, zero in evaluation.
+    def rates(self, rate: float, active: bool) -> tuple[float, float]:
+        """With which rates the operator drops out in training and in evaluation.
 
         Args:
-            probability: of dropout.
-            always: whether the operator is given it in evaluation, too, where it means nothing.
+            rate: that it was given.
+            active: whether it dropped out while it was exported.
         """
-        if not (always or self.writer.call.module.training):
-            raise NotImplementedError("dropout that is active in evaluation too")
+        training = self.writer.call.module.training
+        alone = (rate if active else 0.0, 0.0) if training else (rate, rate if active else 0.0)
+        rates: tuple[float, float] = self.node.meta.get("rates", alone)
+        if rates[1] not in (0, rates[0]):
+            raise NotImplementedError("dropout whose rate in evaluation is another than in training")
+        return rates
+
+    def while_training(self, probability: Expression) -> Expression:
+        """``probability`` while the module trains, zero in evaluation."""
         self.writer.extras.switched = True
         return Expression(f"0.0 if self.deterministic else {probability.text}", 0)
 
@@ -50,14 +57,9 @@ class Host:
         self.writer.extras.switched = True
         return Expression("not self.deterministic", NOT)
 
-    def dropout_layer(self, kind: str, p: float, train: bool) -> str | None:
-        """The layer that does what the function did; None where it does nothing in any mode."""
+    def dropout_layer(self, kind: str, p: float) -> str:
+        """The layer that does while it trains what the function did."""
         extras = self.writer.extras
-        training = self.writer.call.module.training
-        if train != training and not train:
-            return None
-        if train and not training:
-            raise NotImplementedError("dropout that is active in evaluation too")
         if self.node not in extras.written:
             name, count = "dropout", 1
             while name in extras.layers or hasattr(self.writer.call.module, name):

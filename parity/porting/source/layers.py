@@ -138,8 +138,8 @@ def zeros(tensor: torch.Tensor) -> str:
     return f"jnp.zeros(({shape}){dtype})"
 
 
-def assignment(name: str, value: str) -> str:
-    """``self.name = value``, for any name."""
+def assignment(name: str, value: str, owner: str = "self") -> str:
+    """``owner.name = value``, for any name."""
     if name.isidentifier() and not keyword.iskeyword(name):
-        return f"self.{name} = {value}"
-    return f'setattr(self, "{name}", {value})'
+        return f"{owner}.{name} = {value}"
+    return f'setattr({owner}, "{name}", {value})'

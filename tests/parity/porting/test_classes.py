@@ -213,3 +213,9 @@ class Read(torch.nn.Module):
 
 def test_what_a_module_gives_back_is_handed_up_from_the_one_that_makes_it():
     assert ported(Read(), IMAGES[:, 0]).count("return self.inner(x)\n") == 2
+
+
+def test_a_chain_may_hold_a_module_twice():
+    tied = torch.nn.Linear(4, 4)
+    model = torch.nn.Sequential(tied, torch.nn.ReLU(), torch.nn.Sequential(tied, torch.nn.Tanh()))
+    assert ported(model, torch.randn(2, 4)).count("nn.Linear") == 1

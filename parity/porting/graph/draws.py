@@ -1,0 +1,212 @@
+"""What a model drops out and draws in its other mode: in training where it is exported in evaluation, and back.
+
+Export sees one mode. ``F.dropout(x, p if self.training else 0.0)`` has no rate in evaluation, and stochastic depth has
+no trace there at all, so the model runs once more in the other mode, and what is drawn at the same line is compared.
+"""
+
+import inspect
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+import torch
+from torch.fx import Graph, Node
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as torch_tree
+
+from parity.checking.generators import all_seeded
+from parity.checking.perturbation import copied, own
+from parity.checking.tree import by_class
+from parity.porting.errors import first_line
+from parity.porting.graph.deciding import place_text
+from parity.porting.graph.differentiation import is_derivative
+from parity.porting.graph.flexible import flexible
+from parity.porting.graph.free_sizes import Arguments
+from parity.porting.graph.nodes import traced_name
+from parity.porting.lines import TORCH, is_of_model
+
+Site = tuple[tuple[str, int], ...]
+
+_DROPOUTS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout"}
+_OTHERS = frozenset({
+    "bernoulli", "bernoulli_", "binomial", "cauchy_", "exponential_", "geometric_", "gumbel_softmax", "log_normal_",
+    "multinomial", "normal", "normal_", "poisson", "rand", "rand_like", "randint", "randint_like", "randn",
+    "randn_like", "random_", "randperm", "rrelu", "rrelu_", "uniform_",
+})  # fmt: skip
+_LAYERS = f"{TORCH}nn/modules/"
+_CALL = torch.nn.Module._call_impl.__code__
+
+
+@dataclass
+class Draw:
+    """One call of what draws.
+
+    Attributes:
+        function: its name.
+        rate: with which it drops out; that of others is one.
+        node: by the name that the tracer gave it, if one traces.
+    """
+
+    function: str
+    rate: float
+    node: str = ""
+
+
+class Draws(TorchFunctionMode):
+    """Notes the draws that a model makes itself, by the lines that led there; layers know their rates."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[Site, list[Draw]] = defaultdict(list)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        rate = _rate(func, args, kwargs)
+        if rate is not None and not torch.compiler.is_dynamo_compiling() and (site := _site()):
+            self.found[site].append(Draw(func.__name__, rate, _node(result)))
+        return result
+
+
+def _rate(func: Any, args: Any, kwargs: Any) -> float | None:
+    """The rate of dropout in this very call; None of what draws nothing."""
+    name = getattr(func, "__name__", "")
+    if name in _DROPOUTS and func is getattr(F, name):
+        bound = inspect.signature(func).bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+    elif name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"):
+        given = dict(zip(("input", "p", "training"), args, strict=False)) | kwargs
+        given["training"] = given.get("train", given.get("training"))
+    elif name == "scaled_dot_product_attention" and ("dropout_p" in kwargs or len(args) > 4):
+        given = {"p": kwargs.get("dropout_p", args[4] if len(args) > 4 else 0.0), "training": True}
+    elif name in ("rrelu", "rrelu_"):
+        given = {"p": 1.0, "training": kwargs.get("training", args[3] if len(args) > 3 else False)}
+    else:
+        return 1.0 if name in _OTHERS else None
+    return float(given["p"]) if given["training"] else 0.0
+
+
+def _site() -> Site:
+    """The lines of the model that led here, innermost first; none where a layer of torch is asked."""
+    lines: list[tuple[str, int]] = []
+    inside = 0  # of them are in modules; above the outermost module are those that called it, or export
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not lines and file.startswith(_LAYERS) and frame.f_code.co_name == "forward":
+            return ()
+        if is_of_model(file):
+            lines.append((file, frame.f_lineno))
+        elif frame.f_code is _CALL:
+            inside = len(lines)
+        frame = frame.f_back
+    return tuple(lines[:inside])
+
+
+def _node(result: Any) -> str:
+    mode = get_proxy_mode()
+    proxy = mode.tracer.unwrap_proxy(result) if mode is not None and isinstance(result, torch.Tensor) else None
+    if not isinstance(proxy, torch.fx.Proxy):
+        return ""
+    proxy.node.meta["traced"] = proxy.node.name  # export gives some nodes other names
+    return proxy.node.name
+
+
+def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws, graph: Graph) -> Iterator[str]:
+    """Give dropouts in ``graph`` their rates in training and in evaluation as ``rates`` in their ``meta``.
+
+    Args:
+        module: the model; read, not changed.
+        arguments: of the example.
+        draws: those noticed while it was exported.
+        graph: of it.
+
+    Returns:
+        What is to be said of draws that the port makes in one mode only, or in both where the model does not.
+    """
+    if not draws.found and not any(_asks(type(part)) for part in module.modules()):
+        return
+    other, error = _other_mode(module, arguments, any(map(is_derivative, graph.nodes)))
+    nodes = {traced_name(node): node for node in graph.nodes}
+    now, then = ("training", "evaluation") if module.training else ("evaluation", "training")
+    for site, found in draws.found.items():
+        rates = [draw.rate for draw in other.get(site, [])]
+        if len(rates) != len(found):
+            rates = rates[:1] * len(found) if len(set(rates)) == 1 else []
+        for draw, rate in zip(found, rates, strict=False):
+            _set_rates(nodes.get(draw.node), (draw.rate, rate) if module.training else (rate, draw.rate))
+        undropped = any(_is_dropout(draw) and not draw.rate for draw in found)
+        if not rates and undropped and not module.training:
+            because = f": {first_line(error)}" if error else ""
+            yield f"the rate in training is not known{because}; it is the one in evaluation: {_line(site)}"
+        if not rates and not error and not all(map(_is_dropout, found)):
+            yield f"drawn in {now}, not in {then}; the port draws in both: {_line(site)}"
+    for site, found in other.items():
+        if site not in draws.found and any(draw.rate for draw in found):
+            yield f"drawn in {then}, not in {now}; the port, exported in {now}, draws in neither: {_line(site)}"
+
+
+def _other_mode(
+    module: torch.nn.Module, arguments: Arguments, differentiates: bool
+) -> tuple[dict[Site, list[Draw]], Exception | None]:
+    """What the model draws in its other mode, and what stopped it if anything did."""
+    draws = Draws()
+    try:
+        subject = copied(module, shared=True).train(not module.training)
+        for part in subject.modules():
+            if isinstance(part, torch.nn.modules.batchnorm._NormBase):
+                part.eval()  # it draws nothing, and may refuse a single row
+        args, kwargs = torch_tree.tree_map(own, arguments)
+        with all_seeded(0), flexible(), torch.set_grad_enabled(differentiates), draws:
+            subject(*args, **kwargs)
+    except Exception as error:  # as of a model that wants targets while it trains
+        return draws.found, error
+    return draws.found, None
+
+
+def _set_rates(node: Node | None, rates: tuple[float, float]) -> None:
+    """Rates of a dropout in training and in evaluation, also as its arguments: unlike calls must not look alike."""
+    if node is None or node.op != "call_function":
+        return
+    aten = torch.ops.aten
+    if node.target is aten.scaled_dot_product_attention.default:
+        node.meta["rates"] = rates
+        if len(node.args) > 4:
+            node.update_arg(4, max(rates))
+        else:
+            node.update_kwarg("dropout_p", max(rates))
+    elif str(node.target).removesuffix("_.default").removesuffix(".default").endswith("dropout"):
+        node.meta["rates"] = rates
+        node.update_arg(1, max(rates))
+
+
+def _is_dropout(draw: Draw) -> bool:
+    return draw.function in _DROPOUTS or draw.function in ("feature_dropout", "scaled_dot_product_attention")
+
+
+def _line(site: Site) -> str:
+    return place_text((*site[0], 0))
+
+
+@by_class
+def _asks(kind: Any) -> bool:
+    """Whether a method of a class that is none of torch's reads in which mode the module is."""
+    functions = (
+        inspect.unwrap(x)
+        for base in kind.__mro__
+        if not base.__module__.startswith("torch.")
+        for x in vars(base).values()
+        if inspect.isfunction(x)
+    )
+    return any("training" in _names(function.__code__) for function in functions)
+
+
+def _names(code: CodeType) -> set[str]:
+    inner = (_names(x) for x in code.co_consts if isinstance(x, CodeType))
+    return set(code.co_names).union(*inner)

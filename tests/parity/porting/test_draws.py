@@ -1,0 +1,66 @@
+"""What is dropped out and drawn in the mode in which a model is not exported."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from parity.porting import port
+from tests.parity.porting.architectures import DroppedAttention
+
+X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
+
+
+class Rates(nn.Module):
+    """Two dropouts on one line, whose rates only training shows; and one that is never on."""
+
+    def forward(self, x):
+        for rate in (0.3, 0.4):
+            x = F.dropout(x, rate if self.training else 0.0) + F.alpha_dropout(x, rate, training=False)
+        return x
+
+
+@pytest.mark.parametrize(("model", "x"), [(Rates(), X), (DroppedAttention(), torch.ones(2, 4, 8))])
+def test_a_rate_that_the_model_sets_to_zero_in_evaluation_is_that_of_training(model, x):
+    trained, evaluated = (port(model.train(mode), (x,), verify=False) for mode in (True, False))
+    assert evaluated.source == trained.source.replace("deterministic = False", "deterministic = True")
+    assert evaluated.notes == []
+
+
+class Always(nn.Module):
+    def forward(self, x):
+        return F.dropout(x, 0.2)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_what_drops_out_in_evaluation_too_does_so_in_the_port(train):
+    written = port(Always().train(train), (X,))
+    assert "F.dropout(x, 0.2, key=self.rngs())" in written.source
+    assert written.notes == []
+
+
+class Depth(nn.Module):
+    """Stochastic depth, and a rate, in training, which wants targets."""
+
+    def forward(self, x, target=None):
+        if self.training:
+            x = x * torch.bernoulli(torch.full((len(x), 1), 0.9))
+        x = F.dropout(x, 0.1 if target is not None else 0.0)
+        return x - target if self.training else x
+
+
+def test_what_training_draws_and_evaluation_does_not_is_said():
+    (depth,) = port(Depth().eval(), (X,), verify=False).notes
+    assert "drawn in training, not in evaluation; the port, exported in evaluation" in depth
+    assert "x = x * torch.bernoulli" in depth
+
+
+class Targeted(nn.Module):
+    def forward(self, x, target=None):
+        y = target + 1 if self.training else x
+        return F.dropout(y, 0.1 if self.training else 0.0)
+
+
+def test_a_rate_that_cannot_be_told_is_said_to_be_that_of_evaluation():
+    (said,) = port(Targeted().eval(), (X,), verify=False).notes
+    assert "the rate in training is not known: unsupported operand" in said
