@@ -146,6 +146,7 @@ def check(
         ).report
         report.rows += trained.rows
         report.losses = trained.losses
+        report.notes += trained.notes
         report.faults += trained.faults
         report.first_divergence = report.first_divergence or trained.first_divergence
     return report

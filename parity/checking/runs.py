@@ -12,6 +12,7 @@ from flax import nnx
 
 from jaxnn.training import train_step
 from parity.arrays import to_jax, to_numpy
+from parity.checking import generators
 from parity.checking.evaluation import is_key
 from parity.checking.pairing import Pair, under_torchs
 from parity.replay import Draws, replayed
@@ -111,7 +112,11 @@ def jax_steps(
 
     step, state = train_step(model, transform, replaying)
     for index, batch in enumerate(batches):
+        before = generators.comparable(generators.numbers())
         state, value = step(state, [to_jax(x) for x in draws(index)], *(to_jax(x) for x in batch))
+        if generators.comparable(generators.numbers()) != before:
+            # What Python or NumPy has drawn is a constant of the program; the next step has others.
+            step.clear_cache()  # type: ignore[attr-defined]
         arrays = {name: np.array(x) for name, x in (state.params | state.others).items() if not is_key(x)}
         kept = _columns(state.optimizer, state.params)
         of_pairs = {

@@ -33,6 +33,11 @@ SHORT, LASTING, GROSS = 8, 4, 10.0
 """In a run of more than ``SHORT`` steps an error less than ``GROSS`` times what is allowed must last ``LASTING``
 steps."""
 
+PLAYS = (
+    "the model draws numbers from Python's or NumPy's generator: the port was compiled anew for each step; "
+    "compiled once, it would repeat those of the first"
+)
+
 
 @dataclass
 class Runs:
@@ -144,6 +149,7 @@ def compare_runs(
 
                 theirs = stepped(single)
                 behind = generators.place()
+                judge.plays |= generators.comparable(behind[1]) != generators.comparable(before_step[1])
                 drawn[:] = theirs.draws
                 judge.step(theirs, *map(stepped, others), found=stepped(port))
                 generators.set_place(behind)
@@ -173,6 +179,7 @@ class _Judge:
         self.fault: Fault | None = None
         self.parting: Parting | None = None
         self.overflowed = 0
+        self.plays = False
         self.total = steps
         self.doubtful: dict[str, list[Comparison]] = {}
 
@@ -242,6 +249,8 @@ class _Judge:
         report = Report(rows, first, self.losses)
         if self.overflowed:
             report.notes.append(f"from step {self.overflowed} on the run overflows; it is compared no further")
+        if self.plays and self.steps > 1:
+            report.notes.append(PLAYS)
         single, found = self.last
         return Runs(report, single.state, found.state)
 

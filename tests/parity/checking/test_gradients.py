@@ -1,6 +1,9 @@
 """A gradient that goes wrong on its way back, with every output right."""
 
+import functools
+
 import jax
+import numpy as np
 import pytest
 import torch
 from flax import nnx
@@ -9,6 +12,8 @@ import parity
 from jaxnn import functional as F
 from jaxnn import nn
 from parity import weights
+from parity.checking.evaluation import Evaluation, TorchSide
+from parity.checking.judgement import judged
 from tests.parity.checking.networks import pair
 from tests.parity.checking.test_planted_faults import replaced
 
@@ -199,3 +204,20 @@ def test_a_wrong_gradient_at_a_kink_is_found_though_rounding_would_leave_the_kin
         ours = Ours(relu)
         nn.load_state_dict(ours, weights.load(theirs))
         assert parity.check(theirs, ours, torch.randn(20, 8)).passed == right
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_left_of_a_sum_that_cancels_is_held_to_the_rounding_of_its_terms(seed):
+    torch.manual_seed(seed)
+    side = TorchSide(torch.nn.Linear(3, 1), ((torch.randn(24, 3),), {}))
+    cotangent = torch.randn(24, 1)
+    side.cotangents = {"output": cotangent - cotangent.mean()}
+    side.single = side.near(side.subject, side.call)[0]
+
+    def passes(bias):
+        gradients = side.single.parameter_gradients | {"bias": np.float32([bias])}
+        return all(row.passed for row in judged(side, Evaluation(side.single.outputs, gradients)))
+
+    backwards = functools.reduce(np.add, side.cotangents["output"].numpy().ravel()[::-1])
+    assert passes(backwards)
+    assert not passes(backwards + 1e-5)

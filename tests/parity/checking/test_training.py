@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 import torch
@@ -124,3 +125,16 @@ def test_a_port_of_flax_layers_trains_under_torchs_names():
     names = {row.name for row in report.rows}
     assert {"conv.weight", "conv.weight, step 4", "momentum_buffer of conv.weight, step 4"} <= names
     assert next(layer for layer in report.layers if layer.path == "conv").layout == "channels last"
+
+
+def test_numbers_that_numpy_draws_are_drawn_anew_in_each_step():
+    def losses(square):
+        return lambda m, x: square(m(x)) * np.random.uniform(0.5, 1.5)  # noqa: NPY002
+
+    theirs, ours = torch.nn.Linear(4, 3), nn.Linear(4, 3, rngs=nnx.Rngs(0))
+    nn.load_state_dict(ours, weights.load(theirs))
+    both = losses(lambda y: (y**2).mean()), losses(lambda y: jnp.mean(y**2))
+    sgd = (lambda p: torch.optim.SGD(p, 0.1), optim.SGD(0.1))
+    report = parity.check_training(theirs, ours, *sgd, both, [(torch.randn(5, 4),)], 3)
+    assert report.passed
+    assert "compiled anew for each step" in report.notes[0]
