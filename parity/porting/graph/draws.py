@@ -119,7 +119,7 @@ def _node(result: Any) -> str:
 
 
 def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws, graph: Graph) -> Iterator[str]:
-    """Give dropouts in ``graph`` their rates in training and in evaluation as ``rates`` in their ``meta``.
+    """Give what drops out in ``graph`` its rates in training and in evaluation as ``rates`` in their ``meta``.
 
     Args:
         module: the model; read, not changed.
@@ -175,7 +175,9 @@ def _set_rates(node: Node | None, rates: tuple[float, float]) -> None:
     if node is None or node.op != "call_function":
         return
     aten = torch.ops.aten
-    if node.target is aten.scaled_dot_product_attention.default:
+    if node.target is aten.rrelu.default:
+        node.meta["rates"] = rates
+    elif node.target is aten.scaled_dot_product_attention.default:
         node.meta["rates"] = rates
         if len(node.args) > 4:
             node.update_arg(4, max(rates))

@@ -315,6 +315,15 @@ def _dropout(op: Operation) -> Expression:
     return op.call(f"F.{function}", op.input, training, key=op.host.random_key())
 
 
+@register_operator("aten.rrelu")
+def _rrelu(op: Operation) -> Expression:
+    training, evaluation = op.host.rates(1.0, op.training)
+    if not training:
+        return op.call("F.rrelu", op.self, op.lower, op.upper)
+    mode = True if evaluation else op.host.in_training()
+    return op.call("F.rrelu", op.self, op.lower, op.upper, training=mode, key=op.host.random_key())
+
+
 @register_operator("parity.rnn", "parity.lstm", "parity.gru")
 def _recurrent(op: Operation) -> Expression:
     """A recurrent layer that does not stay one: a subclass's own call of it, or weights that are computed."""
