@@ -16,7 +16,9 @@ class Rates(nn.Module):
 
     def forward(self, x):
         for rate in (0.3, 0.4):
-            x = F.dropout(x, rate if self.training else 0.0) + F.alpha_dropout(x, rate, training=False)
+            x = F.dropout(x + 0, rate if self.training else 0.0, inplace=True) + F.alpha_dropout(
+                x, rate, training=False
+            )
         return F.rrelu(x, training=self.training)
 
 
