@@ -25,9 +25,10 @@ from parity.checking.tree import by_class
 from parity.porting.errors import first_line
 from parity.porting.graph.deciding import place_text
 from parity.porting.graph.differentiation import is_derivative
+from parity.porting.graph.exporting import quiet
 from parity.porting.graph.flexible import flexible
 from parity.porting.graph.free_sizes import Arguments
-from parity.porting.graph.nodes import traced_name
+from parity.porting.graph.nodes import packet, traced_name
 from parity.porting.lines import TORCH, is_of_model
 
 Site = tuple[tuple[str, int], ...]
@@ -119,7 +120,7 @@ def _node(result: Any) -> str:
 
 
 def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws, graph: Graph) -> Iterator[str]:
-    """Give dropouts in ``graph`` their rates in training and in evaluation as ``rates`` in their ``meta``.
+    """Give what drops out in ``graph`` its rates in training and in evaluation as ``rates`` in their ``meta``.
 
     Args:
         module: the model; read, not changed.
@@ -140,7 +141,9 @@ def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws,
         if len(rates) != len(found):
             rates = rates[:1] * len(found) if len(set(rates)) == 1 else []
         for draw, rate in zip(found, rates, strict=False):
-            _set_rates(nodes.get(draw.node), (draw.rate, rate) if module.training else (rate, draw.rate))
+            known = _set_rates(nodes.get(draw.node), (draw.rate, rate) if module.training else (rate, draw.rate))
+            if _is_dropout(draw) and rate != draw.rate and not known:
+                yield f"the rate in {then} is {rate}; the port has the one in {now}: {_line(site)}"
         undropped = any(_is_dropout(draw) and not draw.rate for draw in found)
         if not rates and undropped and not module.training:
             because = f": {first_line(error)}" if error else ""
@@ -163,27 +166,30 @@ def _other_mode(
             if isinstance(part, torch.nn.modules.batchnorm._NormBase):
                 part.eval()  # it draws nothing, and may refuse a single row
         args, kwargs = torch_tree.tree_map(own, arguments)
-        with all_seeded(0), flexible(), torch.set_grad_enabled(differentiates), draws:
+        with quiet(), all_seeded(0), flexible(), torch.set_grad_enabled(differentiates), draws:
             subject(*args, **kwargs)
     except Exception as error:  # as of a model that wants targets while it trains
         return draws.found, error
     return draws.found, None
 
 
-def _set_rates(node: Node | None, rates: tuple[float, float]) -> None:
-    """Rates of a dropout in training and in evaluation, also as its arguments: unlike calls must not look alike."""
-    if node is None or node.op != "call_function":
-        return
-    aten = torch.ops.aten
-    if node.target is aten.scaled_dot_product_attention.default:
-        node.meta["rates"] = rates
-        if len(node.args) > 4:
-            node.update_arg(4, max(rates))
-        else:
-            node.update_kwarg("dropout_p", max(rates))
-    elif str(node.target).removesuffix("_.default").removesuffix(".default").endswith("dropout"):
-        node.meta["rates"] = rates
+def _set_rates(node: Node | None, rates: tuple[float, float]) -> bool:
+    """Rates of a dropout in training and in evaluation, also as its arguments: unlike calls must not look alike.
+
+    Returns:
+        Whether ``node`` is one.
+    """
+    name = "" if node is None else packet(node).removesuffix("_")
+    if node is None or not (name.endswith("dropout") or name in ("rrelu", "scaled_dot_product_attention")):
+        return False
+    node.meta["rates"] = rates
+    if name.endswith("dropout"):
         node.update_arg(1, max(rates))
+    elif name != "rrelu" and len(node.args) > 4:
+        node.update_arg(4, max(rates))
+    elif name != "rrelu":
+        node.update_kwarg("dropout_p", max(rates))
+    return True
 
 
 def _is_dropout(draw: Draw) -> bool:

@@ -298,6 +298,7 @@ def _affine_grid(op: Operation) -> Expression:
 
 @register_operator("aten.dropout", "aten.feature_dropout", "aten.alpha_dropout", "aten.feature_alpha_dropout")
 def _dropout(op: Operation) -> Expression:
+    operand = op.arguments["self" if "self" in op.arguments else "input"]  # in place it is the former
     kind = {
         "dropout": "Dropout",
         "feature_dropout": "Dropout2d",
@@ -305,14 +306,23 @@ def _dropout(op: Operation) -> Expression:
         "feature_alpha_dropout": "FeatureAlphaDropout",
     }[op.name.split(".")[1].rstrip("_")]
     if kind == "Dropout2d":
-        kind = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}.get(op.input.ndim, kind)
+        kind = {3: "Dropout1d", 4: "Dropout2d", 5: "Dropout3d"}.get(operand.ndim, kind)
     training, evaluation = op.host.rates(op.p, op.train)
     if not training:
-        return op.input
+        return operand
     if not evaluation:
-        return op.call(op.host.dropout_layer(kind, training), op.input)
+        return op.call(op.host.dropout_layer(kind, training), operand)
     function = {"AlphaDropout": "alpha_dropout", "FeatureAlphaDropout": "feature_alpha_dropout"}.get(kind, kind.lower())
-    return op.call(f"F.{function}", op.input, training, key=op.host.random_key())
+    return op.call(f"F.{function}", operand, training, key=op.host.random_key())
+
+
+@register_operator("aten.rrelu")
+def _rrelu(op: Operation) -> Expression:
+    training, evaluation = op.host.rates(1.0, op.training)
+    if not training:
+        return op.call("F.rrelu", op.self, op.lower, op.upper)
+    mode = True if evaluation else op.host.in_training()
+    return op.call("F.rrelu", op.self, op.lower, op.upper, training=mode, key=op.host.random_key())
 
 
 @register_operator("parity.rnn", "parity.lstm", "parity.gru")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parity.porting.operators.expression import ATOM, COMPARISON, Expression, several
+from parity.porting.operators.expression import ATOM, COMPARISON, OR, Expression, several
 from parity.porting.operators.operation import Operation
 from parity.porting.operators.registry import register_operator
 
@@ -80,8 +80,7 @@ def _cumulative(op: Operation) -> Expression:
     name = op.name.split(".")[1].rstrip("_")
     if op.arguments.get("dtype") is not None:
         return op.method(op.cast(operand, op.dtype), name, op.dim)
-    written = op.method(operand, name, op.dim)
-    return op.cast(written, op.output.dtype) if operand.dtype != op.output.dtype else written
+    return op.method(op.cast(operand, op.output.dtype), name, op.dim)  # small integers would overflow
 
 
 @register_operator("aten.cummax", "aten.cummin")
@@ -91,7 +90,10 @@ def _cumulative_extreme(op: Operation) -> Expression:
     best = op.call(f"jax.lax.{name}", operand, axis=dim)
     # The index is that of the last place so far which holds the best value.
     place = op.call("jax.lax.broadcasted_iota", Expression("jnp.int32"), list(operand.shape), dim)
-    here = op.call("jnp.where", op.binary("==", operand, best, COMPARISON), place, 0)
+    is_best = op.binary("==", operand, best, COMPARISON)
+    if operand.dtype.is_floating_point:
+        is_best = op.binary("|", is_best, op.call("jnp.isnan", operand), OR)
+    here = op.call("jnp.where", is_best, place, 0)
     index = op.call("jax.lax.cummax", here, axis=dim)
     if operand.dtype.is_floating_point:  # the gradient goes there alone
         best = op.call("jnp.take_along_axis", operand, index, axis=dim)
@@ -179,6 +181,10 @@ def _order(op: Operation) -> Expression:
     rank = (operand.shape[axis] - 1) // 2 if "median" in op.name else op.k - 1
     order = op.call("jnp.argsort", operand, axis=axis)
     index = op.call("jax.lax.slice_in_dim", order, rank, rank + 1, axis=axis)
+    if "median" in op.name and operand.dtype.is_floating_point:  # where there is a NaN, it is that
+        nan = op.call("jnp.isnan", operand)
+        found = op.method(nan, "any", axis, keepdims=True)
+        index = op.call("jnp.where", found, op.method(nan, "argmax", axis, keepdims=True), index)
     value = op.call("jnp.take_along_axis", operand, index, axis=axis)
     if op.keepdim:
         return several(value, index)

@@ -12,12 +12,14 @@ X = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
 
 
 class Rates(nn.Module):
-    """Two dropouts on one line, whose rates only training shows; and one that is never on."""
+    """Dropouts on one line, whose rates only training shows; slopes that it draws; and a dropout that is never on."""
 
     def forward(self, x):
         for rate in (0.3, 0.4):
-            x = F.dropout(x, rate if self.training else 0.0) + F.alpha_dropout(x, rate, training=False)
-        return x
+            x = F.dropout(x + 0, rate if self.training else 0.0, inplace=True) + F.alpha_dropout(
+                x, rate, training=False
+            )
+        return F.rrelu(x, training=self.training)
 
 
 @pytest.mark.parametrize(("model", "x"), [(Rates(), X), (DroppedAttention(), torch.ones(2, 4, 8))])

@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import torch
 
@@ -78,6 +79,9 @@ def test_a_batch_size_used_as_a_python_number_is_noted():
 OPERATORS = {
     "aliases": lambda x: torch.multiply(x, x) + torch.subtract(x, 1),
     "order": lambda x: (x.kthvalue(2, 1), x.median(1), x.median(), x.topk(2, 1, largest=False), x.topk(2, 0)),
+    "running sums of small integers": lambda x: [
+        (90 * x.abs()).to(kind).cumsum(0) for kind in (torch.uint8, torch.bool)
+    ],
     "running extremes": lambda x: (x.cummax(1), x.cummin(0)),
     "scatter": lambda x: tuple(
         torch.ones_like(x).scatter_reduce(1, (x > 0).long(), x, how, include_self=own)
@@ -100,6 +104,19 @@ def test_an_operator_does_what_torchs_does(name):
             return OPERATORS[name](x)
 
     port(Model(), (torch.randn(4, 5, generator=torch.Generator().manual_seed(0)),))
+
+
+class Orders(torch.nn.Module):
+    def forward(self, x):
+        return x.median(1).values, x.cummax(1).values, x.cummin(0).values
+
+
+def test_a_median_and_running_extremes_are_nan_where_the_data_are():
+    x = torch.arange(20.0).reshape(4, 5) % 7
+    written = port(Orders(), x).module
+    x[1, 2] = torch.nan
+    for ours, theirs in zip(written(jnp.asarray(x.numpy())), Orders()(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_line_is_broken_in_its_long_bracket_and_not_in_a_short_one_behind_it():
