@@ -2,7 +2,12 @@
 
 import re
 
+import torch
+from torch.fx import Graph
+
+from parity.arrays import to_jax
 from parity.porting.lines import is_of_model
+from parity.porting.operators.operation import narrowed
 
 
 class PortError(RuntimeError):
@@ -34,6 +39,19 @@ def refused(error: Exception) -> PortError:
     elif "fake tensor in the exported program" in said:
         advice = "\nThe model makes a tensor in a way that export does not see."
     return PortError(f"port: torch.export refuses the model{place}: {type(error).__name__}: {said.strip()}{advice}")
+
+
+def refuse_wide(graph: Graph) -> None:
+    """Refuse a model whose results JAX would compute in half of their bits."""
+    for node in graph.output_node().all_input_nodes:
+        value = node.meta.get("val")
+        if isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex()):
+            given = str(to_jax(value.dtype))
+            if narrowed(given) != given:
+                raise PortError(
+                    f"port: the model's result is {given}, and JAX's is {narrowed(given)} while its 64-bit mode is "
+                    'off; jax.config.update("jax_enable_x64", True) turns it on, or port model.float()'
+                )
 
 
 DECIDES = "Python decides there by what the data are; torch.where and torch.cond decide in the graph."

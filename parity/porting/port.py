@@ -15,7 +15,7 @@ from jaxnn import nn
 from parity import weights
 from parity.arrays import viewed
 from parity.checking import DivergenceError, Report
-from parity.porting.errors import PortError, first_line
+from parity.porting.errors import PortError, first_line, refuse_wide
 from parity.porting.graph.capture import Capture, captured
 from parity.porting.graph.deciding import witnesses
 from parity.porting.graph.differentiation import is_derivative
@@ -166,6 +166,8 @@ def _ported(
     progress: Callable[[str], None],
 ) -> Port:
     """What was captured as a port; compared on the example, on ``batches`` and on others, if these are not None."""
+    if batches is not None:
+        refuse_wide(capture.graph)
     progress("writing")
     try:
         face, author, source = _written(capture, module)

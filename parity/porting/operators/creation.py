@@ -3,13 +3,17 @@
 import torch
 
 from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression
-from parity.porting.operators.operation import Operation, Tensor, dtype_name, narrowed
+from parity.porting.operators.operation import Operation, Tensor, dtype_name
 from parity.porting.operators.registry import register_operator
 
 
-def _dtype(op: Operation, default: str = "float32") -> Expression | None:
-    name = narrowed(str(op.output.dtype).removeprefix("torch."))
-    return None if name == default else Expression(dtype_name(op.output.dtype))
+def _dtype(op: Operation, default: type = float) -> Expression | None:
+    """The dtype of the result; None where it is JAX's own for Python's ``default``."""
+    name = dtype_name(op.output.dtype)
+    return None if name == dtype_name(_NATURAL[default]) else Expression(name)
+
+
+_NATURAL = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 
 
 @register_operator(
@@ -35,8 +39,8 @@ def _shape(op: Operation) -> object:
 
 @register_operator("aten.full", "aten.new_full")
 def _full(op: Operation) -> Expression:
-    natural = {bool: "bool", int: "int32", float: "float32"}.get(type(op.fill_value), "")
-    return op.call("jnp.full", _shape(op), op.fill_value, dtype=_dtype(op, natural))
+    kind = {torch.SymInt: int, torch.SymFloat: float}.get(type(op.fill_value), type(op.fill_value))
+    return op.call("jnp.full", _shape(op), op.fill_value, dtype=_dtype(op, kind))
 
 
 @register_operator("aten.zeros_like", "aten.ones_like", "aten.empty_like")
@@ -59,7 +63,7 @@ def _arange(op: Operation) -> Expression:
     start, step = op.arguments.get("start", 0), op.arguments.get("step", 1)
     whole = all(isinstance(x, int | torch.SymInt) for x in (start, op.end, step))
     bounds = [op.end] if start == 0 and step == 1 else [start, op.end] if step == 1 else [start, op.end, step]
-    return op.call("jnp.arange", *bounds, dtype=_dtype(op, "int32" if whole else "float32"))
+    return op.call("jnp.arange", *bounds, dtype=_dtype(op, int if whole else float))
 
 
 @register_operator("aten.linspace")
@@ -118,13 +122,11 @@ def _exponential(op: Operation) -> Expression:
 
 def _drawn(op: Operation, distribution: str) -> Expression:
     key = op.host.random_key()
-    name = narrowed(str(op.output.dtype).removeprefix("torch."))
-    dtype = None if name == "float32" else Expression(dtype_name(op.output.dtype))
     operand = op.arguments.get("self")
     shape: object = list(op.output.shape)
     if isinstance(operand, Tensor):
         shape = Expression(f"{operand.within(ATOM)}.shape", ATOM, operand.names)
-    return op.call(f"jax.random.{distribution}", key, shape, dtype=dtype)
+    return op.call(f"jax.random.{distribution}", key, shape, dtype=_dtype(op))
 
 
 @register_operator("aten.bernoulli")
@@ -140,7 +142,7 @@ def _bernoulli(op: Operation) -> Expression:
 def _randint(op: Operation) -> Expression:
     low = op.arguments.get("low", 0)
     return op.call(
-        "jax.random.randint", op.host.random_key(), list(op.output.shape), low, op.high, dtype=_dtype(op, "int32")
+        "jax.random.randint", op.host.random_key(), list(op.output.shape), low, op.high, dtype=_dtype(op, int)
     )
 
 

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import torch
 
 from parity.arrays import to_jax
 from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression, binary, constant
-
-NARROWED = {"int64": "int32", "float64": "float32", "complex128": "complex64"}
 
 
 class Tensor(Expression):
@@ -191,11 +190,11 @@ def number(value: float, hint: str = "") -> Expression:
 
 
 def narrowed(dtype: str) -> str:
-    """The dtype that JAX uses for ``dtype`` while 64 bits are off."""
-    return NARROWED.get(dtype, dtype)
+    """The dtype that JAX uses for ``dtype``: of 32 bits in place of 64, unless ``jax_enable_x64`` is on."""
+    return str(jax.dtypes.canonicalize_dtype(dtype))
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """``jnp.float32`` and so on; 64 bits become what JAX calls them by default."""
+    """``jnp.float32`` and so on; 64 bits become what JAX makes of them."""
     name = narrowed(str(to_jax(dtype)))
     return "bool" if name == "bool" else f"jnp.{name}"

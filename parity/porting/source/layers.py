@@ -8,11 +8,10 @@ import numpy as np
 import torch
 
 from jaxnn import functional, nn
-from parity.arrays import to_jax
 from parity.mirroring import hyperparameters
 from parity.porting.errors import PortError
 from parity.porting.operators.expression import constant, literal, optional, plain
-from parity.porting.operators.operation import narrowed
+from parity.porting.operators.operation import dtype_name
 
 CONTAINERS = (torch.nn.Sequential, torch.nn.ModuleList, torch.nn.ModuleDict)
 _STACKS = (torch.nn.TransformerEncoder, torch.nn.TransformerDecoder)
@@ -133,8 +132,8 @@ def _number(value: Any) -> Any:
 def zeros(tensor: torch.Tensor) -> str:
     """Zeros of the shape and dtype of ``tensor``, to be replaced by its values."""
     shape = ", ".join(constant(int(size), "dim") for size in tensor.shape) + ("," if tensor.ndim == 1 else "")
-    name = narrowed(str(to_jax(tensor.dtype)))
-    dtype = "" if name == "float32" else f", {'bool' if name == 'bool' else f'jnp.{name}'}"
+    name = dtype_name(tensor.dtype)
+    dtype = "" if name == dtype_name(torch.float64) else f", {name}"
     return f"jnp.zeros(({shape}){dtype})"
 
 

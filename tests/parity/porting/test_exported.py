@@ -47,6 +47,20 @@ def test_a_number_is_not_read_from_a_buffer_that_the_model_writes():
         port(Does(counted), (X,))
 
 
+def test_64_bits_stay_64_where_jax_has_them_and_are_named_where_not():
+    def mixed(self, x):
+        steps = torch.arange(x.shape[1], dtype=torch.float64).exp()
+        return (x.float() * steps.float()).double().cumsum(0) / 3 + x * torch.full((1,), 0.1, dtype=torch.float64)
+
+    x = X.double()
+    with pytest.raises(PortError, match="result is float64, and JAX's is float32 while"):
+        port(Does(mixed), (x,))
+    with jax.enable_x64(True):
+        ported = port(Does(mixed), (x,)).module(jnp.asarray(x[:2].numpy()))
+    assert ported.dtype == np.float64
+    np.testing.assert_allclose(ported, mixed(None, x[:2]), 1e-14)
+
+
 @pytest.mark.parametrize(
     "function",
     [
