@@ -35,7 +35,8 @@ class Draws(TorchDispatchMode):
     What is drawn from a generator that the caller names is the caller's own affair.
 
     Attributes:
-        recorded: the draws in order, as torch made them (a dropout's as its mask).
+        recorded: the draws in order, as torch made them (a dropout's as its mask), but from 0 to 1, of mean 0 and
+            deviation 1, or from 0 on where torch was given bounds or the like: a port may scale them by itself.
         position: how many have been drawn so far.
         guarded: parameters that must not be written into; :class:`Written` is raised before one is.
     """
@@ -65,9 +66,17 @@ class Draws(TorchDispatchMode):
                 return args[0].copy_(self._next() / rate)
             self._noted(func(*args, **kwargs) * rate)
             return args[0]
-        if kind in ("aten::bernoulli_", "aten::uniform_", "aten::normal_"):
+        if kind == "aten::bernoulli_":
             return args[0].copy_(self._next()) if self.replaying else self._noted(func(*args, **kwargs))
-        if kind == "aten::normal" and "Tensor" in func._overloadname:
+        if kind == "aten::uniform_":
+            low, high = _given(func, args, kwargs, "from", "to")
+            standard = self._next() if self.replaying else self._noted(func(args[0]))
+            return args[0].copy_(low + (high - low) * standard)
+        if kind == "aten::normal_":
+            mean, std = _given(func, args, kwargs, "mean", "std")
+            standard = self._next() if self.replaying else self._noted(func(args[0]))
+            return args[0].copy_(mean + std * standard)
+        if kind == "aten::normal" and "out" not in func._overloadname:
             mean, std = args[:2]
             drawn = func(*args, **kwargs)
             if self.replaying:
@@ -75,8 +84,11 @@ class Draws(TorchDispatchMode):
             self._noted(((drawn - mean) / std).nan_to_num(0.0, 0.0, 0.0))  # where the deviation is zero
             return drawn
         if kind in _DRAWN:
-            drawn = func(*args, **kwargs)
-            return drawn.copy_(self._next()) if self.replaying else self._noted(drawn)
+            drawn, (low,) = func(*args, **kwargs), _given(func, args, kwargs, "low")
+            if self.replaying:
+                return drawn.copy_(self._next() + low if low else self._next())
+            self._noted(drawn - low if low else drawn)
+            return drawn
         if kind == "aten::native_dropout" and args[2]:
             if self.replaying:
                 mask = self._next().bool()
@@ -85,12 +97,12 @@ class Draws(TorchDispatchMode):
             self._noted(mask)
             return output, mask
         if kind == "aten::rrelu_with_noise" and len(args) > 4 and args[4]:
-            if self.replaying:
-                noise = args[1].copy_(self._next())
-                return torch.where(args[0] <= 0, args[0] * noise, args[0])
-            output = func(*args, **kwargs)
-            self._noted(args[1])
-            return output
+            low, high = args[2:4]
+            if not self.replaying:
+                func(*args, **kwargs)
+                self._noted(((args[1] - low) / (high - low)).nan_to_num(0.0, 0.0, 0.0))  # where the bounds are one
+            standard = self._next() if self.replaying else self.recorded[-1]
+            return torch.where(args[0] <= 0, args[0] * args[1].copy_(low + (high - low) * standard), args[0])
         return func(*args, **kwargs)
 
     def _guard(self, arguments: Any, args: Any, kwargs: Any) -> None:
@@ -110,6 +122,17 @@ class Draws(TorchDispatchMode):
             raise ReplayError(f"torch draws more random tensors than the {self.position} it drew before")
         self.position += 1
         return self.recorded[self.position - 1]
+
+
+def _given(func: Any, args: Any, kwargs: Any, *names: str) -> list[Any]:
+    """What an operator was given by these names; 0 where it takes none such."""
+    places = {argument.name: (i, argument) for i, argument in enumerate(func._schema.arguments)}
+    found = []
+    for name in names:
+        place, argument = places.get(name, (len(args), None))
+        default = argument.default_value if argument is not None else 0
+        found.append(args[place] if place < len(args) else kwargs.get(name, default))
+    return found
 
 
 def memory(x: Any) -> int:
@@ -156,18 +179,22 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
         mock.patch.multiple(
             "jaxnn.functional._random",
             bernoulli=lambda key, p, shape: draw(shape, bool),
-            uniform=lambda key, shape, dtype, low=0.0, high=1.0: draw(shape, dtype),
+            uniform=lambda key, shape, dtype, low=0.0, high=1.0: _between(draw(shape, dtype), low, high),
             exponential=lambda key, shape, dtype: draw(shape, dtype),
             multinomial=lambda key, weights, count, replace: draw((*weights.shape[:-1], count), jnp.int32),
         ),
         mock.patch.multiple(
             "jax.random",
             bernoulli=lambda key, p=0.5, shape=None, *_, **__: draw(jnp.shape(p) if shape is None else shape, bool),
-            uniform=lambda key, shape=(), dtype=float, *_, **__: draw(shape, dtype),
+            uniform=lambda key, shape=(), dtype=float, minval=0.0, maxval=1.0, **_: _between(
+                draw(shape, dtype), minval, maxval
+            ),
             exponential=lambda key, shape=(), dtype=float, *_, **__: draw(shape, dtype),
             gumbel=lambda key, shape=(), dtype=float, *_, **__: -jnp.log(draw(shape, dtype)),
             normal=lambda key, shape=(), dtype=float, *_, **__: draw(shape, dtype),
-            randint=lambda key, shape, minval, maxval, dtype=int, *_, **__: draw(shape, dtype),
+            randint=lambda key, shape, minval, maxval, dtype=int, *_, **__: (
+                draw(shape, dtype) + jnp.asarray(minval, dtype)
+            ),
             categorical=lambda key, logits, axis=-1, shape=None, *_, **__: draw(
                 jnp.max(logits, axis).shape if shape is None else shape, jnp.int32
             ),
@@ -175,6 +202,12 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
         ),
     ):
         yield
+
+
+def _between(standard: Array, low: Any, high: Any) -> Array:
+    """Numbers from 0 to 1, put between bounds as torch does."""
+    low, high = jnp.asarray(low, standard.dtype), jnp.asarray(high, standard.dtype)
+    return low + (high - low) * standard
 
 
 def _permuted(draw: Callable[[tuple[int, ...], DTypeLike], Array], x: int | Array, axis: int) -> Array:

@@ -17,7 +17,7 @@ from parity.arrays import to_jax, to_numpy
 from parity.checking.alignment import distance, layout_of
 from parity.checking.branching import branches_taken
 from parity.checking.evaluation import TorchSide, named_outputs, same_numbers
-from parity.checking.interception import intercepted
+from parity.checking.interception import intercepted, refuse_within_jit
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import doubled
 from parity.checking.tree import aligned_paths, jax_layers, tagged
@@ -93,6 +93,7 @@ def precision_audit(
     Raises:
         ValueError: a precision is of another name.
     """
+    refuse_within_jit("precision_audit")
     gpu = jax.default_backend() == "gpu"
     chosen = tuple(precisions or (p for p in PRECISIONS if p != "tf32" or gpu))
     if unknown := [p for p in chosen if p not in PRECISIONS]:

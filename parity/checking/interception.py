@@ -66,6 +66,18 @@ def tracing() -> Any:
     return get_opaque_trace_state(convention="nnx")
 
 
+_NOWHERE = tracing()
+
+
+def refuse_within_jit(name: str) -> None:
+    """Raise where a function that needs numbers is called within one that JAX traces."""
+    if tracing() != _NOWHERE:
+        raise TypeError(
+            f"{name}: it runs both models and compares numbers, which a function under jax.jit, jax.grad or jax.vmap "
+            f"does not have; call it outside, on the models"
+        )
+
+
 def traced(arguments: Any, outside: Any) -> bool:
     """Whether a call with these arguments is part of a function that is compiled, where it has no numbers; ``outside``
     is what :func:`tracing` gives where none is."""

@@ -12,6 +12,7 @@ import torch
 from flax import nnx
 
 from jaxnn import optim
+from jaxnn.nn.state import split_arrays
 from parity.checking.alignment import layout_of
 from parity.checking.branching import branches_taken
 from parity.checking.compiled import by_compiling
@@ -21,6 +22,7 @@ from parity.checking.evaluation import Evaluation, Subject, TorchSide
 from parity.checking.fault import Fault
 from parity.checking.following import Following
 from parity.checking.gradients import gradient_faults
+from parity.checking.interception import refuse_within_jit
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged, refused
 from parity.checking.layers import checked_layers
@@ -75,6 +77,7 @@ def check(
     Returns:
         The report; it prints as a table.
     """
+    refuse_within_jit("check")
     args = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
     side = TorchSide(torch_module, (args, kwargs or {}), gradients=gradients, seed=seed)
     modules = isinstance(torch_module, torch.nn.Module) and isinstance(jax_module, nnx.Module)
@@ -125,7 +128,7 @@ def check(
             )
             report.first_divergence = next((f.path for f in report.faults if f.path), report.first_divergence)
     if isinstance(torch_module, torch.nn.Module) and raised is None:
-        report.notes += _notes(torch_module, twins)
+        report.notes += _notes(torch_module, jax_module, twins)
         right = {record.path for record in report.layers if record.compared and record.passed}
         report.notes += _unseen(torch_module, jax_module, pairs, right - {fault.path for fault in report.faults})
     if steps and raised is None:
@@ -186,12 +189,15 @@ def _laid_out_otherwise(side: TorchSide, evaluation: Evaluation, rows: list[Comp
     return faults
 
 
-def _notes(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> list[str]:
-    """What is to be said of the two state dicts: keys of torch only, values that differ."""
+def _notes(torch_module: torch.nn.Module, jax_module: Any, twins: dict[str, Pair]) -> list[str]:
+    """What is to be said of the two state dicts: keys of one only, values that differ."""
     there = {pair.name for pair in twins.values()}
     lacking = [name for name in torch_module.state_dict() if name not in there]
-    other = [pair.name for pair in twins.values() if differing([pair])]
-    titles = (("only in torch", lacking), ("different before the first step", other))
+    paired = {name.partition("[")[0] for name in twins}
+    own = split_arrays(jax_module)[1].arrays if isinstance(jax_module, nnx.Module) else {}
+    more = [name for name in own if name not in paired]
+    other = list(dict.fromkeys(pair.name for pair in twins.values() if differing([pair])))
+    titles = (("only in torch", lacking), ("only in the port", more), ("different before the first step", other))
     return [f"{title}: {', '.join(names)}" for title, names in titles if names]
 
 

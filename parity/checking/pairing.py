@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from parity.arrays import to_numpy, viewed
 from parity.checking.alignment import Layout, layout_of, layouts
+from parity.checking.compound import ALL, parts
 from parity.checking.stacking import stacked_paths
 from parity.checking.tree import children, jax_layers
 
@@ -62,6 +63,8 @@ class Pair:
         ours: its value.
         theirs: torch's.
         layout: how the port lays it out.
+        rows: those of torch's that it stands for; ``theirs`` are these.
+        whole: the shape of all of torch's.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Pair:
     ours: np.ndarray
     theirs: np.ndarray
     layout: Layout
+    rows: slice = field(default_factory=lambda: ALL)
+    whole: tuple[int, ...] = ()
 
 
 def pairs(torch_layer: torch.nn.Module, jax_layer: Any, entry: int | None = None) -> tuple[list[Pair], list[str]]:
@@ -156,6 +161,9 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
             name, theirs = pair.slot.name, layer_pairs[path]
             pair.name = f"{theirs}.{pair.name}".lstrip(".")
             found[f"{path}.{name}".lstrip(".")] = pair
+        for key, pair in _compound(modules[layer_pairs[path]], layer):
+            pair.name = f"{layer_pairs[path]}.{pair.name}".lstrip(".")
+            found.setdefault(f"{path}.{key}".lstrip("."), pair)
     for path, stacked in stacked_paths(torch_module, layers).items():
         for i, theirs in enumerate(stacked):
             for pair in pairs(modules[theirs], layers[path], i)[0]:
@@ -170,10 +178,19 @@ def aliases(torch_module: torch.nn.Module, jax_module: Any, layer_pairs: dict[st
     return found
 
 
+def _compound(torch_layer: torch.nn.Module, jax_layer: Any) -> Iterator[tuple[str, Pair]]:
+    """Arrays of flax's layers that are parts of torch's, by the way to them."""
+    for name, way, owner, key, rows, layout in parts(torch_layer, jax_layer):
+        theirs = torch_layer.state_dict().get(name)
+        if theirs is not None and theirs[rows].numel() == np.prod(layout.shape):
+            value, slot = viewed(theirs), Slot(owner, key)
+            yield f"{way}.{key}", Pair(name, slot, np.asarray(slot.get()), value[rows], layout, rows, value.shape)
+
+
 def tied_otherwise(torch_module: torch.nn.Module, twins: dict[str, Pair]) -> dict[str, str]:
     """By torch's name: parameters that are one on one side and two on the other, and that in words."""
     theirs = torch_module.state_dict(keep_vars=True)
-    slots = {pair.name: pair.slot for pair in twins.values() if pair.name in theirs}
+    slots = {pair.name: pair.slot for pair in twins.values() if pair.name in theirs and pair.rows == ALL}
     in_torch = {name: (id(theirs[name]), None) for name in slots}
     in_port = {name: (id(getattr(slot.owner, slot.name)), slot.entry) for name, slot in slots.items()}
     found: dict[str, str] = {}
@@ -211,7 +228,7 @@ def standing_for(twins: dict[str, Pair], torch_module: Any) -> Iterator[None]:
     theirs = dict(torch_module.named_parameters(remove_duplicate=False)) if twins else {}
     moved = [pair for pair in twins.values() if pair.name in theirs and pair.ours.size == pair.theirs.size]
     for pair in moved:
-        pair.slot.set(pair.layout.from_torch(to_numpy(theirs[pair.name])))
+        pair.slot.set(pair.layout.from_torch(to_numpy(theirs[pair.name])[pair.rows]))
     try:
         yield
     finally:
@@ -220,16 +237,23 @@ def standing_for(twins: dict[str, Pair], torch_module: Any) -> Iterator[None]:
 
 
 def under_torchs(arrays: dict[str, np.ndarray], twins: dict[str, Pair]) -> dict[str, np.ndarray]:
-    """The port's arrays that have a twin, under torch's names and in torch's layout."""
-    found = {}
+    """The port's arrays that have a twin, under torch's names and in torch's layout, parts put together."""
+    found: dict[str, np.ndarray] = {}
+    places: dict[str, int] = {}
     for name, x in arrays.items():
         entries = {_entry_of(name, i): x[i] for i in range(len(x))} if x.ndim and _entry_of(name, 0) in twins else {}
         for key, value in ({name: x} | entries).items():
             if key in twins:
                 pair = twins[key]
                 same = value.size == pair.theirs.size
-                found[pair.name] = pair.layout.to_torch(value, pair.theirs.shape) if same else value
-    return found
+                value = pair.layout.to_torch(value, pair.theirs.shape) if same else value
+                if pair.rows != ALL and same:
+                    whole = found.setdefault(pair.name, np.zeros(pair.whole, value.dtype))
+                    whole[pair.rows] = value
+                    places[pair.name] = places.get(pair.name, 0) + value.size
+                else:
+                    found[pair.name] = value
+    return {name: x for name, x in found.items() if places.get(name, x.size) == x.size}
 
 
 def _entry_of(name: str, index: int) -> str:

@@ -10,10 +10,12 @@ import optax
 import torch
 from flax import nnx
 
+from parity.arrays import to_numpy
 from parity.checking import generators
 from parity.checking.branching import branches_taken
 from parity.checking.evaluation import as_tensor
 from parity.checking.fault import Fault
+from parity.checking.interception import refuse_within_jit
 from parity.checking.pairing import aliases, under_torchs
 from parity.checking.parting import explained, rerunning
 from parity.checking.perturbation import doubled, nudged, perturbed
@@ -107,6 +109,7 @@ def compare_runs(
 ) -> Runs:
     """As :func:`check_training`, with the state both runs end in; where the runs cannot but part (``follows``), because
     something is wrong before any update, no reason is looked for."""
+    refuse_within_jit("check_training")
     torch_loss, jax_loss = loss if isinstance(loss, tuple) else (loss, loss)
     batches = [tuple(as_tensor(x) for x in batch) for batch in batches]
     if not batches:
@@ -115,9 +118,10 @@ def compare_runs(
     exact = [tuple(doubled(x) for x in batch) for batch in order]
 
     twins = aliases(torch_model, jax_model, aligned_paths(torch_model, jax_model))
+    state = dict((*torch_model.named_parameters(remove_duplicate=False), *torch_model.named_buffers()))
 
     before = (
-        Step(np.empty(0), {pair.name: pair.theirs for pair in twins.values()}),
+        Step(np.empty(0), {pair.name: to_numpy(state[pair.name]) for pair in twins.values() if pair.name in state}),
         Step(np.empty(0), under_torchs({name: pair.ours for name, pair in twins.items()}, twins)),
     )
 

@@ -145,3 +145,8 @@ def test_an_audit_has_the_draws_of_a_branch_and_the_gradients_that_a_model_asks_
 
     (row,) = parity.precision_audit(Theirs(), ours, torch.ones(3, 4), precisions=["float64"]).rows
     assert (row.torch_error, row.jax_error) == (0, 0)
+
+
+def test_a_check_inside_a_compiled_function_says_where_it_belongs():
+    with pytest.raises(TypeError, match="check: it runs both models"):
+        jax.jit(lambda x: parity.check(torch.nn.functional.relu, F.relu, x))(jax.numpy.ones(3))
