@@ -178,14 +178,16 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
     with (
         mock.patch.multiple(
             "jaxnn.functional._random",
-            bernoulli=lambda key, p, shape: draw(shape, bool),
+            bernoulli=lambda key, p, shape: _kept(draw(shape, jnp.float32), p),
             uniform=lambda key, shape, dtype, low=0.0, high=1.0: _between(draw(shape, dtype), low, high),
             exponential=lambda key, shape, dtype: draw(shape, dtype),
             multinomial=lambda key, weights, count, replace: draw((*weights.shape[:-1], count), jnp.int32),
         ),
         mock.patch.multiple(
             "jax.random",
-            bernoulli=lambda key, p=0.5, shape=None, *_, **__: draw(jnp.shape(p) if shape is None else shape, bool),
+            bernoulli=lambda key, p=0.5, shape=None, *_, **__: _kept(
+                draw(jnp.shape(p) if shape is None else shape, jnp.float32), p
+            ),
             uniform=lambda key, shape=(), dtype=float, minval=0.0, maxval=1.0, **_: _between(
                 draw(shape, dtype), minval, maxval
             ),
@@ -202,6 +204,11 @@ def drawing(draw: Callable[[tuple[int, ...], DTypeLike], Array]) -> Iterator[Non
         ),
     ):
         yield
+
+
+def _kept(drawn: Array, p: Any) -> Array:
+    """Torch's mask, or that of its uniform numbers as stochastic depth makes it: ``floor(p + u)``."""
+    return (drawn >= 1 - p) & (drawn > 0)
 
 
 def _between(standard: Array, low: Any, high: Any) -> Array:

@@ -36,3 +36,17 @@ class Drawing(nnx.Module):
 def test_a_port_may_give_bounds_to_what_draws_or_scale_what_is_drawn(bounded):
     x = torch.randn(4, 5) - 6
     parity.assert_matches(drawing_in_torch, Drawing(bounded), x, gradients=False)
+
+
+def test_a_mask_may_be_made_of_uniform_numbers_or_drawn():
+    def depth(x):
+        return x * torch.floor(0.7 + torch.rand(x.shape[0], 1)) / 0.7
+
+    class Depth(nnx.Module):
+        def __init__(self):
+            self.rngs = nnx.Rngs(0)
+
+        def __call__(self, x):
+            return jnp.where(jax.random.bernoulli(self.rngs(), 0.7, (x.shape[0], 1)), x / 0.7, 0)
+
+    parity.assert_matches(depth, Depth(), torch.randn(16, 5))
