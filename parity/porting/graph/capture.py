@@ -25,6 +25,7 @@ from parity.porting.graph.exporting import (
     kept,
     kept_tensors,
     located,
+    named,
     noticed,
     quiet,
     unchecked,
@@ -232,6 +233,7 @@ class _Attempt:
                 quiet(),
                 located(),
                 counted(self.module),
+                named(self.module, kwargs),
                 unchecked(),
                 unmoved(),
                 torch.backends.opt_einsum.flags(enabled=False),  # it would look at sizes, and fix those that are free

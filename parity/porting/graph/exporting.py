@@ -1,5 +1,6 @@
 """What stands around an export, so that it sees the model as it is and leaves it so."""
 
+import inspect
 import io
 import logging
 import os
@@ -10,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.nn.modules import transformer
@@ -83,6 +85,25 @@ def counted(module: torch.nn.Module) -> Iterator[None]:
 
 def _length(x: Any) -> Any:
     return x.shape[0] if isinstance(x, torch.Tensor) and x.ndim else len(x)
+
+
+@contextmanager
+def named(module: torch.nn.Module, kwargs: dict[str, Any]) -> Iterator[None]:
+    """Shows the arguments that ``forward`` takes by ``**kwargs`` in its signature: export frees no size of others."""
+    function: Any = getattr(module.forward, "__func__", module.forward)
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())
+    more = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in kwargs if name not in signature.parameters
+    ]
+    takes_any = parameters and parameters[-1].kind is inspect.Parameter.VAR_KEYWORD
+    if not takes_any or not more or not inspect.isfunction(function):
+        yield
+        return
+    with mock.patch.object(
+        function, "__signature__", signature.replace(parameters=[*parameters[:-1], *more, parameters[-1]]), create=True
+    ):
+        yield
 
 
 @contextmanager

@@ -47,6 +47,19 @@ def test_a_number_is_not_read_from_a_buffer_that_the_model_writes():
         port(Does(counted), (X,))
 
 
+def test_sizes_of_what_forward_takes_by_double_star_are_free():
+    class Passes(torch.nn.Module):
+        def forward(self, x, **kwargs):
+            return torch.lerp(x, **kwargs)
+
+    end, weight = X + 1, torch.rand(4, 1)
+    ported = port(Passes(), (X,), {"end": end, "weight": weight})
+    rows = [jnp.asarray(x[:3].numpy()) for x in (X, end, weight)]
+    expected = torch.lerp(X, end, weight)[:3]
+    np.testing.assert_allclose(ported.module(rows[0], end=rows[1], weight=rows[2]), expected, 1e-5)
+    assert not ported.notes
+
+
 def test_64_bits_stay_64_where_jax_has_them_and_are_named_where_not():
     def mixed(self, x):
         steps = torch.arange(x.shape[1], dtype=torch.float64).exp()
