@@ -217,7 +217,8 @@ class Author:
         """One module of a container; one that has been built already, by the attribute that has it."""
         member = f"{path}.{name}".lstrip(".")
         original, scope = self.paths[id(module)], self.scope
-        if original != member and _inside(original, scope) and not _inside(original, path):
+        built = self._wanted(original, module) and _inside(original, scope)
+        if original != member and built and not _inside(original, path):
             self.placed.add(member)
             return access(scope, original, self.modules)
         return self._built(original if original in self.drafts else member, module)

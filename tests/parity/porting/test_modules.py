@@ -146,3 +146,16 @@ def test_what_several_modules_give_out_of_a_region_without_gradients_is_cut_behi
     assert " in self.stages:" in written.source
     assert written.source.count("jax.lax.stop_gradient(") == 3
     assert written.report.passed
+
+
+def test_an_activation_that_is_shared_and_never_called_is_built_where_it_is_listed():
+    class Unused(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.act = torch.nn.SiLU()
+            self.layers = torch.nn.Sequential(torch.nn.Linear(4, 4), self.act)
+
+        def forward(self, x):
+            return self.layers[0](x)
+
+    assert "nnx.List([nn.Linear(4, 4, rngs=rngs), nn.SiLU()])" in port(Unused().eval(), (torch.randn(3, 4),)).source
