@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +67,8 @@ def tracing() -> Any:
     return get_opaque_trace_state(convention="nnx")
 
 
-_NOWHERE = tracing()
+with ThreadPoolExecutor(1) as _thread:
+    _NOWHERE = _thread.submit(tracing).result()  # here it might be a function that imports this while JAX traces it
 
 
 def refuse_within_jit(name: str) -> None:

@@ -1,16 +1,18 @@
 """Arrays made from nothing."""
 
+from typing import Any
+
 import torch
 
 from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression
-from parity.porting.operators.operation import Operation, Tensor, dtype_name
+from parity.porting.operators.operation import Operation, Tensor, dtype_name, kind_of
 from parity.porting.operators.registry import register_operator
 
 
-def _dtype(op: Operation, default: type = float) -> Expression | None:
+def _dtype(op: Operation, default: Any = float) -> Expression | None:
     """The dtype of the result; None where it is JAX's own for Python's ``default``."""
-    name = dtype_name(op.output.dtype)
-    return None if name == dtype_name(_NATURAL[default]) else Expression(name)
+    name, natural = dtype_name(op.output.dtype), _NATURAL.get(default)
+    return None if natural is not None and name == dtype_name(natural) else Expression(name)
 
 
 _NATURAL = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
@@ -39,8 +41,7 @@ def _shape(op: Operation) -> object:
 
 @register_operator("aten.full", "aten.new_full")
 def _full(op: Operation) -> Expression:
-    kind = {torch.SymInt: int, torch.SymFloat: float}.get(type(op.fill_value), type(op.fill_value))
-    return op.call("jnp.full", _shape(op), op.fill_value, dtype=_dtype(op, kind))
+    return op.call("jnp.full", _shape(op), op.fill_value, dtype=_dtype(op, kind_of(op.fill_value)))
 
 
 @register_operator("aten.zeros_like", "aten.ones_like", "aten.empty_like")

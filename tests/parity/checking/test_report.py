@@ -1,6 +1,7 @@
 """The report of a check: tree, JSON, page."""
 
 import json
+import runpy
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -11,6 +12,7 @@ import torch
 
 import parity
 from jaxnn import functional as F
+from parity.checking import interception
 from parity.checking import progress as progress_module
 from parity.checking.progress import progress
 from parity.reports.terminal import rendered, report_table
@@ -150,3 +152,9 @@ def test_an_audit_has_the_draws_of_a_branch_and_the_gradients_that_a_model_asks_
 def test_a_check_inside_a_compiled_function_says_where_it_belongs():
     with pytest.raises(TypeError, match="check: it runs both models"):
         jax.jit(lambda x: parity.check(torch.nn.functional.relu, F.relu, x))(jax.numpy.ones(3))
+
+
+def test_what_is_imported_while_jax_traces_is_of_use_afterwards():
+    loaded = []
+    jax.jit(lambda x: loaded.append(runpy.run_path(interception.__file__)) or x)(1.0)
+    loaded[0]["refuse_within_jit"]("check")
