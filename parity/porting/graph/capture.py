@@ -54,6 +54,7 @@ from parity.porting.graph.places import padded
 from parity.porting.graph.recording import Recording, recorded
 from parity.porting.graph.regions import inlined
 from parity.porting.graph.reshapes import joined
+from parity.porting.graph.results import containing
 from parity.porting.graph.row_ends import row_ends
 from parity.porting.graph.selection import kept_whole
 from parity.porting.graph.transforms import transformed
@@ -149,6 +150,10 @@ def captured(
     if left and not notes:
         which = f"sizes of {', '.join(left)}" if has_free_sizes(graph) else "sizes"
         notes.append(f"{which} are fixed to the example's: the model computes with them as Python numbers")
+    notes += [
+        f"{name} in the result is {'written as the arrays that it holds' if holds_any else 'None: it holds no array'}"
+        for name, holds_any in attempt.objects.items()
+    ]
     with forgotten(module, attempt.forgets):
         axes = fixed_axes(module, attempt.arguments, program, left)
         notes += with_both_rates(module, attempt.arguments, attempt.draws, graph)
@@ -222,6 +227,7 @@ class _Attempt:
         self.draws = Draws()
         self.decided: Answers = {}
         self.general: Answers = {}
+        self.objects: dict[str, bool] = {}
 
     def exported(self) -> torch.export.ExportedProgram:
         args, kwargs = self.arguments
@@ -248,6 +254,7 @@ class _Attempt:
             changes = stack.enter_context(kept(self.module))
             decided = Decided(self.answers, self.known, self.decided, self.general, self.compares)
             stack.enter_context(recorded(self.module, self.recording, changes))
+            stack.enter_context(containing(self.module, self.objects))
             branches = [decided] if self.answers else []
             for noting in (Distinct(), self.known, self.draws, *branches):
                 stack.enter_context(noting)

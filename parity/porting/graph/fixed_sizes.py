@@ -18,6 +18,7 @@ from parity.checking.perturbation import copied, own
 from parity.porting.graph.free_sizes import Arguments, is_free
 from parity.porting.graph.nodes import in_place, packet, written
 from parity.porting.graph.packing import RECURRENT_OPERATORS
+from parity.porting.graph.results import contained
 
 REFUSING = {
     *("add", "addmm", "baddbmm", "batch_norm", "bmm", "cat", "conv1d", "conv2d", "conv3d", "conv_transpose1d"),
@@ -120,7 +121,7 @@ class _Probe:
         args, kwargs = torch_tree.tree_unflatten([own(x) for x in given], self.spec)
         try:
             with torch.no_grad(), seeded(0):
-                output = self.model(*args, **kwargs)
+                output = contained(self.model(*args, **kwargs))
         except Exception:
             return None
         return [x for x in torch_tree.tree_leaves(output) if isinstance(x, torch.Tensor)]

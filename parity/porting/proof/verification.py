@@ -22,6 +22,7 @@ from parity.checking.judgement import judged
 from parity.porting.errors import PortError
 from parity.porting.graph.flexible import flexible
 from parity.porting.graph.packing import Packings, noticed_cuts, unpacked
+from parity.porting.graph.results import contained
 from parity.porting.proof.awakening import awakened, with_weights
 from parity.porting.proof.lean import LeanSide, one_thread
 
@@ -42,7 +43,8 @@ class _Flat(torch.nn.Module):
 
     def forward(self, *leaves: Any) -> Any:
         args, kwargs = self.nested(leaves)
-        return tuple(x for x in torch_tree.tree_leaves(self.inner(*args, **kwargs)) if isinstance(x, torch.Tensor))
+        output = contained(self.inner(*args, **kwargs))
+        return tuple(x for x in torch_tree.tree_leaves(output) if isinstance(x, torch.Tensor))
 
 
 class _FlatPort(nnx.Module):

@@ -41,7 +41,7 @@ def classes(spec: Any) -> dict[str, str]:
         found |= classes(child)
     kind = _kind(spec)
     if kind is not None:
-        found.setdefault(kind.__name__, _source(kind))
+        found.setdefault(kind.__name__, _source(kind, spec))
     return found
 
 
@@ -62,12 +62,25 @@ def _keys(spec: Any) -> list[str] | None:
     return list(keys) if named else None
 
 
-def _source(kind: Any) -> str:
+def _source(kind: Any, spec: Any) -> str:
     if hasattr(kind, "_fields"):
-        return "\n".join([f"class {kind.__name__}(NamedTuple):", *(f"    {name}: jax.Array" for name in kind._fields)])
+        said = kind.__doc__.splitlines()[0]
+        doc = [] if said.startswith(f"{kind.__name__}(") else [f'    """{said}"""', ""]
+        held = [f"    {name}: {_annotation(part)}" for name, part in zip(kind._fields, spec.children(), strict=True)]
+        return "\n".join([f"class {kind.__name__}(NamedTuple):", *doc, *held])
     held = [f"    {field.name}: Any = None" for field in dataclasses.fields(kind)]
     head = ["@jax.tree_util.register_dataclass", "@dataclass", f"class {kind.__name__}:"]
     return "\n".join([*head, *held])
+
+
+def _annotation(spec: Any) -> str:
+    if spec.type is None:
+        return "jax.Array"
+    kind = _kind(spec)
+    if kind is not None:
+        return kind.__name__
+    inner = {_annotation(part) for part in spec.children()}
+    return f"list[{inner.pop()}]" if spec.type is list and len(inner) == 1 else spec.type.__name__
 
 
 def guards(name: str, value: Any) -> list[str]:

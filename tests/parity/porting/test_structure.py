@@ -51,6 +51,47 @@ def test_another_value_of_a_constant_argument_is_refused():
         written({"x": ours, "y": ours}, 3.0, Pair(ours, ours))
 
 
+class Layer:
+    def __init__(self, keys):
+        self.keys = keys
+        self.name = "layer"
+
+
+class Cache:
+    def __init__(self, layers):
+        self.layers = layers
+        self._seen = layers[0].keys.sum(-1)
+        self.owner = self
+
+
+class Registered:
+    def __init__(self, mean, deviation):
+        self.mean = mean
+        self.deviation = deviation
+
+
+torch.utils._pytree.register_pytree_node(
+    Registered, lambda x: ([x.mean, x.deviation], None), lambda parts, _: Registered(*parts)
+)
+
+
+class Remembering(torch.nn.Module):
+    def forward(self, x):
+        return {"y": x + 1, "cache": Cache([Layer(2 * x), Layer(3 * x)]), "spread": Registered(x - 1, x - 2)}
+
+
+def test_objects_in_a_result_are_the_arrays_they_hold_with_a_note():
+    written = port(Remembering(), (torch.ones(3, 2),))
+    assert [note.split()[0] for note in written.notes] == ["Registered", "Layer", "Cache"]
+    ours = jnp.arange(8.0).reshape(4, 2)
+    result = written.module(ours)
+    cache = result["cache"]
+    assert (type(cache).__name__, cache._fields) == ("Cache", ("layers", "seen"))
+    assert (cache.layers[1].keys == 3 * ours).all()
+    assert (cache.seen == 2 * ours.sum(-1)).all()
+    assert (result["spread"][1] == ours - 2).all()
+
+
 class Shared(torch.nn.Module):
     def __init__(self):
         super().__init__()
