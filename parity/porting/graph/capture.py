@@ -217,7 +217,7 @@ class _Attempt:
         self.forgets, self.eager, self.answers, self.compares = forgets, eager, answers, compares
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
-        self.draws = Draws()
+        self.draws = Draws(module)
         self.decided: Answers = {}
         self.general: Answers = {}
 
