@@ -124,7 +124,8 @@ def port(
         module: the model; read, not changed. Its mode, training or evaluation, is the port's.
         args: positional arguments; one tensor alone need not be in a tuple.
         kwargs: keyword arguments.
-        dynamic_shapes: of ``torch.export``, where other axes are to be free.
+        dynamic_shapes: of ``torch.export``, where other axes are to be free; what it says of an axis that cannot be
+            is the error.
         verify: compare outputs on the example and on another batch, there with other numbers for weights that would
             hide what they multiply (all one, or nearly zero), and refuse a port that differs. The model runs on a copy
             meanwhile.

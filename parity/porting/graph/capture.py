@@ -116,10 +116,8 @@ def captured(
     """
     arguments = _apart(arguments)
     forgetting = [True, False] if kept_tensors(module) else [False]  # a model may also need what it keeps
-    examples: list[tuple[Arguments, dict[str, Any] | None]] = [(arguments, None)]
-    if dynamic is not None:
-        examples.insert(0, (arguments, dynamic))
-    elif not fixed:
+    examples: list[tuple[Arguments, dict[str, Any] | None]] = [(arguments, dynamic)]
+    if dynamic is None and not fixed:
         signature = inspect.signature(module.forward)
         examples = [(wide, batch_axes(wide, signature)) for wide in more_than_one(arguments)] + examples
     ways = list(product(forgetting, examples, (False, True)))
@@ -224,7 +222,7 @@ class _Attempt:
         self.forgets, self.eager, self.answers, self.compares = forgets, eager, answers, compares
         self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
         self.asked: set[sympy.Basic] = set()
-        self.draws = Draws()
+        self.draws = Draws(module)
         self.decided: Answers = {}
         self.general: Answers = {}
         self.objects: dict[str, bool] = {}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.fx import Graph, Node
@@ -30,6 +31,7 @@ from parity.porting.graph.flexible import flexible
 from parity.porting.graph.free_sizes import Arguments
 from parity.porting.graph.nodes import packet, traced_name
 from parity.porting.lines import TORCH, is_of_model
+from parity.porting.source.layers import has_twin
 
 Site = tuple[tuple[str, int], ...]
 
@@ -59,17 +61,21 @@ class Draw:
 
 
 class Draws(TorchFunctionMode):
-    """Notes the draws that a model makes itself, by the lines that led there; layers know their rates."""
+    """Notes the draws that a model makes itself, by the lines that led there; what stays a layer knows its rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
+        self.layers = {id(part) for part in module.modules() if has_twin(part)}
         self.found: dict[Site, list[Draw]] = defaultdict(list)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is F.multi_head_attention_forward:  # within a function that asks for it, a mode is off
+            with mock.patch.object(F, "has_torch_function", return_value=False), self:
+                return func(*args, **kwargs)
         result = func(*args, **kwargs)
         rate = _rate(func, args, kwargs)
-        if rate is not None and not torch.compiler.is_dynamo_compiling() and (site := _site()):
+        if rate is not None and not torch.compiler.is_dynamo_compiling() and (site := _site(self.layers)):
             self.found[site].append(Draw(func.__name__, rate, _node(result)))
         return result
 
@@ -93,14 +99,15 @@ def _rate(func: Any, args: Any, kwargs: Any) -> float | None:
     return float(given["p"]) if given["training"] else 0.0
 
 
-def _site() -> Site:
-    """The lines of the model that led here, innermost first; none where a layer of torch is asked."""
+def _site(layers: set[int]) -> Site:
+    """The lines of the model that led here, innermost first; none where one of ``layers`` is asked."""
     lines: list[tuple[str, int]] = []
     inside = 0  # of them are in modules; above the outermost module are those that called it, or export
     frame: Any = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not lines and file.startswith(_LAYERS) and frame.f_code.co_name == "forward":
+        in_layer = not lines and file.startswith(_LAYERS) and frame.f_code.co_name == "forward"
+        if in_layer and id(frame.f_locals.get("self")) in layers:
             return ()
         if is_of_model(file):
             lines.append((file, frame.f_lineno))
@@ -131,7 +138,8 @@ def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws,
     Returns:
         What is to be said of draws that the port makes in one mode only, or in both where the model does not.
     """
-    if not draws.found and not any(_asks(type(part)) for part in module.modules()):
+    asking = (_asks(type(part)) or _has_rate(part) for part in module.modules() if id(part) not in draws.layers)
+    if not draws.found and not any(asking):
         return
     other, error = _other_mode(module, arguments, any(map(is_derivative, graph.nodes)))
     nodes = {traced_name(node): node for node in graph.nodes}
@@ -159,9 +167,9 @@ def _other_mode(
     module: torch.nn.Module, arguments: Arguments, differentiates: bool
 ) -> tuple[dict[Site, list[Draw]], Exception | None]:
     """What the model draws in its other mode, and what stopped it if anything did."""
-    draws = Draws()
+    subject = copied(module, shared=True).train(not module.training)
+    draws = Draws(subject)
     try:
-        subject = copied(module, shared=True).train(not module.training)
         for part in subject.modules():
             if isinstance(part, torch.nn.modules.batchnorm._NormBase):
                 part.eval()  # it draws nothing, and may refuse a single row
@@ -198,6 +206,11 @@ def _is_dropout(draw: Draw) -> bool:
 
 def _line(site: Site) -> str:
     return place_text((*site[0], 0))
+
+
+def _has_rate(part: Any) -> bool:
+    """Whether a module, as an attention, keeps a rate that its forward makes use of in training only."""
+    return isinstance(getattr(part, "dropout", None), float) and part.dropout > 0
 
 
 @by_class

@@ -66,3 +66,23 @@ class Targeted(nn.Module):
 def test_a_rate_that_cannot_be_told_is_said_to_be_that_of_evaluation():
     (said,) = port(Targeted().eval(), (X,), verify=False).notes
     assert "the rate in training is not known: unsupported operand" in said
+
+
+class Own(nn.MultiheadAttention):
+    """Attention with a residual, which no layer has."""
+
+    weighs = False
+
+    def forward(self, x):
+        return x + super().forward(x, x, x, need_weights=self.weighs)[0]
+
+
+def test_attention_that_does_not_stay_a_layer_drops_in_training_or_says_that_it_does_not():
+    own = Own(4, 2, dropout=0.3)
+    evaluated, trained = (port(own.train(mode), X[None], verify=False) for mode in (False, True))
+    assert evaluated.source == trained.source.replace("deterministic = False", "deterministic = True")
+    assert "dropout_p=" in evaluated.source
+    assert evaluated.notes == []
+    own.weighs = True
+    (said,) = port(own.eval(), X[None], verify=False).notes
+    assert "drawn in training, not in evaluation" in said

@@ -60,6 +60,14 @@ def test_sizes_of_what_forward_takes_by_double_star_are_free():
     assert not ported.notes
 
 
+def test_a_size_that_was_asked_to_be_free_and_cannot_be_is_refused_in_exports_words():
+    def doubled(self, x):
+        return 2 * x if x.shape[1] == 3 else x
+
+    with pytest.raises(PortError, match="Suggested fixes:\n  width = 3"):
+        port(Does(doubled), X, dynamic_shapes={"x": {1: torch.export.Dim("width")}})
+
+
 def test_64_bits_stay_64_where_jax_has_them_and_are_named_where_not():
     def mixed(self, x):
         steps = torch.arange(x.shape[1], dtype=torch.float64).exp()
