@@ -58,7 +58,7 @@ def binary_cross_entropy(
     loss = jnp.where(valid, _clamped_cross_entropy(widened(x), widened(y)), jnp.nan).astype(dtype)
     if weight is not None:
         loss, weight = promoted(loss, weight)
-        loss = loss * _broadcast("binary_cross_entropy", weight, loss.shape)
+        loss = (loss * _broadcast("binary_cross_entropy", weight, loss.shape)).astype(dtype)
     return reduced(loss, reduction, "binary_cross_entropy")
 
 
@@ -77,7 +77,7 @@ def binary_cross_entropy_with_logits(
 
     Args:
         input: logits, any shape.
-        target: the same shape, in [0, 1].
+        target: the same shape, in [0, 1], floating point; its dtype is the result's.
         weight: :math:`w`, a factor for each element; broadcasts.
         size_average: deprecated; see ``reduction``.
         reduce: deprecated; see ``reduction``.
@@ -86,13 +86,17 @@ def binary_cross_entropy_with_logits(
 
     Raises:
         ArgumentError: the shapes differ, a weight does not broadcast, or ``reduction`` is unknown.
+        NotImplementedError: ``input`` or ``target`` is not floating point.
 
     Source: ``torch.nn.functional.binary_cross_entropy_with_logits``.
     """
     name = "binary_cross_entropy_with_logits"
     reduction = legacy_reduction(size_average, reduce, reduction)
-    x, y = promoted(*_checked(name, input, target))
-    x = floating(name, x)
+    x, y = _checked(name, input, target)
+    x, y = floating(name, x), floating(name, y)
+    # In torch 1 - y takes the rest in place, so that the loss has the target's dtype.
+    dtype = y.dtype
+    x, y = promoted(x, y)
     # log(1 - sigma(x)) = log sigma(x) - x, and log sigma is smooth.
     log_sigmoid = _log_sigmoid(widened(x)).astype(x.dtype)
     if pos_weight is not None:
@@ -102,7 +106,7 @@ def binary_cross_entropy_with_logits(
     if weight is not None:
         loss, weight = promoted(loss, weight)
         loss = loss * _broadcast(name, weight, loss.shape)
-    return reduced(loss, reduction, name)
+    return reduced(loss.astype(dtype), reduction, name)
 
 
 def _checked(name: str, input: ArrayLike, target: ArrayLike) -> tuple[Array, Array]:

@@ -64,9 +64,10 @@ def grid_sample(
     input, grid = floating("grid_sample", input), jnp.asarray(grid)
     _check_shapes(input.shape, grid.shape, mode)
     batch, channels, *spatial = input.shape
-    output, points = grid.shape[1:-1], widened(grid).reshape(batch, -1, len(spatial))
+    output = grid.shape[1:-1]
+    points = widened(grid).reshape(batch, math.prod(output), len(spatial))
     # Channels last: each point then reads a row of memory.
-    pixels = jnp.moveaxis(widened(input).reshape(batch, channels, -1), 1, 2)
+    pixels = jnp.moveaxis(widened(input).reshape(batch, channels, math.prod(spatial)), 1, 2)
 
     def place(coordinate: Array, size: int) -> Array:
         return _placed(coordinate, size, padding_mode, bool(align_corners))

@@ -45,12 +45,14 @@ def soft_margin_loss(
 
     Raises:
         ArgumentError: the shapes do not broadcast, or ``reduction`` is unknown.
+        NotImplementedError: neither of the two is floating point.
 
     Source: ``torch.nn.functional.soft_margin_loss``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     broadcast_shape("soft_margin_loss", input=input, target=target)
     x, y = promoted(input, target)
+    x = floating("soft_margin_loss", x)
     return reduced(jnp.logaddexp(-y * x, jnp.zeros((), x.dtype)), reduction, "soft_margin_loss")
 
 

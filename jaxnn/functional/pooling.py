@@ -163,6 +163,10 @@ def _avg_pool(
 ) -> Array:
     x = jnp.asarray(input)
     found = windows(name, x.shape, n, kernel_size, stride, padding, 1, ceil_mode)
+    # Of volumes torch asks that they hold a whole window even where padding or ceil_mode would make up for it.
+    if n == 3 and any(window.size < window.kernel for window in found):
+        kernels = tuple(window.kernel for window in found)
+        raise ArgumentError(f"{name}: input must be at least as large as kernel_size={kernels}, got shape {x.shape}")
     if divisor_override is not None and operator.index(divisor_override) == 0:
         raise ArgumentError(f"{name}: divisor_override must not be zero")
     if not jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != default_integer():

@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from jaxnn.functional._argument import ArgumentError, check_reduction, legacy_reduction, promoted, reduced
 from jaxnn.functional._elementwise_loss import broadcast_shape
+from jaxnn.functional._input import default_float, floating
 from jaxnn.functional.distance import pairwise_distance
 
 Input = Inexact[ArrayLike, "..."]
@@ -51,7 +52,7 @@ def margin_ranking_loss(
             f"got shapes {jnp.shape(input1)}, {jnp.shape(input2)} and {jnp.shape(target)}"
         )
     broadcast_shape("margin_ranking_loss", input1=input1, input2=input2, target=target)
-    first, second, y = promoted(input1, input2, target)
+    first, second, y = (default_float(x) for x in promoted(input1, input2, target))
     return reduced(hinge(-y * (first - second) + margin), reduction, "margin_ranking_loss")
 
 
@@ -77,12 +78,14 @@ def hinge_embedding_loss(
 
     Raises:
         ArgumentError: the shapes do not broadcast, or ``reduction`` is unknown.
+        NotImplementedError: ``input`` is not floating point.
 
     Source: ``torch.nn.functional.hinge_embedding_loss``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
     broadcast_shape("hinge_embedding_loss", input=input, target=target)
-    x, y = promoted(input, target)
+    # The target picks and does not promote: in torch its dtype leaves no trace.
+    x, y = floating("hinge_embedding_loss", input), jnp.asarray(target)
     loss = jnp.where(y != 1, hinge(margin - x), 0) + jnp.where(y != -1, x, 0)
     return reduced(loss, reduction, "hinge_embedding_loss")
 
@@ -123,7 +126,7 @@ def cosine_embedding_loss(
             f"got {jnp.shape(input1)}, {jnp.shape(input2)} and {y.shape}"
         )
     shape = broadcast_shape(name, input1=input1, input2=input2)
-    first, second = promoted(input1, input2)
+    first, second = (default_float(x) for x in promoted(input1, input2))
     product = jnp.sum(first * second, -1)
     norms = [jnp.sum(x * x, -1) + COSINE_EPSILON for x in (first, second)]
     cosine = product / jnp.sqrt(norms[0] * norms[1])

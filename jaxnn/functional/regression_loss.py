@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from jaxnn.functional._argument import ArgumentError, check_reduction, concrete, legacy_reduction, promoted, reduced
 from jaxnn.functional._elementwise_loss import broadcast_shape, paired, weighted
-from jaxnn.functional._input import magnitude
+from jaxnn.functional._input import default_float, magnitude
 from jaxnn.functional._tangents import with_tangent
 
 Input = Inexact[ArrayLike, "..."]
@@ -161,7 +161,7 @@ def _huber_jvp(delta: float, primals: tuple[Array], tangents: tuple[Array]) -> t
 
 
 def poisson_nll_loss(
-    input: Input,
+    input: Target,
     target: Target,
     log_input: bool = True,
     full: bool = False,
@@ -192,7 +192,7 @@ def poisson_nll_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction("poisson_nll_loss", reduction)
     broadcast_shape("poisson_nll_loss", input=input, target=target)
-    x, y = promoted(input, target)
+    x, y = (default_float(x) for x in promoted(input, target))
     loss = jnp.exp(x) - y * x if log_input else x - y * jnp.log(x + eps)
     if full:
         many = y > 1
@@ -276,7 +276,7 @@ def kl_div(
         log_target: whether ``target`` holds logarithms.
 
     Raises:
-        ArgumentError: ``reduction`` is unknown, or the two are not floating point.
+        ArgumentError: ``reduction`` is unknown, the shapes do not broadcast, or the two are not floating point.
 
     Source: ``torch.nn.functional.kl_div``.
     """
@@ -288,6 +288,7 @@ def kl_div(
     x, y = jnp.asarray(input), jnp.asarray(target)
     if not (jnp.issubdtype(x.dtype, jnp.floating) and jnp.issubdtype(y.dtype, jnp.floating)):
         raise ArgumentError(f"kl_div: input and target must be floating point, got {x.dtype} and {y.dtype}")
+    broadcast_shape("kl_div", input=x, target=y)
     x, y = promoted(x, y)
     # 0 log 0 is 0; in the target it has no derivative there, and as in torch the gradient is NaN.
     loss = jnp.exp(y) * (y - x) if log_target else jnp.where(y == 0, 0, y * jnp.log(y)) - y * x

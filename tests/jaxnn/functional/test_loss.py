@@ -262,3 +262,34 @@ def test_slopes_at_zero_at_the_bend_at_infinity_and_of_nan_are_torchs(name):
     found, pullback = jax.vjp(lambda x: getattr(F, name)(x, jnp.zeros_like(x), reduction="none"), ours)
     np.testing.assert_array_equal(found, loss.detach())
     np.testing.assert_array_equal(pullback(jnp.ones_like(found))[0], slope)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtypes", "kwargs"),
+    [
+        ("binary_cross_entropy_with_logits", ("float64", "float32"), {}),
+        ("binary_cross_entropy_with_logits", ("float32", "bfloat16"), {}),
+        ("binary_cross_entropy", ("bfloat16", "bfloat16", "float32"), {}),
+        ("hinge_embedding_loss", ("bfloat16", "float32"), {}),
+        ("poisson_nll_loss", ("int32", "int32"), {}),
+        ("poisson_nll_loss", ("int32", "int32"), {"log_input": False}),
+        ("margin_ranking_loss", ("uint8", "uint8", "uint8"), {}),
+    ],
+)
+def test_a_loss_of_mixed_dtypes_has_torchs(name, dtypes, kwargs):
+    arrays = [np.array([[1.0, 0.0, 1.0]]), np.array([[1.0, 1.0, 1.0]]), np.array([[0.0, 1.0, 1.0]])]
+    tensors = [torch.tensor(x).to(getattr(torch, dtype)) for x, dtype in zip(arrays, dtypes, strict=False)]
+    theirs = getattr(torch.nn.functional, name)(*tensors, **kwargs)
+    with jax.enable_x64(True):
+        ours = getattr(F, name)(*(jnp.asarray(x, dtype) for x, dtype in zip(arrays, dtypes, strict=False)), **kwargs)
+    assert str(ours.dtype) == str(theirs.dtype).removeprefix("torch.")
+    np.testing.assert_allclose(ours, theirs.double(), rtol=2**-7)
+
+
+@pytest.mark.parametrize("name", ["binary_cross_entropy_with_logits", "soft_margin_loss"])
+def test_labels_that_are_no_floats_are_refused_where_torch_refuses_them(name):
+    x = np.array([1, 0]) if name == "soft_margin_loss" else np.array([1.0, 0.0], np.float32)
+    with pytest.raises(RuntimeError):
+        getattr(torch.nn.functional, name)(torch.tensor(x), torch.tensor([1, 0]))
+    with pytest.raises(NotImplementedError, match="floating point, got int"):
+        getattr(F, name)(x, np.array([1, 0]))

@@ -237,6 +237,7 @@ x4 = np.zeros((1, 1, 4, 4), np.float32)
         (lambda: F.max_pool2d(x4[0, 0], 2), "3 or 4 axes"),
         (lambda: F.max_pool2d(x4[:, :0], 2), "every axis but the batch"),
         (lambda: F.avg_pool2d(x4, 2, divisor_override=0), "divisor_override"),
+        (lambda: F.avg_pool3d(x4, 5, padding=2), "at least as large as kernel_size"),
         (lambda: F.adaptive_avg_pool2d(x4, -1), "must not be negative"),
         (lambda: F.adaptive_max_pool2d(x4, (2,)), "sequence of 2"),
         (lambda: F.fractional_max_pool2d(x4, 2), "output_size and output_ratio"),

@@ -206,6 +206,12 @@ def test_grid_sample_refuses_what_does_not_fit(error, shapes, options, match):
         F.grid_sample(*(np.zeros(shape, np.float32) for shape in shapes), **options)
 
 
+@pytest.mark.parametrize(("batch", "channels", "points"), [(0, 2, 3), (2, 0, 3), (2, 2, 0)])
+def test_no_images_no_channels_or_no_points_give_an_empty_sample(batch, channels, points):
+    sampled = F.grid_sample(jnp.zeros((batch, channels, 4, 4)), jnp.zeros((batch, points, 3, 2)))
+    assert sampled.shape == (batch, channels, points, 3)
+
+
 @pytest.mark.parametrize("align_corners", [False, True])
 @pytest.mark.parametrize("size", [(2, 3, 4, 5), (2, 1, 3, 2, 4)])
 def test_affine_grids_are_those_of_torch(size, align_corners):
