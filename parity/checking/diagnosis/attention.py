@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutated, Mutation
+from parity.checking.diagnosis.masks import bands
 from parity.checking.diagnosis.mutations import input_of, other, suspects_of
 
 
@@ -24,10 +25,8 @@ def _attention(call: Call) -> Iterator[Mutation]:
         yield "mask", "it is causal, torch's is not", lambda c: c.run(is_causal=True)
     elif call["is_causal"]:
         yield "mask", "it is not causal, torch's is", lambda c: c.run(is_causal=False)
-        for off, who in ((1, "one position ahead too"), (-1, "only those before it")):
-            seen = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril(off)
-            said = f"the causal mask is off by one: a position sees {who}"
-            yield "mask", said, lambda c, m=seen: c.run(is_causal=False, attn_mask=m)
+        for said, seen in bands(torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()):
+            yield "mask", f"the causal mask is off by one: {said}", lambda c, m=seen: _seeing(c, m)
 
     def over_queries(c: Call) -> torch.Tensor:
         scores = c["query"] @ c["key"].transpose(-1, -2) * (c["scale"] or 1 / math.sqrt(width))
@@ -60,11 +59,18 @@ def _masks(call: Call, name: str, query: torch.Tensor, key: torch.Tensor) -> Ite
         positive = torch.isneginf(mask)
     if positive.ndim > 1 and positive.shape[-1] == positive.shape[-2]:
         yield "mask", f"{name} is transposed", lambda c: c.run(**{name: c[name].transpose(-1, -2)})
+    for said, seen in bands(~positive) if name == "attn_mask" else ():
+        yield "mask", said, lambda c, m=seen: _seeing(c, m)
     yield "mask", f"{name} is inverted", lambda c: c.run(**{name: _filled(~positive, LEAST).to(query.dtype)})
     for value in (-1e9, -1e4, -1e3, -1e2, -10.0, -1.0, 0.0, 1.0, LEAST):
         said = f"what is masked gets {value:g}, torch's minus infinity"
         filled = _filled(positive, value)
         yield "masked value", said, lambda c, m=filled: c.run(**{name: m.to(query.dtype)})
+
+
+def _seeing(call: Call, seen: torch.Tensor) -> Any:
+    """The call where each query sees what ``seen`` says; one that sees nothing sees all alike."""
+    return call.run(is_causal=False, attn_mask=_filled(~seen, LEAST).to(call["query"].dtype))
 
 
 def _filled(mask: torch.Tensor, value: float) -> torch.Tensor:

@@ -96,7 +96,10 @@ def _sum(call: Call) -> Iterator[Mutation]:
             at = 1
         said = "a term is not added (such as positions or a bias)"
         yield "missing bias", said, lambda c: operands_of(c)[at]
-        yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), operands_of(c)[1 - at])
+        if call.name == "add":
+            yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), operands_of(c)[1 - at])
+        else:
+            yield "sign", "the second term is added", lambda c: torch.add(*operands_of(c))
         if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and call.name == "add":
             yield "combination", "the terms are multiplied", lambda c: torch.mul(*operands_of(c))
             said = "the first term is multiplied by one plus the second, torch adds the two"
@@ -110,8 +113,14 @@ def _sum(call: Call) -> Iterator[Mutation]:
                     yield (
                         "index",
                         said,
-                        lambda c, d=axis: torch.add(operands_of(c)[at], torch.roll(operands_of(c)[1 - at], 1, d)),
+                        lambda c, d=axis: _with_term(c, 1 - at, torch.roll(operands_of(c)[1 - at], 1, d)),
                     )
+
+
+def _with_term(call: Call, at: int, term: torch.Tensor) -> torch.Tensor:
+    """The sum, or difference, with another term in one of its places."""
+    function = torch.add if call.name == "add" else torch.sub
+    return function(*(term if i == at else x for i, x in enumerate(operands_of(call))))
 
 
 def _along_another_axis(a: torch.Tensor, b: torch.Tensor, at: int) -> Iterator[Mutation]:
@@ -129,9 +138,7 @@ def _along_another_axis(a: torch.Tensor, b: torch.Tensor, at: int) -> Iterator[M
             yield (
                 "swapped axes",
                 said,
-                lambda c, i=i, j=j: torch.add(
-                    operands_of(c)[at], operands_of(c)[1 - at].reshape(whole).transpose(i, j)
-                ),
+                lambda c, i=i, j=j: _with_term(c, 1 - at, operands_of(c)[1 - at].reshape(whole).transpose(i, j)),
             )
 
 

@@ -24,6 +24,45 @@ def _bounded(call: Call) -> Iterator[Mutation]:
         yield "index", said, lambda c, b=by: c.function(c.positional[0], c.positional[1] + b)
 
 
+def bands(kept: torch.Tensor) -> Iterator[tuple[str, torch.Tensor]]:
+    """What one may see otherwise where ``kept`` lets each position see those in a window around it, as a causal mask or
+    one of local attention does: the mistake in words, and the mask with it."""
+    if kept.ndim < 2 or min(kept.shape[-2:]) < 2 or not torch.equal(kept[..., 1:, 1:], kept[..., :-1, :-1]):
+        return
+    rows, columns = kept.shape[-2:]
+    offsets = torch.arange(columns) - torch.arange(rows)[:, None]
+    seen = offsets[kept.reshape(-1, rows, columns).any(0)].unique().tolist()
+    if not seen or len(seen) != seen[-1] - seen[0] + 1:
+        return
+    first, last, far = seen[0], seen[-1], max(rows, columns)
+    if not torch.equal(kept, ((offsets >= first) & (offsets <= last)).expand(kept.shape)):
+        return
+    behind, ahead = first > 1 - rows, last < columns - 1
+    others: list[tuple[str, int, int]] = []
+    for by, word in ((1, "one more"), (-1, "one fewer")):
+        if behind:
+            others.append((f"a position sees {word} of those behind it", first - by, last))
+        if ahead:
+            said = f"a position sees {word} of those ahead of it"
+            if last == 0:
+                said = "a position sees the one ahead of it, too" if by > 0 else "a position does not see itself"
+            others.append((said, first, last + by))
+    if behind and ahead:
+        others.append(("the window has no end behind a position, torch's has", -far, last))
+        others.append(("the window has no end ahead of a position, torch's has", first, far))
+        if last == 0:
+            others.append(
+                ("the window reaches as far ahead of a position as behind it, torch's ends at it", first, -first)
+            )
+        others.append(("the window is shifted by one, ahead", first + 1, last + 1))
+        others.append(("the window is shifted by one, back", first - 1, last - 1))
+        if first < -1:
+            others.append(("the window reaches twice as far", 2 * first, 2 * last))
+            others.append(("the window reaches half as far", -(-first // 2), last // 2))
+    for said, low, high in others:
+        yield said, ((offsets >= low) & (offsets <= high)).expand(kept.shape)
+
+
 @suspects_of("masked_fill")
 def _masked(call: Call) -> Iterator[Mutation]:
     lowest = float(torch.finfo(torch.float32).min)
@@ -33,12 +72,23 @@ def _masked(call: Call) -> Iterator[Mutation]:
     yield "mask", "the mask is inverted", lambda c: c.run(mask=~c["mask"])
     if call["mask"].ndim > 1 and call["mask"].shape[-1] == call["mask"].shape[-2]:
         yield "mask", "the mask is transposed", lambda c: c.run(mask=c["mask"].transpose(-1, -2))
+    for said, kept in bands(~call["mask"]):
+        # A row of which nothing is left is NaN with minus infinity, alike everywhere with the large numbers of a port.
+        value = call["value"] if kept.any(-1).all() else max(call["value"], lowest)
+        yield "mask", said, lambda c, k=kept, v=value: c.run(mask=~k, value=v)
 
 
 @suspects_of("where")
 def _where(call: Call) -> Iterator[Mutation]:
     if len(call.positional) == 3:
         yield "mask", "the condition is inverted", lambda c: torch.where(~c.positional[0], *c.positional[1:])
+        for at in (1, 2):
+            kept = call.positional[0] if at == 1 else ~call.positional[0]
+            if isinstance(call.positional[at], torch.Tensor) and call.positional[at].ndim > 1:
+                yield "mask", "the mask is not applied", lambda c, i=at: _whole(c, i)
+                for said, band in bands(kept):
+                    condition = band if at == 1 else ~band
+                    yield "mask", said, lambda c, m=condition: torch.where(m, *c.positional[1:])
         for value in (-math.inf, -1e9, -1e4, 0.0, 1.0):
             for at in (1, 2):
                 x = call.positional[at]
@@ -49,6 +99,10 @@ def _where(call: Call) -> Iterator[Mutation]:
                         said,
                         lambda c, i=at, v=value: torch.where(*(v if i == j else y for j, y in enumerate(c.positional))),
                     )
+
+
+def _whole(call: Call, kept: int) -> torch.Tensor:
+    return call.positional[kept].expand(torch.broadcast_shapes(*(getattr(x, "shape", ()) for x in call.positional)))
 
 
 @suspects_of(*_JOINS)

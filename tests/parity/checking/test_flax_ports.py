@@ -81,3 +81,11 @@ def test_what_is_wrong_under_jit_only_is_said_to_be():
 
     (found,) = parity.check(Theirs(), ours, np.ones(3, np.float32), gradients=False).faults
     assert found.suspect == "compilation", found
+
+
+def test_the_biased_variance_is_named_where_a_small_momentum_makes_it_a_small_mistake():
+    theirs = torch.nn.BatchNorm1d(2, momentum=1e-3)
+    ours = nnx.BatchNorm(2, momentum=1 - 1e-3, use_running_average=False, rngs=nnx.Rngs(0))
+    x = torch.randn(1200, 2, generator=torch.Generator().manual_seed(0))
+    (found,) = parity.check(theirs, ours, x, gradients=False).faults
+    assert found.suspect == "biased or unbiased variance"

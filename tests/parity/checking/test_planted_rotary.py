@@ -62,7 +62,7 @@ NAMED = {
     "keys": ("rotary embedding", "queries or keys are not turned"),
     "both": ("rotary embedding", "queries and keys are not turned"),
     "split": ("order", "torch's parts (3, 2, 8) stand as (1, 0, 2)"),
-    "mask": ("mask", "off by one: a position sees one position ahead too"),
+    "mask": ("mask", "off by one: a position sees the one ahead of it, too"),
 }
 
 
