@@ -44,7 +44,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnn._lowering import blocks, dense, phases, pointwise, shifts, taps
+from jaxnn._lowering import blocks, dense, phases, pointwise, shifts, taps, winograd
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
@@ -83,6 +83,8 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         return blocks.convolution(x, w, geometry)
     if geometry.groups > 1 or len(geometry.sizes) == 3 or taps.copies_little(x.shape[1], w.shape[0], geometry):
         return taps.convolution(x, w, geometry)
+    if winograd.suits(x, w, geometry):
+        return winograd.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
 
@@ -119,6 +121,8 @@ def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         return blocks.kernel_gradient(x, y, geometry)
     if max(geometry.strides) >= LONG_STRIDE and max(geometry.dilations) == 1 and phases.waste(geometry) <= WASTE:
         return phases.kernel_gradient(x, y, geometry, _kernel_gradient)
+    if winograd.suits_gradient(x, y, geometry):
+        return winograd.kernel_gradient(x, y, geometry)
     spans = [d * (k - 1) + 1 for d, k in zip(geometry.dilations, geometry.kernel_size, strict=True)]
     few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(spans)
     if few and geometry.groups == 1 and max(geometry.strides) == 1 and len(geometry.sizes) < 3:

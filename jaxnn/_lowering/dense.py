@@ -99,7 +99,8 @@ def _suits_rows(x: Array, w: Array, geometry: Geometry) -> bool:
     terms = math.prod(w.shape[1:])
     row = x.shape[0] * x.shape[1] * (geometry.sizes[1] + sum(geometry.pads[1]))
     stacked = row * geometry.outputs[0] * geometry.kernel_size[0]
-    return terms > TERMS and results * terms >= WORK and stacked <= 2 * (x.size + results)
+    fits = stacked * x.dtype.itemsize <= 2 * ROW_BYTES * x.shape[0]
+    return fits and terms > TERMS and results * terms >= WORK and stacked <= 2 * (x.size + results)
 
 
 def _in_rows(images: Array, kernel: Array, geometry: Geometry) -> Array:

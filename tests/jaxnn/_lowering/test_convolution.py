@@ -5,13 +5,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import convolution_cpu, dense, pointwise, portions, taps
+from jaxnn._lowering import convolution_cpu, dense, pointwise, portions, taps, winograd
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -116,6 +117,57 @@ def test_every_cut_of_a_kernel_gives_xlas_convolution_and_its_transposes(problem
         for operator, args, theirs in zip(operators, [(x, w), (y, w), (x, y)], (expected, *transposes(y)), strict=True):
             ours = jax.jit(partial(operator, geometry=geometry))(*args)
             np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("images_at_once", [1, 3])
+@pytest.mark.parametrize("pads", [((1, 1), (1, 1)), ((0, 2), (3, 0)), ((-1, 1), (0, -2))])
+def test_filtered_tiles_are_xlas_convolution_and_its_transpose(pads, images_at_once, monkeypatch):
+    monkeypatch.setattr(winograd, "_step", lambda *_: images_at_once)
+    monkeypatch.setattr(winograd, "_gradient_step", lambda *_: images_at_once)
+    geometry = Geometry((7, 8), (3, 3), (1, 1), pads, (1, 1))
+    with jax.enable_x64(True):
+        x, w, y = arrays(geometry, (3, 4, 5), 0)
+        expected, transposes = jax.vjp(plain(geometry), x, w)
+        np.testing.assert_allclose(winograd.convolution(x, w, geometry), expected, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(winograd.kernel_gradient(x, y, geometry), transposes(y)[1], rtol=1e-12, atol=1e-12)
+
+
+def test_filtered_tiles_err_less_than_sums_of_products_do():
+    geometry = Geometry((14, 14), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    with jax.enable_x64(True):
+        x, w, y = arrays(geometry, (4, 256, 256), 1)
+        exact, transposes = jax.vjp(plain(geometry), x, w)
+        exact_gradient = transposes(y)[1]
+        x, w, y = (a.astype(jnp.float32) for a in (x, w, y))
+        assert winograd.suits(x, w, geometry)
+        assert winograd.suits_gradient(x, y, geometry)
+        ours = winograd.convolution(x, w, geometry), winograd.kernel_gradient(x, y, geometry)
+    images, kernel, weights = map(torch.tensor, (x, w, y))
+    theirs = (
+        torch.nn.functional.conv2d(images, kernel, padding=1),
+        torch.nn.grad.conv2d_weight(images, kernel.shape, weights, padding=1),
+    )
+    for one, other, true in zip(ours, theirs, (exact, exact_gradient), strict=True):
+        error, torchs = (np.linalg.norm(np.asarray(a, np.float64) - np.asarray(true)) for a in (one, other))
+        assert error < torchs
+
+
+def test_tiles_are_filtered_where_that_pays():
+    def suited(images=8, inputs=64, outputs=64, dtype=jnp.float32, **changes):
+        geometry = Geometry((56, 56), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))._replace(**changes)
+        shapes = (images, inputs, *geometry.sizes), (outputs, inputs, 3, 3)
+        found = []
+        jax.eval_shape(
+            lambda x, w: found.append(winograd.suits(x, w, geometry)), *(jax.ShapeDtypeStruct(s, dtype) for s in shapes)
+        )
+        return found[0]
+
+    assert suited()
+    assert not suited(strides=(2, 2))
+    assert not suited(outputs=32)
+    assert not suited(images=7)  # one has too few products, seven have too many tiles
+    with jax.enable_x64(True):
+        assert not suited(dtype=jnp.float64)
 
 
 def test_a_kernel_is_cut_where_the_least_is_copied():
