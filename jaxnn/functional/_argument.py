@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
-from jaxtyping import Array, ArrayLike, Inexact
+from jaxtyping import Array, ArrayLike, Num
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -22,12 +22,18 @@ def check_reduction(name: str, reduction: str) -> None:
         raise ArgumentError(f"{name}: reduction must be 'none', 'mean' or 'sum', got {reduction!r}")
 
 
-def reduced(loss: Inexact[Array, "..."], reduction: str, name: str = "loss") -> Inexact[Array, "..."]:
-    """``loss`` itself, its mean or its sum over all axes; the mean of nothing is NaN, as in torch."""
+def reduced(loss: Num[Array, "..."], reduction: str, name: str = "loss") -> Num[Array, "..."]:
+    """``loss`` itself, its mean or its sum over all axes; the mean of nothing is NaN, as in torch.
+
+    Integers have no mean, as in torch, and add up in the default integer.
+    """
     check_reduction(name, reduction)
+    whole = not jnp.issubdtype(loss.dtype, jnp.inexact)
     if reduction == "mean":
+        if whole:
+            raise ArgumentError(f"{name}: reduction='mean' needs floating point or complex, got {loss.dtype}")
         return jnp.mean(loss)
-    return jnp.sum(loss) if reduction == "sum" else loss
+    return jnp.sum(loss, dtype=int if whole else None) if reduction == "sum" else loss
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:

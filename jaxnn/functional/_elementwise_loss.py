@@ -3,19 +3,26 @@
 import warnings
 
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Inexact, Num
+from jaxtyping import Array, ArrayLike, Num
 
 from jaxnn.functional._argument import ArgumentError, promoted, reduced
+from jaxnn.functional._input import default_float
 
 
 def paired(
-    name: str, input: Num[ArrayLike, "..."], target: Num[ArrayLike, "..."], *, complex_too: bool = False
-) -> tuple[Inexact[Array, "..."], Inexact[Array, "..."]]:
-    """Both in one dtype and one shape; torch's warning where shapes differed, its refusal where they cannot agree."""
+    name: str, input: Num[ArrayLike, "..."], target: Num[ArrayLike, "..."], *, subtraction: bool = False
+) -> tuple[Num[Array, "..."], Num[Array, "..."]]:
+    """Both in one dtype and one shape; torch's warning where shapes differed, its refusal where they cannot agree.
+
+    Real floating point alone, or, where the loss begins with a ``subtraction``, whatever that takes: all but booleans.
+    """
     first, second = promoted(input, target)
-    if not jnp.issubdtype(first.dtype, jnp.inexact if complex_too else jnp.floating):
-        kind = "floating point or complex" if complex_too else "floating point"
-        raise NotImplementedError(f"{name}: input and target must be {kind}, got {first.dtype}")
+    if subtraction:
+        dtypes = jnp.asarray(input).dtype, jnp.asarray(target).dtype
+        if bool in dtypes:
+            raise ArgumentError(f"{name}: booleans are not subtracted, got input {dtypes[0]} and target {dtypes[1]}")
+    elif not jnp.issubdtype(first.dtype, jnp.floating):
+        raise NotImplementedError(f"{name}: input and target must be floating point, got {first.dtype}")
     if first.shape != second.shape:
         shape = broadcast_shape(name, input=first, target=second)
         warnings.warn(
@@ -29,13 +36,13 @@ def paired(
 
 def weighted(
     name: str,
-    loss: Inexact[Array, "..."],
-    weight: Inexact[ArrayLike, "..."] | None,
+    loss: Num[Array, "..."],
+    weight: Num[ArrayLike, "..."] | None,
     shape: tuple[int, ...],
     reduction: str,
     *,
     mean_of_weights: bool = True,
-) -> Inexact[Array, "..."]:
+) -> Num[Array, "..."]:
     """``loss`` times ``weight``, reduced; the mean is over the weights, or over the elements where torch does that."""
     if weight is None:
         return reduced(loss, reduction, name)
@@ -44,7 +51,8 @@ def weighted(
         raise ArgumentError(f"{name}: weight must have the shape of input, {shape}, got {weight.shape}")
     loss, weight = promoted(loss, weight)
     if reduction == "mean" and mean_of_weights:
-        return jnp.sum(loss * weight) / jnp.sum(weight)
+        total, weights = (default_float(reduced(x, "sum", name)) for x in (loss * weight, weight))
+        return total / weights
     return reduced(loss * weight, reduction, name)
 
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, ArrayLike, Float, Inexact, Shaped
+from jaxtyping import Array, ArrayLike, Float, Inexact, Num, Real, Shaped
 
 from jaxnn.functional._argument import accumulation_dtype
 
@@ -35,9 +35,9 @@ def checked_axis(name: str, dim: int, ndim: int) -> int:
     return dim % ndim
 
 
-def magnitude(x: Inexact[Array, "*shape"]) -> Float[Array, "*shape"]:
+def magnitude(x: Num[Array, "*shape"]) -> Real[Array, "*shape"]:
     """The absolute value with torch's derivative at zero and of NaN, which is 0; JAX's own is 1 and NaN."""
-    return jnp.abs(x) if jnp.iscomplexobj(x) else _absolute(x)
+    return _absolute(x) if jnp.issubdtype(x.dtype, jnp.floating) else jnp.abs(x)
 
 
 @jax.custom_jvp

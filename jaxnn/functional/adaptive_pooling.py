@@ -142,10 +142,11 @@ def adaptive_max_pool3d_with_indices(
 def _adaptive_avg_pool(name: str, n: int, input: ArrayLike, output_size: int | Sequence[Size]) -> Array:
     x = jnp.asarray(input)
     sizes = _sizes(name, x.shape, n, output_size)
-    check_floating(name, x)
-    # torch takes an input without channels here, except over three axes.
+    # torch takes an input without channels here, and then of any dtype, except over three axes.
+    if x.size or n == 3:
+        check_floating(name, x)
     check_not_empty(name, x.shape, range(1 if n == 3 else x.ndim - n, x.ndim))
-    if 0 in sizes:
+    if 0 in sizes or not x.size:
         return jnp.zeros((*x.shape[:-n], *sizes), x.dtype)
     return _means(x, sizes)
 

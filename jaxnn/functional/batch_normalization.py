@@ -193,6 +193,8 @@ def _normalized(
     eps: float,
 ) -> Normalized:
     """Over ``axes`` by the statistics of ``input``, or, where they are ``None``, by the running ones."""
+    if momentum is None:
+        raise TypeError(f"{name}: momentum must be a number, got None; only a layer counts the batches for a mean")
     given = {"running_mean": running_mean, "running_var": running_var, "weight": weight, "bias": bias}
     channels = input.shape[1] if input.ndim > 1 else 0
     for key, array in given.items():

@@ -26,10 +26,10 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Float[Array, "bags columns"]:
-    """The sum, mean or maximum of the rows in each bag of indices; zero for an empty bag.
+    """The sum, mean or maximum of the rows in each bag of indices; zero for an empty bag of a line.
 
     Args:
-        input: ``(bags, length)``, a bag a row; or ``(n,)``, all bags in a line.
+        input: ``(bags, length)``, a bag a row and none empty; or ``(n,)``, all bags in a line.
         weight: ``(rows, columns)``.
         offsets: ``(bags,)``, where each bag begins in the line; the first is zero.
         max_norm: rows longer than this are shortened to it first; :func:`embedding_bag_with_renorm` returns that table.
@@ -137,6 +137,8 @@ def _bags(
     if indices.ndim == 2:
         if offsets is not None:
             raise ArgumentError(f"{name}: offsets must be None beside an input of two axes, whose rows are the bags")
+        if indices.shape[1] == 0:
+            raise ArgumentError(f"{name}: bags that are rows need at least one index each, got shape {indices.shape}")
         return None, indices.shape[0]
     if indices.ndim != 1:
         raise ArgumentError(f"{name}: input must have one or two axes, got shape {indices.shape}")
@@ -163,8 +165,7 @@ def _bags(
 
 def _bag_sums(rows: Array, bags: Array | None, count: int) -> Array:
     if bags is None:
-        length = rows.shape[0] // count if count else 0
-        return jnp.sum(rows.reshape(count, length, rows.shape[-1]), 1)
+        return jnp.sum(rows.reshape(count, rows.shape[0] // max(count, 1), rows.shape[-1]), 1)
     return jax.ops.segment_sum(rows, bags, count, indices_are_sorted=True)
 
 

@@ -78,6 +78,7 @@ def multilabel_soft_margin_loss(
 
     Raises:
         ArgumentError: the shapes do not broadcast, or ``reduction`` is unknown.
+        IndexError: ``input`` is a scalar.
 
     Source: ``torch.nn.functional.multilabel_soft_margin_loss``.
     """
@@ -85,7 +86,7 @@ def multilabel_soft_margin_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     check_reduction(name, reduction)
     if jnp.ndim(input) == 0:
-        raise ArgumentError(f"{name}: input must have an axis of labels, got a scalar")
+        raise IndexError(f"{name}: input must have an axis of labels, got a scalar")
     broadcast_shape(name, input=input, target=target)
     x, y = promoted(input, target)
     loss = -(y * logsigmoid(x) + (1 - y) * logsigmoid(-x))

@@ -11,12 +11,12 @@ from jaxtyping import Array, ArrayLike, Inexact, Num
 
 from jaxnn.functional._argument import ArgumentError, check_reduction, concrete, legacy_reduction, promoted, reduced
 from jaxnn.functional._elementwise_loss import broadcast_shape, paired, weighted
-from jaxnn.functional._input import default_float, magnitude
+from jaxnn.functional._input import default_float, floating, magnitude
 from jaxnn.functional._tangents import with_tangent
 
 Input = Inexact[ArrayLike, "..."]
 Target = Num[ArrayLike, "..."]
-Loss = Inexact[Array, "..."]
+Loss = Num[Array, "..."]
 
 
 def mse_loss(
@@ -25,7 +25,7 @@ def mse_loss(
     size_average: bool | None = None,
     reduce: bool | None = None,
     reduction: str = "mean",
-    weight: Input | None = None,
+    weight: Target | None = None,
 ) -> Loss:
     r"""Squared error.
 
@@ -41,12 +41,12 @@ def mse_loss(
 
     Raises:
         ArgumentError: the shapes do not broadcast, ``weight`` has another, or ``reduction`` is unknown.
-        NotImplementedError: neither of the two is floating point.
+        NotImplementedError: neither of the two is floating point, and there is no ``weight``.
 
     Source: ``torch.nn.functional.mse_loss``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    x, y = paired("mse_loss", input, target)
+    x, y = paired("mse_loss", input, target, subtraction=weight is not None)
     return weighted("mse_loss", lax.square(x - y), weight, jnp.shape(input), reduction)
 
 
@@ -56,14 +56,14 @@ def l1_loss(
     size_average: bool | None = None,
     reduce: bool | None = None,
     reduction: str = "mean",
-    weight: Input | None = None,
+    weight: Target | None = None,
 ) -> Loss:
     r"""Absolute error.
 
     .. math:: \ell = |x - y|
 
     Args:
-        input: predictions, any shape; complex ones give a real loss.
+        input: predictions, any shape; complex ones give a real loss, integers one of integers, without a mean.
         target: the same shape; another is broadcast, with a warning.
         size_average: deprecated; see ``reduction``.
         reduce: deprecated; see ``reduction``.
@@ -71,13 +71,13 @@ def l1_loss(
         weight: a factor for each element, of the shape of ``input``; the mean is then over the weights.
 
     Raises:
-        ArgumentError: the shapes do not broadcast, ``weight`` has another, or ``reduction`` is unknown.
-        NotImplementedError: neither of the two is floating point or complex.
+        ArgumentError: the shapes do not broadcast, ``weight`` has another, one of the two is boolean, ``reduction`` is
+            unknown, or the mean is asked of integers.
 
     Source: ``torch.nn.functional.l1_loss``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    x, y = paired("l1_loss", input, target, complex_too=True)
+    x, y = paired("l1_loss", input, target, subtraction=True)
     return weighted("l1_loss", magnitude(x - y), weight, jnp.shape(input), reduction)
 
 
@@ -109,7 +109,7 @@ def smooth_l1_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     if beta < 0:
         raise ArgumentError(f"smooth_l1_loss: beta cannot be negative, got {beta}")
-    x, y = paired("smooth_l1_loss", input, target)
+    x, y = paired("smooth_l1_loss", input, target, subtraction=not beta)
     loss = _huber(x - y, beta) / beta if beta else magnitude(x - y)
     return reduced(loss, reduction, "smooth_l1_loss")
 
@@ -135,13 +135,14 @@ def huber_loss(
 
     Raises:
         ArgumentError: ``delta`` is not positive, the shapes do not broadcast, or ``reduction`` is unknown.
+        NotImplementedError: ``input`` is not floating point.
 
     Source: ``torch.nn.functional.huber_loss``; Huber (1964).
     """
     if delta <= 0:
         raise ArgumentError(f"huber_loss: delta must be positive, got {delta}")
     x, y = paired("huber_loss", input, target)
-    x = x.astype(jnp.asarray(input).dtype) if jnp.issubdtype(jnp.asarray(input).dtype, jnp.floating) else x
+    x = x.astype(floating("huber_loss", input).dtype)
     loss = _huber(x - y.astype(x.dtype), delta)
     return weighted("huber_loss", loss, weight, jnp.shape(input), reduction, mean_of_weights=False)
 

@@ -175,5 +175,7 @@ def _along(
     if dtype is not None:
         complex_to_real = jnp.iscomplexobj(input) and not jnp.issubdtype(dtype, jnp.complexfloating)
         input = (input.real if complex_to_real else input).astype(dtype)
+    if not input.size:
+        return input  # torch does not look at the dtype of nothing
     input = floating(name, input)
     return function(jnp.atleast_1d(widened(input)), axis).reshape(input.shape).astype(input.dtype)

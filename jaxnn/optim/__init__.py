@@ -1,5 +1,7 @@
 """torch.optim's algorithms and schedules, as optax transformations."""
 
+from jaxnn.nn.utils.clip_grad import clip_grad_norm_ as clip_grad_norm_
+from jaxnn.nn.utils.clip_grad import clip_grad_value_ as clip_grad_value_
 from jaxnn.optim import lr_scheduler as lr_scheduler
 from jaxnn.optim import swa_utils as swa_utils
 from jaxnn.optim._base import Optimizer as Optimizer
@@ -12,8 +14,6 @@ from jaxnn.optim.adam import Adam as Adam
 from jaxnn.optim.adam import AdamW as AdamW
 from jaxnn.optim.adamax import Adamax as Adamax
 from jaxnn.optim.asgd import ASGD as ASGD
-from jaxnn.optim.clip_grad import clip_grad_norm_ as clip_grad_norm_
-from jaxnn.optim.clip_grad import clip_grad_value_ as clip_grad_value_
 from jaxnn.optim.lbfgs import LBFGS as LBFGS
 from jaxnn.optim.lbfgs import LBFGSState as LBFGSState
 from jaxnn.optim.muon import Muon as Muon

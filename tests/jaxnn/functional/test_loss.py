@@ -293,3 +293,18 @@ def test_labels_that_are_no_floats_are_refused_where_torch_refuses_them(name):
         getattr(torch.nn.functional, name)(torch.tensor(x), torch.tensor([1, 0]))
     with pytest.raises(NotImplementedError, match="floating point, got int"):
         getattr(F, name)(x, np.array([1, 0]))
+
+
+def test_absolute_errors_of_integers_are_torchs_and_have_no_mean():
+    x, y = np.array([1, 250], np.uint8), np.array([3, 5], np.uint8)
+    for call in ({"reduction": "none"}, {"reduction": "sum"}, {"weight": np.array([2, 3], np.uint8)}):
+        theirs = torch.nn.functional.l1_loss(
+            torch.tensor(x),
+            torch.tensor(y),
+            **{key: torch.tensor(v) if key == "weight" else v for key, v in call.items()},
+        )
+        np.testing.assert_allclose(F.l1_loss(x, y, **call), theirs, rtol=1e-6)
+    with pytest.raises(RuntimeError, match=r"mean.*uint8"):
+        F.smooth_l1_loss(x, y, beta=0)
+    with pytest.raises(RuntimeError, match="booleans"):
+        F.l1_loss(x > 2, y)

@@ -295,6 +295,7 @@ REFUSALS = [
     (lambda: F.local_response_norm(A[0], 2), ValueError, "three axes"),
     (lambda: F.local_response_norm(A, 0), RuntimeError, "size"),
     (lambda: F.local_response_norm(A.astype(np.int16), 2), NotImplementedError, "int16"),
+    (lambda: F.batch_norm(A, None, None, training=True, momentum=None), TypeError, "momentum.*None"),
     (lambda: F.normalize(A, dim=3), IndexError, "dim"),
     (lambda: F.normalize(A, dim=(1, -2)), RuntimeError, "twice"),
     (lambda: F.normalize(A.astype(int)), RuntimeError, "int"),

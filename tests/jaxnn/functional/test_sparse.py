@@ -88,6 +88,7 @@ def test_equal_maxima_give_the_gradient_to_the_first():
         (lambda: F.embedding_bag(np.array([0]), TABLE, np.array([0, 3])), RuntimeError, "got 3"),
         (lambda: F.embedding_bag(np.array([[0]]), TABLE, np.array([0])), ValueError, "offsets must be None"),
         (lambda: F.embedding_bag(np.array([[0]]), TABLE, mode="min"), ValueError, "got 'min'"),
+        (lambda: F.embedding_bag(np.zeros((2, 0), int), TABLE), RuntimeError, r"at least one index each.*\(2, 0\)"),
         (lambda: F.one_hot(np.array([3]), 3), RuntimeError, "below num_classes=3, got 3"),
         (lambda: F.one_hot(np.array([-3])), RuntimeError, "negative, got -3"),
         (lambda: jax.jit(F.one_hot)(np.array([1])), ValueError, "under jit shapes cannot depend on values"),

@@ -38,7 +38,27 @@ def clip_grad_norm_(
 
     Source: ``torch.nn.utils.clip_grad_norm_``; Pascanu et al. (2013).
     """
-    leaves = jax.tree.leaves(grads)
+    total = get_total_norm(grads, norm_type, error_if_nonfinite)
+    return clip_grads_with_norm_(grads, max_norm, total), total
+
+
+def get_total_norm(
+    tensors: PyTree, norm_type: float | int = 2.0, error_if_nonfinite: bool = False, foreach: bool | None = None
+) -> Float[Array, ""]:
+    """The norm of all entries of all arrays together; zero of none.
+
+    Args:
+        tensors: any pytree of arrays.
+        norm_type: order of the norm; ``math.inf`` for the greatest entry.
+        error_if_nonfinite: refuse a norm that is infinite or NaN; while tracing it is NaN instead.
+        foreach: no effect here.
+
+    Raises:
+        ValueError: the norm is not finite and ``error_if_nonfinite``.
+
+    Source: ``torch.nn.utils.get_total_norm``.
+    """
+    leaves = jax.tree.leaves(tensors)
     dtypes = [jnp.finfo(accumulation_dtype(jnp.result_type(leaf))).dtype for leaf in leaves]
     widest = max(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
     norms = [
@@ -46,18 +66,41 @@ def clip_grad_norm_(
         for leaf, dtype in zip(leaves, dtypes, strict=True)
     ]
     total = _norm(jnp.stack(norms), norm_type) if norms else jnp.zeros((), widest)
-    scale = jnp.minimum(jnp.asarray(max_norm).astype(widest) / (total + 1e-6), 1)
-    if error_if_nonfinite:
-        if not isinstance(total, jax.core.Tracer) and not bool(jnp.isfinite(total)):
-            raise ArgumentError(f"clip_grad_norm_: the norm of order {norm_type} is not finite, got {total}")
-        scale = jnp.where(jnp.isfinite(total), scale, jnp.nan)
+    if not error_if_nonfinite:
+        return total
+    if not isinstance(total, jax.core.Tracer) and not bool(jnp.isfinite(total)):
+        raise ArgumentError(f"the total norm of order {norm_type} is not finite, got {total}")
+    return jnp.where(jnp.isfinite(total), total, jnp.nan)
+
+
+def clip_grads_with_norm_(
+    grads: PyTree,
+    max_norm: float | int | Float[ArrayLike, ""],
+    total_norm: Float[ArrayLike, ""],
+    foreach: bool | None = None,
+) -> PyTree:
+    """:func:`clip_grad_norm_` by a norm that is known, as one taken over several devices or groups.
+
+    Args:
+        grads: any pytree of gradients, where torch takes the parameters that hold them.
+        max_norm: the greatest norm.
+        total_norm: what :func:`get_total_norm` gave.
+        foreach: no effect here.
+
+    Returns:
+        The scaled gradients, which torch writes in place.
+
+    Source: ``torch.nn.utils.clip_grads_with_norm_``.
+    """
+    total = jnp.asarray(total_norm)
+    scale = jnp.minimum(jnp.asarray(max_norm).astype(total.dtype) / (total + 1e-6), 1)
 
     def scaled(leaf: ArrayLike) -> Array:
         array = jnp.asarray(leaf)
         wide = array.astype(accumulation_dtype(array.dtype))
         return (wide * scale.astype(jnp.finfo(wide.dtype).dtype).astype(wide.dtype)).astype(array.dtype)
 
-    return jax.tree.map(scaled, grads), total
+    return jax.tree.map(scaled, grads)
 
 
 def clip_grad_value_(grads: PyTree, clip_value: float | int, foreach: bool | None = None) -> PyTree:
