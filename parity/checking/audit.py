@@ -20,6 +20,7 @@ from parity.checking.evaluation import TorchSide, named_outputs, same_numbers
 from parity.checking.interception import intercepted, refuse_within_jit
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import doubled
+from parity.checking.results import contained
 from parity.checking.tree import aligned_paths, jax_layers, tagged
 from parity.replay import Draws, replayed
 
@@ -172,7 +173,7 @@ def _jax_run(
         module = _cast(tagged(jax_module, aligned_paths(torch_module, jax_module)), kind)
         args, kwargs = torch_tree.tree_map(lambda x: _as(to_jax(x), kind), side.call)
         with replayed([_as(to_jax(x), kind) for x in side.draws]), _watched(module, handler, layers):
-            found = [np.asarray(x) for x in flattened(module(*args, **kwargs))[1]]
+            found = [np.asarray(x) for x in flattened(contained(module(*args, **kwargs)))[1]]
     return found, seen
 
 

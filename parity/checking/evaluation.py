@@ -15,7 +15,9 @@ from torch.utils import _pytree as torch_tree
 from parity.arrays import to_numpy, to_tensor
 from parity.checking import generators
 from parity.checking.branching import branches_taken
+from parity.checking.leaves import with_paths
 from parity.checking.perturbation import DoubleWherePossible, copied, doubled, is_smooth, nudged, own, perturbed
+from parity.checking.results import contained
 from parity.checking.rounding import RoundedByChance
 from parity.replay import Draws, Written
 from parity.standing_in import gradients_by
@@ -254,7 +256,7 @@ def named_inputs(call: Call) -> dict[str, Any]:
 
 def named_outputs(output: Any) -> dict[str, torch.Tensor]:
     """The tensors of an output by where they stand in it: ``output``, ``output[0]``, ``output['logits']``."""
-    leaves, _ = torch_tree.tree_flatten_with_path(output)
+    leaves = with_paths(contained(output))
     return {f"output{torch_tree.keystr(path)}": x for path, x in leaves if isinstance(x, torch.Tensor)}
 
 

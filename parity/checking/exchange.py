@@ -14,7 +14,7 @@ from torch.utils import _pytree as torch_tree
 from parity.arrays import viewed
 from parity.checking.alignment import NEAR, Layout, distance, identical, layout_of, layouts, likeliest, paired, placed
 from parity.checking.judgement import near_enough
-from parity.checking.leaves import flattened, parameter_names, plain
+from parity.checking.leaves import flattened, parameter_names, plain, with_paths
 from parity.checking.pairing import pairs
 from parity.checking.stream import Node
 
@@ -246,7 +246,7 @@ def named_arrays(output: Any) -> dict[str, np.ndarray]:
     """Torch's outputs by name: ``output``, ``output[0]``, ``output['logits']``."""
     if isinstance(output, torch.Tensor):
         return {"output": viewed(output)}
-    leaves, _ = torch_tree.tree_flatten_with_path(output)
+    leaves = with_paths(output)
     return {f"output{torch_tree.keystr(path)}": viewed(x) for path, x in leaves if isinstance(x, torch.Tensor)}
 
 

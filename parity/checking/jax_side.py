@@ -13,6 +13,7 @@ from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax
 from parity.checking.evaluation import Call, Evaluation, Subject, TorchSide, is_key, named_inputs, same_numbers
 from parity.checking.leaves import by_name, flattened, plain
+from parity.checking.results import contained
 from parity.replay import replayed
 
 
@@ -107,7 +108,7 @@ class JaxSide:
         args, kwargs = torch_tree.tree_unflatten(merged, self._spec)
         with same_numbers(self.side), replayed(self.side.draws):
             output = (self.subject if module is None else module)(*args, **kwargs)
-        found_names, found_leaves, _ = flattened(output)
+        found_names, found_leaves, _ = flattened(contained(output))
         wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]
         leaves = [jnp.asarray(x) for x in by_name(found_names, found_leaves, wanted)]
         after = split_arrays(module)[2].arrays if module is not None and self.side.single.buffers else {}

@@ -78,6 +78,14 @@ def by_name(names: list[str], leaves: list[Any], wanted: list[str]) -> list[Any]
     return [leaves[names.index(name)] for name in wanted]
 
 
+def with_paths(output: Any) -> list[tuple[Any, Any]]:
+    """What a result holds, each with its path; by number where a class is registered without names of its parts."""
+    try:
+        return torch_tree.tree_flatten_with_path(output)[0]
+    except ValueError:
+        return [((torch_tree.SequenceKey(i),), x) for i, x in enumerate(torch_tree.tree_leaves(output))]
+
+
 def plain(path: str) -> str:
     """The way to a leaf without punctuation: ``logits.0`` for ``['logits'][0]``."""
     return ".".join(re.findall(r"\w+", path))

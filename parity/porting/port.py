@@ -254,17 +254,13 @@ _HEADER = '''"""{model}, ported from PyTorch."""
 def _imports(text: str) -> str:
     python = ["import math"] if re.search(r"\bmath\.", text) else []
     first = [line for used, line in (("jax.", "import jax"), ("jnp.", "import jax.numpy as jnp")) if used in text]
-    python += [
-        line
-        for used, line in (
-            ("@dataclass", "from dataclasses import dataclass"),
-            ("Any = None", "from typing import Any"),
-            ("(NamedTuple)", "from typing import NamedTuple"),
-        )
-        if used in text
+    python += ["from dataclasses import dataclass"] if "@dataclass" in text else []
+    typed = [
+        name
+        for name, used in (("Any", r"^    \w+: .*\bAny\b"), ("NamedTuple", r"\(NamedTuple\):"))
+        if re.search(used, text, re.MULTILINE)
     ]
-    if "from typing import Any" in python and "from typing import NamedTuple" in python:
-        python = [*python[:-2], "from typing import Any, NamedTuple"]
+    python += [f"from typing import {', '.join(typed)}"] if typed else []
     lines = [*python, *([""] if python else []), *first, "from flax import nnx"]
     ours = []
     if "F." in text:

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as torch_tree
 
 from parity.arrays import to_numpy
+from parity.checking.leaves import with_paths
 from parity.replay import Draws
 
 BUILTIN = {
@@ -235,7 +236,7 @@ class Experiment:
 
 def named(output: Any) -> dict[str, Any]:
     """The tensors of an output as arrays, by where they stand in it."""
-    leaves, _ = torch_tree.tree_flatten_with_path(output)
+    leaves = with_paths(output)
     return {f"output{torch_tree.keystr(path)}": to_numpy(x) for path, x in leaves if isinstance(x, torch.Tensor)}
 
 

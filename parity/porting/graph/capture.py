@@ -12,6 +12,7 @@ import torch
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as torch_tree
 
+from parity.checking.results import containing
 from parity.porting.errors import PortError, first_line, refused
 from parity.porting.graph.deciding import Answers, Decided, constants, decisions, guarded, place_text, unguarded
 from parity.porting.graph.decomposition import decomposed
@@ -54,7 +55,6 @@ from parity.porting.graph.places import padded
 from parity.porting.graph.recording import Recording, recorded
 from parity.porting.graph.regions import inlined
 from parity.porting.graph.reshapes import joined
-from parity.porting.graph.results import containing
 from parity.porting.graph.row_ends import row_ends
 from parity.porting.graph.selection import kept_whole
 from parity.porting.graph.transforms import transformed

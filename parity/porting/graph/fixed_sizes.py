@@ -15,10 +15,10 @@ from torch.utils import _pytree as torch_tree
 
 from parity.checking.evaluation import seeded
 from parity.checking.perturbation import copied, own
+from parity.checking.results import contained
 from parity.porting.graph.free_sizes import Arguments, is_free
 from parity.porting.graph.nodes import in_place, packet, written
 from parity.porting.graph.packing import RECURRENT_OPERATORS
-from parity.porting.graph.results import contained
 
 REFUSING = {
     *("add", "addmm", "baddbmm", "batch_norm", "bmm", "cat", "conv1d", "conv2d", "conv3d", "conv_transpose1d"),

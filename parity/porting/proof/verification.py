@@ -19,10 +19,10 @@ from parity.checking import Report, check
 from parity.checking.evaluation import Call, Evaluation, TorchSide, as_tensor, seeded
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged
+from parity.checking.results import contained
 from parity.porting.errors import PortError
 from parity.porting.graph.flexible import flexible
 from parity.porting.graph.packing import Packings, noticed_cuts, unpacked
-from parity.porting.graph.results import contained
 from parity.porting.proof.awakening import awakened, with_weights
 from parity.porting.proof.lean import LeanSide, one_thread
 

@@ -45,7 +45,7 @@ class Face:
         ]
         self.results = user
         self.result_spec = capture.program.call_spec.out_spec
-        self.classes = classes(self.result_spec)
+        self.classes = classes(self.result_spec, map(_type_of, user))
         self.limits = capture.limits
         self.fixed = capture.fixed
 
@@ -117,6 +117,14 @@ class Fixed:
     """An argument or result that is no array: what it was in the example."""
 
     value: Any
+
+
+def _type_of(result: Node | Fixed) -> str:
+    value = result.value if isinstance(result, Fixed) else result.meta["val"]
+    if isinstance(value, torch.Tensor):
+        return "jax.Array"
+    numbers = {torch.SymInt: "int", torch.SymFloat: "float", torch.SymBool: "bool", type(None): "None"}
+    return numbers.get(type(value), type(value).__name__)
 
 
 def _parameters(signature: inspect.Signature, args: Any, kwargs: Any) -> list[tuple[str, Any]]:

@@ -1,7 +1,7 @@
 """The containers of a model's results, and the classes among them, as Python writes them."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from parity.porting.source.formatting import wrapped
@@ -34,15 +34,40 @@ def structured(spec: Any, leaves: Iterator[Any], text: Callable[[Any], str], row
     return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
 
-def classes(spec: Any) -> dict[str, str]:
-    """The source of every class that :func:`structured` names, by its name; those used by others first."""
-    found: dict[str, str] = {}
-    for child in () if spec.type is None else spec.children():
-        found |= classes(child)
+def classes(spec: Any, leaves: Iterator[str]) -> dict[str, str]:
+    """The source of every class that :func:`structured` names, by its name; those used by others first.
+
+    Args:
+        spec: of ``torch.utils._pytree``.
+        leaves: the types of what the containers hold, in its order.
+    """
+    found: dict[type, list[list[str]]] = {}
+    _annotation(spec, leaves, found)
+    sources: dict[str, str] = {}
+    for kind, rows in found.items():
+        sources.setdefault(kind.__name__, _source(kind, [_common(column) for column in zip(*rows, strict=True)]))
+    return sources
+
+
+def _annotation(spec: Any, leaves: Iterator[str], found: dict[type, list[list[str]]]) -> str:
+    """The type of what :func:`structured` writes; those of what each object of a class holds are added to ``found``."""
+    if spec.type is None:
+        return next(leaves)
+    parts = [_annotation(child, leaves, found) for child in spec.children()]
     kind = _kind(spec)
     if kind is not None:
-        found.setdefault(kind.__name__, _source(kind, spec))
-    return found
+        found.setdefault(kind, []).append(parts)
+        return kind.__name__
+    if spec.type is list:
+        return f"list[{_common(parts)}]" if parts else "list"
+    return "tuple" if _keys(spec) is None else "dict"
+
+
+def _common(types: Collection[str]) -> str:
+    """What is true of all."""
+    kinds = {*types} - {"None"}
+    optional = " | None" if "None" in types and kinds else ""
+    return "Any" if len(kinds) > 1 else "".join(kinds or {"None"}) + optional
 
 
 def _kind(spec: Any) -> type | None:
@@ -62,25 +87,15 @@ def _keys(spec: Any) -> list[str] | None:
     return list(keys) if named else None
 
 
-def _source(kind: Any, spec: Any) -> str:
+def _source(kind: Any, types: list[str]) -> str:
     if hasattr(kind, "_fields"):
         said = kind.__doc__.splitlines()[0]
         doc = [] if said.startswith(f"{kind.__name__}(") else [f'    """{said}"""', ""]
-        held = [f"    {name}: {_annotation(part)}" for name, part in zip(kind._fields, spec.children(), strict=True)]
+        held = [f"    {name}: {held}" for name, held in zip(kind._fields, types, strict=True)]
         return "\n".join([f"class {kind.__name__}(NamedTuple):", *doc, *held])
     held = [f"    {field.name}: Any = None" for field in dataclasses.fields(kind)]
     head = ["@jax.tree_util.register_dataclass", "@dataclass", f"class {kind.__name__}:"]
     return "\n".join([*head, *held])
-
-
-def _annotation(spec: Any) -> str:
-    if spec.type is None:
-        return "jax.Array"
-    kind = _kind(spec)
-    if kind is not None:
-        return kind.__name__
-    inner = {_annotation(part) for part in spec.children()}
-    return f"list[{inner.pop()}]" if spec.type is list and len(inner) == 1 else spec.type.__name__
 
 
 def guards(name: str, value: Any) -> list[str]:

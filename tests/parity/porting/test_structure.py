@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import parity
 from parity.porting import port
 from parity.porting.source.formatting import wrapped
 
@@ -64,6 +65,11 @@ class Cache:
         self.owner = self
 
 
+class Other:
+    def __init__(self, held):
+        self.held = held
+
+
 class Registered:
     def __init__(self, mean, deviation):
         self.mean = mean
@@ -77,12 +83,15 @@ torch.utils._pytree.register_pytree_node(
 
 class Remembering(torch.nn.Module):
     def forward(self, x):
-        return {"y": x + 1, "cache": Cache([Layer(2 * x), Layer(3 * x)]), "spread": Registered(x - 1, x - 2)}
+        layers = [Layer(2 * x), Layer(3 * x), Layer(None), Other(Registered(x, x)), Other(Layer(x))]
+        return {"y": x + 1, "cache": Cache(layers), "spread": Registered(x - 1, x - 2)}
 
 
 def test_objects_in_a_result_are_the_arrays_they_hold_with_a_note():
     written = port(Remembering(), (torch.ones(3, 2),))
-    assert [note.split()[0] for note in written.notes] == ["Registered", "Layer", "Cache"]
+    assert [note.split()[0] for note in written.notes] == ["Registered", "Layer", "Other", "Cache"]
+    for line in ("    keys: jax.Array | None", "    held: Any", "    layers: list[Any]", "    seen: jax.Array"):
+        assert f"{line}\n" in written.source
     ours = jnp.arange(8.0).reshape(4, 2)
     result = written.module(ours)
     cache = result["cache"]
@@ -90,6 +99,7 @@ def test_objects_in_a_result_are_the_arrays_they_hold_with_a_note():
     assert (cache.layers[1].keys == 3 * ours).all()
     assert (cache.seen == 2 * ours.sum(-1)).all()
     assert (result["spread"][1] == ours - 2).all()
+    assert parity.check(Remembering(), written.module, torch.ones(3, 2)).passed
 
 
 class Shared(torch.nn.Module):

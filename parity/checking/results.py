@@ -11,10 +11,14 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+import jax
+import numpy as np
 import torch
 from torch.utils import _pytree as torch_tree
 
-_LEAVES = (torch.Tensor, bool, int, float, complex, str, torch.SymInt, torch.SymFloat, torch.SymBool)
+_ARRAYS = (torch.Tensor, jax.Array, np.ndarray)
+_SCALARS = (bool, int, float, complex, str, torch.SymInt, torch.SymFloat, torch.SymBool)
+_LEAVES = (*_ARRAYS, *_SCALARS)
 _CLOSED = (*_LEAVES, type, ModuleType, torch.nn.Module)
 
 
@@ -24,10 +28,10 @@ def contained(output: Any, met: dict[str, bool] | None = None) -> Any:
     One that holds none is None. Objects whose classes have one name have the same fields.
 
     Args:
-        output: what a model returned.
+        output: what a model of either side returned.
         met: what is told the names of their classes, and whether they hold any array.
     """
-    if all(x is None or isinstance(x, _LEAVES) for x in torch_tree.tree_leaves(output)):
+    if all(_is_known(x) for x in torch_tree.tree_leaves(output)):
         return output
     fields: dict[str, dict[str, None]] = {}
     for x in torch_tree.tree_leaves(output):
@@ -36,6 +40,13 @@ def contained(output: Any, met: dict[str, bool] | None = None) -> Any:
     if met is not None:
         met |= dict.fromkeys(fields, True)
     return _written(output, {name: _maker(name, list(attributes)) for name, attributes in fields.items()}, ())
+
+
+def _is_known(part: Any) -> bool:
+    """Whether ``part`` is a leaf, or a container that JAX takes apart."""
+    if part is None or isinstance(part, _LEAVES):
+        return True
+    return all(isinstance(x, (jax.Array, np.ndarray, *_SCALARS)) for x in jax.tree.leaves(part))
 
 
 @contextmanager
@@ -70,7 +81,7 @@ def _holds(x: Any, fields: dict[str, dict[str, None]], above: tuple[int, ...]) -
         if id(leaf) in above:
             continue
         inner = (*above, id(leaf))
-        if isinstance(leaf, torch.Tensor):
+        if isinstance(leaf, _ARRAYS):
             held = True
         elif isinstance(leaf, Mapping | list | tuple):  # of a class that is derived
             held |= _holds(_builtin(leaf), fields, inner)
