@@ -131,6 +131,7 @@ OPERATORS = {
     "randint": (lambda x: x + torch.randint(3, 9, (3,)).float(), X),
     "randperm": (lambda x: x[:, torch.randperm(3)], X),
     "searchsorted": (lambda x: torch.searchsorted(x.sort(1)[0], x, right=True), X),
+    "squeeze of a number": (lambda x: x.sum().squeeze() + x, X),
     "solve_triangular": (lambda x: torch.linalg.solve_triangular(x.triu(), ONES.mT, upper=True, left=False), SQUARES),
 }
 
@@ -144,6 +145,11 @@ def test_an_operator_is_written_and_proven(name):
 def test_an_argument_that_the_writer_would_drop_stops_the_port():
     with pytest.raises(PortError, match="input_scale"):
         port(Does(lambda self, x: torch.ops.aten.elu(x, 1.0, 1.0, 2.0)), (X,))
+
+
+def test_a_result_that_is_no_array_stops_the_port():
+    with pytest.raises(PortError, match="depends on the data"):
+        port(Does(lambda self, x: x.sum().item()), (X,))
 
 
 def test_what_an_in_place_write_decides_is_not_taken_for_known():
