@@ -154,6 +154,7 @@ from jaxnn.functional.tensors import masked_scatter as masked_scatter
 from jaxnn.functional.tensors import max as max
 from jaxnn.functional.tensors import min as min
 from jaxnn.functional.tensors import pow as pow
+from jaxnn.functional.tensors import sign as sign
 from jaxnn.functional.tensors import std as std
 from jaxnn.functional.tensors import vector_norm as vector_norm
 from jaxnn.functional.tensors import xlogy as xlogy

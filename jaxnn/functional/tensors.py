@@ -32,7 +32,8 @@ def clamp(
     min: Real[ArrayLike, "..."] | None = None,
     max: Real[ArrayLike, "..."] | None = None,
 ) -> Real[Array, "..."]:
-    """Values between two bounds; at a bound the gradient is whole, where ``jax.numpy.clip`` has half of it.
+    """Values between two bounds; at a bound the gradient is whole, where ``jax.numpy.clip`` has half of it, and bounds
+    that are equal have none.
 
     Args:
         input: any shape.
@@ -44,11 +45,21 @@ def clamp(
     clamped = carrier = jnp.asarray(input)
     if min is not None:
         clamped = jnp.maximum(clamped, min)
-        carrier = jnp.where(carrier < min, min, carrier)
+        low = min if max is None else jnp.where(jnp.less(min, max), min, jax.lax.stop_gradient(min))
+        carrier = jnp.where(carrier < min, low, carrier)
     if max is not None:
         clamped = jnp.minimum(clamped, max)
         carrier = jnp.where((carrier > max) if min is None else (carrier > max) | jnp.less(max, min), max, carrier)
     return with_tangent(clamped, carrier) if jnp.issubdtype(clamped.dtype, jnp.floating) else clamped
+
+
+def sign(input: Real[ArrayLike, "*shape"]) -> Real[Array, "*shape"]:
+    """1, 0 or -1; zero of NaN, where ``jax.numpy.sign`` is NaN.
+
+    Source: ``torch.sign``.
+    """
+    x = jnp.sign(input)
+    return jnp.where(jnp.isnan(x), 0, x)
 
 
 def max(

@@ -127,7 +127,7 @@ def _squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:
         if str(node.target).startswith("aten.squeeze"):
             shape = node.args[0].meta["val"].shape
             dims = node.args[1] if len(node.args) > 1 else range(len(shape))
-            sizes = [shape[dim] for dim in ([dims] if isinstance(dims, int) else dims)]
+            sizes = [shape[dim] for dim in ([dims] if isinstance(dims, int) else dims)] if shape else []
             yield from (size.node.expr for size in sizes if is_free(size))
 
 

@@ -115,6 +115,14 @@ def _normal(op: Operation) -> Expression:
     return drawn if op.mean == 0 else op.binary("+", op.mean, drawn, SUM)
 
 
+@register_operator("aten.uniform")
+def _uniform(op: Operation) -> Expression:
+    low, drawn = op.arguments.get("from", 0.0), _drawn(op, "uniform")
+    if op.to - low != 1:
+        drawn = op.binary("*", op.to - low, drawn, PRODUCT)
+    return drawn if low == 0 else op.binary("+", low, drawn, SUM)
+
+
 @register_operator("aten.exponential")
 def _exponential(op: Operation) -> Expression:
     drawn = _drawn(op, "exponential")

@@ -19,7 +19,7 @@ from parity.porting.operators.expression import (
     XOR,
     Expression,
 )
-from parity.porting.operators.operation import Operation, Tensor, kind_of
+from parity.porting.operators.operation import Operation, Tensor, dtype_name, kind_of
 from parity.porting.operators.registry import Builder, register_operator
 
 
@@ -203,8 +203,8 @@ for _torch, _jax in {
     "abs": "F.abs", "exp": "jnp.exp", "log": "jnp.log", "sqrt": "jnp.sqrt", "sin": "jnp.sin", "cos": "jnp.cos",
     "tan": "jnp.tan", "asin": "jnp.arcsin", "acos": "jnp.arccos", "atan": "jnp.arctan", "sinh": "jnp.sinh",
     "cosh": "jnp.cosh", "asinh": "jnp.arcsinh", "acosh": "jnp.arccosh", "atanh": "jnp.arctanh", "tanh": "jnp.tanh",
-    "floor": "jnp.floor", "ceil": "jnp.ceil", "round": "jnp.round", "trunc": "jnp.trunc", "sign": "jnp.sign",
-    "sgn": "jnp.sign", "log2": "jnp.log2", "log10": "jnp.log10", "log1p": "jnp.log1p", "expm1": "jnp.expm1",
+    "floor": "jnp.floor", "ceil": "jnp.ceil", "round": "jnp.round", "trunc": "jnp.trunc",
+    "log2": "jnp.log2", "log10": "jnp.log10", "log1p": "jnp.log1p", "expm1": "jnp.expm1",
     "exp2": "jnp.exp2", "rsqrt": "jax.lax.rsqrt", "reciprocal": "jnp.reciprocal", "square": "jnp.square",
     "erf": "jax.scipy.special.erf", "erfc": "jax.scipy.special.erfc", "erfinv": "jax.scipy.special.erfinv",
     "special_erf": "jax.scipy.special.erf", "lgamma": "jax.scipy.special.gammaln",
@@ -217,6 +217,19 @@ for _torch, _jax in {
     "special_log_ndtr": "jax.scipy.special.log_ndtr",
 }.items():  # fmt: skip
     register_operator(f"aten.{_torch}")(_unary(_jax))
+
+
+@register_operator("aten.sign", "aten.sgn")
+def _sign(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    return op.call("F.sign" if operand.dtype.is_floating_point else "jnp.sign", operand)
+
+
+@register_operator("aten.heaviside")
+def _heaviside(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    zero, positive = (op.binary(symbol, operand, 0, COMPARISON) for symbol in ("==", ">"))
+    return op.call("jnp.where", zero, op.values, op.method(positive, "astype", Expression(dtype_name(op.output.dtype))))
 
 
 @register_operator("aten.logit", "aten.special_logit")
@@ -263,7 +276,7 @@ def _extreme(op: Operation) -> Expression:
 
 @register_operator(
     "aten.logaddexp", "aten.logaddexp2", "aten.hypot", "aten.copysign", "aten.gcd", "aten.lcm", "aten.xlogy",
-    "aten.special_xlog1py", "aten.heaviside", "aten.nextafter", "aten.igamma", "aten.igammac", "aten.special_gammainc",
+    "aten.special_xlog1py", "aten.nextafter", "aten.igamma", "aten.igammac", "aten.special_gammainc",
     "aten.special_gammaincc", "aten.special_zeta",
 )  # fmt: skip
 def _two(op: Operation) -> Expression:

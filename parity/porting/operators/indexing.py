@@ -152,10 +152,21 @@ def _scatter(op: Operation) -> Expression:
         ATOM,
         index.names | grid.names,
     )
-    reduce = op.arguments.get("reduce")
-    if reduce is None:
+    if op.arguments.get("reduce") is None:
         return updated(op, operand, places.text, places.names, source, "add" if "scatter_add" in op.name else "set")
-    kept = op.arguments.get("include_self", True)
+    return _reduced(op, operand, places, source)
+
+
+@register_operator("aten.index_reduce")
+def _index_reduce(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    places = Expression(":, " * (op.dim % operand.ndim) + op.index.text, ATOM, op.index.names)
+    return _reduced(op, operand, places, op.source)
+
+
+def _reduced(op: Operation, operand: Tensor, places: Expression, source: Any) -> Expression:
+    """``operand`` with ``source`` reduced into it."""
+    reduce, kept = op.reduce, op.arguments.get("include_self", True)
     start: Expression = operand
     if not kept:  # what is written to begins without the value that was there
         blank = _NEUTRAL.get(reduce, _extreme(operand.dtype, "min" if reduce == "amax" else "max"))

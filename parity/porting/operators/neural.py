@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxnn import functional
 from parity.porting.operators.expression import ATOM, COMPARISON, POWER, PRODUCT, Expression, Several
-from parity.porting.operators.operation import Operation, Tensor
+from parity.porting.operators.operation import Operation, Tensor, only_first
 from parity.porting.operators.registry import Builder, register_operator
 from parity.porting.source.layers import single
 
@@ -89,6 +89,30 @@ def _pooled(name: str) -> Builder:
 for _rank in (1, 2, 3):
     register_operator(f"aten.max_pool{_rank}d_with_indices")(_pooled(f"max_pool{_rank}d"))
     register_operator(f"aten.adaptive_max_pool{_rank}d")(_pooled(f"adaptive_max_pool{_rank}d"))
+
+
+@register_operator("aten.max_unpool2d", "aten.max_unpool3d")
+def _unpooled(op: Operation) -> Expression:
+    """With a kernel that leads to the size, which is all that is left of it."""
+    rank = len(op.output_size)
+    sizes = list(zip(op.arguments["self"].shape[-rank:], op.output_size, strict=True))
+    strides = [full // size if (full % size) == 0 else 1 for size, full in sizes]
+    kernels = [full - (size - 1) * step for (size, full), step in zip(sizes, strides, strict=True)]
+    name = f"F.max_unpool{rank}d"
+    stride = None if kernels == strides else strides
+    [op.arguments.get(key) for key in ("stride", "padding")]  # they are in the size
+    return op.call(name, op.arguments["self"], op.arguments["indices"], single(kernels), stride=stride)
+
+
+@register_operator("aten.embedding_bag")
+def _embedding_bag(op: Operation) -> Expression:
+    weights = op.arguments.get("per_sample_weights")
+    found = op.call(
+        "F.embedding_bag", op.indices, op.weight, op.offsets, mode=("sum", "mean", "max")[op.mode],
+        scale_grad_by_freq=op.scale_grad_by_freq or None, per_sample_weights=weights,
+        include_last_offset=op.include_last_offset or None, padding_idx=op.arguments.get("padding_idx"),
+    )  # fmt: skip
+    return only_first(op, found, "how the bags lie")
 
 
 @register_operator("aten.elu")
@@ -275,6 +299,7 @@ def _resized(mode: str) -> Builder:
 for _name, _mode in {
     "upsample_nearest1d": "nearest", "upsample_nearest2d": "nearest", "upsample_nearest3d": "nearest",
     "_upsample_nearest_exact1d": "nearest-exact", "_upsample_nearest_exact2d": "nearest-exact",
+    "_upsample_nearest_exact3d": "nearest-exact",
     "upsample_linear1d": "linear", "upsample_bilinear2d": "bilinear", "_upsample_bilinear2d_aa": "bilinear",
     "upsample_bicubic2d": "bicubic", "_upsample_bicubic2d_aa": "bicubic", "upsample_trilinear3d": "trilinear",
 }.items():  # fmt: skip
@@ -367,6 +392,8 @@ _REDUCTIONS = ("none", "mean", "sum")
     "aten.cross_entropy_loss",
     "aten.nll_loss_nd",
     "aten.kl_div",
+    "aten.multi_margin_loss",
+    "aten.multilabel_margin_loss",
 )
 def _loss(op: Operation) -> Expression:
     name = op.name.split(".")[1]

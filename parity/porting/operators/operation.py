@@ -1,6 +1,7 @@
 """One operator of the graph, as what writes it sees it."""
 
 from collections.abc import Callable
+from operator import getitem
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import torch
 
 from parity.arrays import to_jax
-from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression, binary, constant
+from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression, Several, binary, constant, several
 
 
 class Tensor(Expression):
@@ -171,6 +172,13 @@ class Operation:
     def same(self, expression: Expression) -> Tensor:
         """``expression`` with the shape and dtype of the result."""
         return Tensor(expression, self.output)
+
+
+def only_first(op: Operation, found: Expression, others: str) -> Several:
+    """The first of several results as ``found``; the others cannot be told."""
+    if op.host is not None and any(user.args[1] != 0 for user in op.host.node.users if user.target is getitem):
+        raise NotImplementedError(f"a result that tells {others}")
+    return several(*[found] * len(op.output))
 
 
 def kind_of(operand: Any) -> Any:

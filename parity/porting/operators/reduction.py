@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parity.porting.operators.expression import ATOM, COMPARISON, OR, Expression, several
+from parity.porting.operators.expression import ATOM, COMPARISON, OR, PRODUCT, SIGN, SUM, Expression, several
 from parity.porting.operators.operation import Operation
 from parity.porting.operators.registry import register_operator
 
@@ -191,6 +191,19 @@ def _order(op: Operation) -> Expression:
     return several(op.method(value, "squeeze", axis), op.method(index, "squeeze", axis))
 
 
+@register_operator("aten.nanmedian.dim")
+def _nanmedian(op: Operation) -> Expression:
+    operand = op.arguments["self"]
+    missing = op.call("jnp.isnan", operand)
+    found = Expression(f"~{missing.within(SIGN)}", SIGN, missing.names)
+    numbers = op.method(found, "sum", op.dim, keepdims=True)
+    rank = op.binary("//", op.call("jnp.maximum", op.binary("-", numbers, 1, SUM), 0), 2, PRODUCT)
+    order = op.call("jnp.argsort", operand, axis=op.dim)  # NaN is last
+    index = op.call("jnp.take_along_axis", order, rank, axis=op.dim)
+    value = op.call("jnp.take_along_axis", operand, index, axis=op.dim)
+    return several(*(value, index) if op.keepdim else (op.method(x, "squeeze", op.dim) for x in (value, index)))
+
+
 @register_operator("aten.median.default", "aten.nanmedian.default")
 def _median(op: Operation) -> Expression:
     return op.call(f"F.{op.name.split('.')[1]}", op.arguments["self"])
@@ -223,4 +236,5 @@ def _histc(op: Operation) -> Expression:
         raise NotImplementedError("a histogram whose range depends on the data")
     operand = op.arguments["self"]
     limits = [op.min, op.max]
-    return op.cast(Expression(f"{op.call('jnp.histogram', operand, op.bins, limits).text}[0]", ATOM), op.output.dtype)
+    both = op.call("jnp.histogram", operand, op.bins, limits)
+    return op.cast(Expression(f"{both.text}[0]", ATOM, both.names), op.output.dtype)

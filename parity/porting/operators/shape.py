@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from parity.porting.operators.expression import ATOM, Expression
-from parity.porting.operators.operation import Operation
+from parity.porting.operators.expression import ATOM, SUM, Expression
+from parity.porting.operators.operation import Operation, Tensor
 from parity.porting.operators.registry import register_operator
 from parity.porting.operators.subscripts import widened
 from parity.porting.source.loops.lists import spread
@@ -197,7 +197,7 @@ def _triangle(op: Operation) -> Expression:
     return op.call(f"jnp.{op.name.split('.')[1].rstrip('_')}", op.arguments["self"], *extra)
 
 
-@register_operator("aten.diagonal")
+@register_operator("aten.diagonal", "aten.diagonal_copy")
 def _diagonal(op: Operation) -> Expression:
     return op.call("jnp.diagonal", op.arguments["self"], op.offset, op.dim1, op.dim2)
 
@@ -207,33 +207,58 @@ def _diag(op: Operation) -> Expression:
     return op.call("jnp.diag", op.arguments["self"], op.diagonal)
 
 
-@register_operator("aten.gradient.scalarint")
+@register_operator("aten.gradient")
 def _gradient(op: Operation) -> Expression:
     if op.edge_order != 1:
         raise NotImplementedError("a gradient whose edges are of second order")
-    spacing = [] if op.spacing in (None, 1) else [op.spacing]
+    spacing = op.arguments.get("spacing")
+    spacing = [] if spacing in (None, 1) else spacing if isinstance(spacing, list) else [spacing]
+    if any(isinstance(x, Tensor) for x in spacing):
+        raise NotImplementedError("a gradient between places that lie unevenly")
     found = op.call("jnp.gradient", op.arguments["self"], *spacing, axis=op.dim)
-    return Expression(f"[{found.text}]", ATOM, found.names) if isinstance(op.dim, int) else found
+    single = isinstance(op.dim, int) or (op.dim is None and len(op.output) == 1)
+    return Expression(f"[{found.text}]", ATOM, found.names) if single else found
 
 
 @register_operator("aten.diag_embed")
 def _diag_embed(op: Operation) -> Expression:
-    if (op.offset, op.dim1, op.dim2) != (0, -2, -1):
-        raise NotImplementedError("diag_embed of other axes than the last")
     operand = op.arguments["self"]
-    return op.binary(
-        "*",
-        Expression(f"{operand.within(ATOM)}[..., None]", ATOM, operand.names),
-        op.call("jnp.eye", operand.shape[-1]),
-        16,
+    if operand.ndim == 1:
+        found = op.call("jnp.diag", operand, *([op.offset] if op.offset else []))
+    else:
+        row = f"lambda row: jnp.diag(row, {op.offset})" if op.offset else "jnp.diag"
+        found = op.call(f'jnp.vectorize({row}, signature="(n)->(m,m)")', operand)
+    return _moved(op, found, (-2, -1), _two_axes(op, operand.ndim + 1))
+
+
+@register_operator("aten.diagonal_scatter")
+def _diagonal_scatter(op: Operation) -> Expression:
+    operand, places = op.arguments["self"], op.call("jnp.arange", op.src.shape[-1])
+    pair = _two_axes(op, operand.ndim)
+    index = ", ".join(
+        places.text if start <= 0 else op.binary("+", places, start, SUM).text for start in (-op.offset, op.offset)
     )
+    back = _moved(op, operand, pair, (-2, -1))
+    text = f"{back.within(ATOM)}.at[..., {index}].set({op.src.text})"
+    found = Expression(text, ATOM, operand.names | places.names | op.src.names)
+    return _moved(op, found, (-2, -1), pair)
+
+
+def _two_axes(op: Operation, ndim: int) -> tuple[int, int]:
+    """Those of the diagonal, counted from the end."""
+    return op.dim1 % ndim - ndim, op.dim2 % ndim - ndim
+
+
+def _moved(op: Operation, operand: Expression, source: tuple[int, int], target: tuple[int, int]) -> Expression:
+    return operand if source == target else op.call("jnp.moveaxis", operand, source, target)
 
 
 @register_operator("aten.meshgrid")
 def _meshgrid(op: Operation) -> Expression:
     indexing = op.arguments.get("indexing", "ij")
-    names = frozenset().union(*(part.names for part in op.tensors))
-    arrays = Expression(", ".join(part.text for part in op.tensors), ATOM, names)
+    parts = [part if part.ndim else op.method(part, "reshape", 1) for part in op.tensors]
+    names = frozenset().union(*(part.names for part in parts))
+    arrays = Expression(", ".join(part.text for part in parts), ATOM, names)
     return op.call("jnp.meshgrid", arrays, indexing=indexing)
 
 

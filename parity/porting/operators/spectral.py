@@ -79,6 +79,15 @@ def _fftn(op: Operation) -> Expression:
     return op.call(f"jnp.fft.{name}", op.arguments["self"], s=op.s, axes=axes, norm=op.norm)
 
 
+@register_operator("aten.fft_hfft2", "aten.fft_hfftn", "aten.fft_ihfft2", "aten.fft_ihfftn")
+def _hermitian(op: Operation) -> Expression:
+    """The transforms of what is real with the signs of the other direction."""
+    norm = {"forward": None, "ortho": "ortho"}.get(op.norm, "forward")
+    if "ihfft" in op.name:
+        return op.method(op.call("jnp.fft.rfftn", op.arguments["self"], s=op.s, axes=op.dim, norm=norm), "conj")
+    return op.call("jnp.fft.irfftn", op.method(op.arguments["self"], "conj"), s=op.s, axes=op.dim, norm=norm)
+
+
 @register_operator("aten.fft_fftshift", "aten.fft_ifftshift")
 def _shift(op: Operation) -> Expression:
     return op.call(f"jnp.fft.{op.name.split('.')[1].removeprefix('fft_')}", op.arguments["self"], axes=op.dim)

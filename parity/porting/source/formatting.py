@@ -13,16 +13,14 @@ def wrapped(line: str, indent: int, width: int = 120) -> str:
         return prefix + line
     if line.startswith("return ") and len(row := _commas(line.removeprefix("return "))) > 1:
         line = f"return ({', '.join(row)})"
-    match = re.search(r"[(\[{]", line)
-    if match is None:
+    opening = _opening(line, 0)
+    if opening is None:
         return prefix + line
-    opening = match.start()
     closing = _closing(line, opening)
     while closing < len(line) - 1 and line[closing + 1 :].lstrip()[:1] not in ("", ")", "]", "}"):
-        following = re.search(r"[(\[{]", line[closing + 1 :])
-        if following is None:
+        after = _opening(line, closing + 1)
+        if after is None:
             break
-        after = closing + 1 + following.start()
         end = _closing(line, after)
         if end - after < closing - opening and len(line) - closing + indent <= width:
             break  # what is behind is short, such as a subscript
@@ -58,12 +56,17 @@ def spaced(lines: list[str]) -> list[str]:
 
 
 def _comprehension(text: str) -> tuple[str, str]:
-    """The two sides of a ``for`` outside of all brackets."""
+    """The two sides of a ``for`` outside of all brackets and strings."""
+    code = {i for i, _ in _code(text)}
     for match in re.finditer(" for ", text):
         before = text[: match.start()]
-        if all(before.count(a) == before.count(b) for a, b in ("()", "[]", "{}")):
+        if match.start() in code and all(before.count(a) == before.count(b) for a, b in ("()", "[]", "{}")):
             return before, text[match.end() :]
     return text, ""
+
+
+def _opening(line: str, start: int) -> int | None:
+    return next((i for i, character in _code(line) if i >= start and character in "([{"), None)
 
 
 def _closing(line: str, opening: int) -> int:

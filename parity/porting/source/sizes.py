@@ -91,7 +91,8 @@ def _outer(writer: Writer, symbol: Any) -> Expression:
             return Expression(name, ATOM, frozenset([name]))
     if not writer.call.path:
         hint = "what a mask picks is mask.sum() entries"
-        line = next((source_line(node) for node in next(iter(writer.inner)).graph.nodes if symbol in _sizes(node)), "")
+        nodes = (node for module in writer.inner for node in module.graph.nodes)
+        line = next((source_line(node) for node in nodes if symbol in _sizes(node)), "")
         at = f", at {line}" if line else ""
         raise PortError(f"port: the size {symbol} depends on the data, or on no argument at hand ({hint}){at}")
     name = "batch" if not writer.sizes else f"size_{len(writer.sizes)}"

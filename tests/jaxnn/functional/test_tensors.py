@@ -165,6 +165,12 @@ def test_of_equal_numbers_the_first_argument_has_the_gradient(name):
     agree(getattr(F, name), getattr(torch, name), OTHER, ROWS)
 
 
+def test_a_sign_of_nan_is_zero_and_equal_bounds_have_no_gradient():
+    agree(F.sign, torch.sign, OTHER)
+    bounds = [-1.0, 0.0, 1.0], [[0.0, 0.0, 1.0], [-1.0, 0.5, 3.0], [-2.0, 0.0, 0.5], [1.0, 1.0, 1.0]]
+    agree(F.clamp, torch.clamp, ROWS, *bounds)
+
+
 def test_the_sign_of_zero_has_no_gradient():
     agree(F.copysign, torch.copysign, ROWS, OTHER[:3] + OTHER[1:2])
 

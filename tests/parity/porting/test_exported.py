@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from parity.porting import PortError, port
 from parity.porting.lines import is_of_model
@@ -103,12 +104,38 @@ def test_gradients_are_torchs_where_jaxs_own_functions_have_another(function):
 
 
 SQUARES = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)) + 2 * torch.eye(3)
+
+
+def by_rows(x):
+    places = torch.tensor([0, 0, 2])
+    return (
+        torch.pdist(x) + torch.histc(x.tanh(), 6, -1, 1),
+        x.sqrt().nanmedian(1),
+        [x.index_reduce(1, places, 2 * x, how, include_self=how == "mean") for how in ("mean", "prod", "amin")],
+        torch.gradient(x[:, 0])[0] + torch.gradient(x, spacing=2.0, dim=(0, 1))[1][:, 0],
+        torch.meshgrid(x[:, 0], x[0, 0], indexing="ij"),
+    )
+
+
+def diagonals(x):
+    return x.diag_embed(-1, 2, 0), x[0].diag_embed(1), x.diagonal_scatter(2 * x[:3, 0], -1), torch.diagonal_copy(x, -1)
+
+
+def as_torch_takes_apart_otherwise(x):
+    target = torch.tensor([[0, -1, 2], [1, 2, 0], [-1, 0, 0], [2, 1, -1]])
+    bags = F.embedding_bag(torch.tensor([3, 1, 2, 0]), x, torch.tensor([0, 1]), mode="mean", padding_idx=2)
+    volume = F.interpolate(x.reshape(1, 1, 2, 3, 2), scale_factor=2, mode="nearest-exact")
+    unpooled = F.max_unpool2d(x[None], torch.arange(12).reshape(1, 4, 3) // 2, 2, output_size=(9, 6))
+    return F.multilabel_margin_loss(x, target), F.multi_margin_loss(x, target[:, 2].abs()), bags, volume, unpooled
+
+
 WINDOW = torch.hann_window(6)
 ONES = torch.ones(2, 3, 1)
 OPERATORS = {
     "block_diag": (lambda x: torch.block_diag(x, x[:1]), X),
     "cholesky_inverse": (lambda x: torch.cholesky_inverse(x.tril()), SQUARES),
     "cholesky_solve": (lambda x: torch.cholesky_solve(ONES, x.tril()), SQUARES),
+    "diagonals": (diagonals, X),
     "einsum with a path": (lambda x: torch.ops.aten.einsum("ij,kj,kl->il", [x, x, x], path=[1, 2, 0, 1]), X),
     "eigvals": (lambda x: torch.linalg.eigvals(x).abs().sum(), SQUARES),
     "exponential": (lambda x: torch.empty_like(x).exponential_(3.0) + x, X),
@@ -116,6 +143,10 @@ OPERATORS = {
     "normal of no deviation": (lambda x: torch.normal(x, torch.zeros_like(x)), X),
     "free size as a float": (lambda x: torch.full((x.shape[0],), 1 / x.shape[0]) * x.shape[0] ** 0.5 + x[:, 0], X),
     "fmax": (lambda x: torch.fmax(x, torch.zeros(())) - torch.fmin(x, x.flip(1)), X),
+    "by rows": (by_rows, X),
+    "taken apart otherwise": (as_torch_takes_apart_otherwise, X),
+    "uniform": (lambda x: torch.empty_like(x).uniform_(1, 3) + x, X),
+    "hermitian": (lambda x: (torch.fft.ihfft2(x, norm="forward"), torch.fft.hfftn(torch.fft.ihfftn(x), s=(4, 3))), X),
     "gradient": (lambda x: torch.gradient(x, dim=1)[0], X),
     "istft": (
         lambda x: torch.istft(torch.stft(x, 8, 2, 6, WINDOW, return_complex=True), 8, 2, 6, WINDOW),
@@ -131,19 +162,44 @@ OPERATORS = {
     "randint": (lambda x: x + torch.randint(3, 9, (3,)).float(), X),
     "randperm": (lambda x: x[:, torch.randperm(3)], X),
     "searchsorted": (lambda x: torch.searchsorted(x.sort(1)[0], x, right=True), X),
+    "squeeze of a number": (lambda x: x.sum().squeeze() + x, X),
     "solve_triangular": (lambda x: torch.linalg.solve_triangular(x.triu(), ONES.mT, upper=True, left=False), SQUARES),
 }
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")
 @pytest.mark.parametrize("name", list(OPERATORS))
 def test_an_operator_is_written_and_proven(name):
     function, x = OPERATORS[name]
     port(Does(lambda self, x: function(x)), x)
 
 
+def test_nan_and_infinity_stay_where_they_are():
+    def told(x):
+        return x.sign(), x.sgn(), torch.heaviside(x, x.flip(1)), x.diag_embed()
+
+    x = torch.tensor([[torch.nan, 1.0, -2.0], [0.0, torch.inf, torch.nan], [-torch.inf, 0.5, 0.0]])
+    found = port(Does(lambda self, x: told(x)), (X,)).module(jnp.asarray(x.numpy()))
+    for ours, theirs in zip(found, told(x), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_of_equal_places_each_has_the_gradient_of_what_it_is_put_to():
+    places = torch.zeros(1, 2, 3, dtype=torch.long)
+    module = port(Does(lambda self, x: F.max_unpool2d(x, places, 2).square().sum() / 2), (X[None, :2],)).module
+    x = X[None, :2].clone().requires_grad_()
+    (F.max_unpool2d(x, places, 2).square().sum() / 2).backward()
+    np.testing.assert_allclose(jax.grad(module)(jnp.asarray(X[None, :2].numpy())), x.grad, 1e-6)
+
+
 def test_an_argument_that_the_writer_would_drop_stops_the_port():
     with pytest.raises(PortError, match="input_scale"):
         port(Does(lambda self, x: torch.ops.aten.elu(x, 1.0, 1.0, 2.0)), (X,))
+
+
+def test_a_result_that_is_no_array_stops_the_port():
+    with pytest.raises(PortError, match="depends on the data"):
+        port(Does(lambda self, x: x.sum().item()), (X,))
 
 
 def test_what_an_in_place_write_decides_is_not_taken_for_known():

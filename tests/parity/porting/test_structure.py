@@ -179,5 +179,6 @@ def test_a_line_is_broken_in_its_long_bracket_and_not_in_a_short_one_behind_it()
 
 def test_breaking_a_line_changes_no_meaning():
     value = "first_name_of_something + " * 5 + "1"
-    for line in (f"({value}).mT", f"x[{value}]", f'f("a, b", {value})'):
+    said = "refused for f(x) and for (" + "f(y), " * 20 + "g(z))"
+    for line in (f"f('{said}', {value})", f"f('{said}')", f"({value}).mT", f"x[{value}]", f'f("a, b", {value})'):
         assert eval(f"lambda: {wrapped(line, 0)}").__code__.co_code == eval(f"lambda: {line}").__code__.co_code
