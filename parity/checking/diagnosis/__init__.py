@@ -8,8 +8,10 @@ from parity.checking.diagnosis import (
     masks,
     normalization,
     pooling,
+    products,
     rearrangement,
     recurrence,
+    sums,
 )
 from parity.checking.diagnosis.explain import explain as explain
 
@@ -22,6 +24,8 @@ __all__ = [
     "masks",
     "normalization",
     "pooling",
+    "products",
     "rearrangement",
     "recurrence",
+    "sums",
 ]

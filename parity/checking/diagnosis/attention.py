@@ -53,6 +53,11 @@ def _masks(call: Call, name: str, query: torch.Tensor, key: torch.Tensor) -> Ite
     if mask is None:
         return
     yield "mask", f"{name} is not applied", lambda c: c.run(**{name: None})
+    if mask.is_floating_point():
+        yield "sign", f"{name} has the other sign", lambda c: c.run(**{name: -c[name]})
+        scale = call["scale"] or 1 / math.sqrt(key.shape[-1])
+        said = f"{name} is added before the scores are scaled, torch's behind it"
+        yield "scale", said, lambda c: c.run(**{name: scale * c[name]})
     if mask.dtype == torch.bool:
         positive = ~mask if call.name == "scaled_dot_product_attention" else mask
     else:

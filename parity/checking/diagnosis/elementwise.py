@@ -1,8 +1,8 @@
 """What people get wrong in activations and arithmetic."""
 
 import itertools
-import math
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,106 +70,6 @@ def _function(call: Call) -> Iterator[Mutation]:
             yield "activation", f"it computes {name}, torch {call.name}", lambda c, f=function: f(input_of(c))
 
 
-@suspects_of("add", "sub")
-def _sum(call: Call) -> Iterator[Mutation]:
-    a, b = operands_of(call)
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.shape == b.shape:
-        hint = " (a residual connection left out)" if a.ndim else ""
-        for kept, left_out in ((0, "second"), (1, "first")):
-            said = f"the sum's {left_out} term is missing{hint}"
-            yield "missing residual", said, lambda c, k=kept: operands_of(c)[k]
-        twin, word = (torch.sub, "subtracted") if call.name == "add" else (torch.add, "added")
-        yield "sign", f"the second term is {word}", lambda c: twin(*operands_of(c))
-        if call.name == "add":
-            for scale in (0.5, math.sqrt(0.5)):
-                said = f"the sum is multiplied by {scale:.3g}"
-                yield "scale", said, lambda c, s=scale: c.run() * s
-            yield "scale", "the first term is added twice", lambda c: c.run() + operands_of(c)[0]
-            yield "scale", "the second term is added twice", lambda c: c.run() + operands_of(c)[1]
-            for kept, word, lost in ((0, "first", "second"), (1, "second", "first")) if not a.ndim else ():
-                said = f"the {word} term stands for the {lost}, too"  # as where a loss is taken of one side only
-                yield "wrong input", said, lambda c, k=kept: 2 * operands_of(c)[k]
-            yield "combination", "the terms are multiplied", lambda c: torch.mul(*operands_of(c))
-    else:
-        at = 0 if isinstance(a, torch.Tensor) else 1
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.numel() < b.numel():
-            at = 1
-        said = "a term is not added (such as positions or a bias)"
-        yield "missing bias", said, lambda c: operands_of(c)[at]
-        if call.name == "add":
-            yield "scaled bias", "the second term is added twice", lambda c: torch.add(c.run(), operands_of(c)[1 - at])
-        else:
-            yield "sign", "the second term is added", lambda c: torch.add(*operands_of(c))
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and call.name == "add":
-            yield "combination", "the terms are multiplied", lambda c: torch.mul(*operands_of(c))
-            said = "the first term is multiplied by one plus the second, torch adds the two"
-            yield "combination", said, lambda c: operands_of(c)[0] * (1 + operands_of(c)[1])
-        if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and max(a.ndim, b.ndim) > 1:
-            small = b if at == 0 else a
-            yield from _along_another_axis(a, b, at)
-            for axis in range(small.ndim):
-                if small.shape[axis] > 1:
-                    said = f"the added term is shifted by one along axis {axis}"
-                    yield (
-                        "index",
-                        said,
-                        lambda c, d=axis: _with_term(c, 1 - at, torch.roll(operands_of(c)[1 - at], 1, d)),
-                    )
-
-
-def _with_term(call: Call, at: int, term: torch.Tensor) -> torch.Tensor:
-    """The sum, or difference, with another term in one of its places."""
-    function = torch.add if call.name == "add" else torch.sub
-    return function(*(term if i == at else x for i, x in enumerate(operands_of(call))))
-
-
-def _along_another_axis(a: torch.Tensor, b: torch.Tensor, at: int) -> Iterator[Mutation]:
-    """A term of fewer axes, such as positions, added along another axis of the same size."""
-    large, small = (a, b) if at == 0 else (b, a)
-    if small.ndim > large.ndim or any(
-        n not in (1, m) for n, m in zip(small.shape[::-1], large.shape[::-1], strict=False)
-    ):
-        return
-    whole = (*[1] * (large.ndim - small.ndim), *small.shape)
-    for i, j in itertools.combinations(range(large.ndim), 2):
-        if large.shape[i] == large.shape[j] and (whole[i] > 1) != (whole[j] > 1):
-            here, there = (i, j) if whole[i] > 1 else (j, i)
-            said = f"the added term runs along axis {there}, torch's along axis {here}"
-            yield (
-                "swapped axes",
-                said,
-                lambda c, i=i, j=j: _with_term(c, 1 - at, operands_of(c)[1 - at].reshape(whole).transpose(i, j)),
-            )
-
-
-@suspects_of("mul", "div")
-def _product(call: Call) -> Iterator[Mutation]:
-    a, b = operands_of(call)
-    numbers = [x for x in (a, b) if not isinstance(x, torch.Tensor) or x.ndim == 0]
-    scalar = min(numbers, key=lambda x: isinstance(x, torch.Tensor), default=None)  # a loss is no factor of two
-    tensors = [i for i, x in enumerate((a, b)) if isinstance(x, torch.Tensor)]
-    shown = f" by {float(scalar):.4g}" if isinstance(scalar, int | float | torch.Tensor) else ""
-    for at in tensors:
-        verb = "multiplied" if call.name == "mul" else "divided"
-        said = "one factor of a product is missing"
-        if call.name == "div":
-            said = "the divisor stands for the quotient" if at else "the division is missing"
-        said = f"what torch has {verb}{shown} is not" if scalar is not None else said
-        yield "scale", said, lambda c, i=at: operands_of(c)[i]
-    twin = torch.div if call.name == "mul" else torch.mul
-    verb = "divided" if call.name == "mul" else "multiplied"
-    yield "scale", f"it is {verb}{shown}, the other way round", lambda c: twin(*operands_of(c))
-    if scalar is not None and float(scalar) > 0:
-        for power, word in ((2.0, "the square of"), (0.5, "the square root of")):
-            said = f"it takes {word} the factor{shown}"
-            yield "scale", said, lambda c, p=power: c.function(operands_of(c)[tensors[0]], float(scalar) ** p)
-    if len(tensors) == 2 and scalar is None:
-        yield "combination", "the factors are added", lambda c: torch.add(*operands_of(c))
-        for at, word in ((0, "first"), (1, "second")) if call.name == "mul" else ():
-            said = f"one is added to the {word} factor (a weight that counts from zero)"
-            yield "combination", said, lambda c, i=at: c.run() + operands_of(c)[1 - i]
-
-
 @suspects_of("pow", "square")
 def _power(call: Call) -> Iterator[Mutation]:
     now = 2 if call.name == "square" else operands_of(call)[1]
@@ -181,26 +81,6 @@ def _power(call: Call) -> Iterator[Mutation]:
     for power in (1, 2, 3, 4, 0.5):
         if power != now:
             yield "exponent", f"the exponent is {power}, torch's is {now}", lambda c, p=power: input_of(c) ** p
-
-
-@suspects_of("matmul", "bmm")
-def _matrices(call: Call) -> Iterator[Mutation]:
-    a, b = operands_of(call)
-    for i, x in enumerate((a, b)):
-        if x.ndim > 1 and x.shape[-1] == x.shape[-2]:
-            said = f"the {('first', 'second')[i]} matrix of a product is transposed"
-            yield (
-                "transposed weight",
-                said,
-                lambda c, i=i: torch.matmul(
-                    *(y.transpose(-1, -2) if i == j else y for j, y in enumerate(operands_of(c)))
-                ),
-            )
-    if a.ndim > 1 and b.ndim > 1 and a.shape[-2] == b.shape[-1]:
-        said = "a product is transposed (its factors are exchanged, such as query and key)"
-        yield "order", said, lambda c: c.run().transpose(-1, -2)
-    if a.shape == b.shape and a.ndim > 1 and a.shape[-1] == a.shape[-2]:
-        yield "order", "the factors of a matrix product are swapped", lambda c: torch.matmul(*operands_of(c)[::-1])
 
 
 def exchanged(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
@@ -243,6 +123,23 @@ def _reduced(call: Call) -> Iterator[Mutation]:
         if isinstance(call["dim"], int):
             said = f"it takes the {word} element along axis {call['dim']}, torch the {call.name}"
             yield "reduction", said, lambda c, i=index: input_of(c).select(c["dim"], i).reshape(c.run().shape)
+
+
+REDUCTIONS = ("mean", "sum", "amax", "max", "var", "std", "norm")
+
+
+def reduced_along(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
+    """Mean and deviation, or whatever else is taken of one axis, taken of another, as in a normalization by hand."""
+    found: dict[Any, list[Call]] = {}
+    for call in calls:
+        if call.name in REDUCTIONS and isinstance(call["dim"], int) and isinstance(input_of(call), torch.Tensor):
+            rank = input_of(call).ndim
+            found.setdefault((call["dim"] % rank, rank), []).append(call)
+    for (dim, rank), family in found.items():
+        for axis in range(rank) if len(family) > 1 else ():
+            if axis != dim:
+                said = f"{', '.join(c.name for c in family)} run along axis {axis}, torch's along axis {dim}"
+                yield "axis", said, {call.index: lambda c, a=axis: c.run(dim=a) for call in family}
 
 
 @suspects_of("var", "std")

@@ -16,10 +16,13 @@ from parity.checking.diagnosis.alike import alike
 from parity.checking.diagnosis.attention import masked_late
 from parity.checking.diagnosis.calls import Call, Experiment
 from parity.checking.diagnosis.choosing import chosen
-from parity.checking.diagnosis.elementwise import exchanged
+from parity.checking.diagnosis.elementwise import exchanged, reduced_along
 from parity.checking.diagnosis.mutations import mutations
 from parity.checking.diagnosis.numbers import Number, named_numbers, numbers_of_arithmetic, searched
+from parity.checking.diagnosis.products import turned
+from parity.checking.diagnosis.rearrangement import counted
 from parity.checking.diagnosis.rotary import regrouped, unturned
+from parity.checking.diagnosis.sums import scaled
 from parity.checking.diagnosis.threads import as_many_as_help
 from parity.checking.pairing import pairs
 
@@ -88,11 +91,13 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
     coarse = relations.coarseness(ours, suspicion.torch_outputs)
     many = _many(ours, suspicion.torch_outputs, before)
     best: Explanation | None = None
+    enough = max(4e-7, 1e-3 * before)
     with as_many_as_help(experiment.outputs):
         for candidate in _candidates(experiment, ours, before, many=many):
             if best is None or candidate.left < 0.5 * best.left:
                 best = candidate
-            if best.left <= max(4e-7, 1e-3 * before):
+            if best.left <= enough:
+                best = _plainer(experiment, ours, best, enough)
                 break
     allowed = EXPLAINED if many else OF_ONE
     if best is not None and best.left <= allowed * before:
@@ -107,6 +112,17 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
     if found is not None:
         return found
     return None, ""
+
+
+def _plainer(experiment: Experiment, ours: Outputs, found: Explanation, enough: float) -> Explanation:
+    """That a term is missing, where what was found is a number that makes it vanish."""
+    for call in experiment.noted if found.suspect in ("scale", "exponent") else ():
+        for suspect, sentence, mutate in _possible(mutations(call)) if call.name in ("add", "sub") else ():
+            if suspect.startswith("missing"):
+                left = _measured(ours, lambda m=mutate, c=call: experiment.outputs({c.index: m}))
+                if left <= enough:
+                    return Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
+    return found
 
 
 def apart(ours: Outputs, theirs: Outputs) -> float:
@@ -194,13 +210,8 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
     """Mistakes tried, with what each leaves of the difference; those that leave all of it are left out."""
     ends = time.thread_time() + SECONDS
 
-    def measured(run: Callable[[], dict[str, Any]]) -> float:
-        try:
-            return apart(ours, run())
-        except NameError:
-            raise  # ours, not torch's
-        except Exception:
-            return np.inf  # a mistake that torch, or the model's code behind it, refuses to make
+    def measured(run: Callable[[], Outputs]) -> float:
+        return _measured(ours, run)
 
     calls = experiment.calls()
     for call in reversed(calls) if len(calls) > 40 else calls:
@@ -212,7 +223,7 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
                 return
         if many:  # along a line any single number is met
             yield from _numbers(named_numbers, [call], experiment, measured, before, ends)
-    of_many = (masked_late, regrouped, unturned, exchanged, chosen, alike)
+    of_many = (masked_late, regrouped, unturned, exchanged, chosen, alike, reduced_along, counted, turned, scaled)
     for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
         left = measured(lambda m=mutated: experiment.outputs(m))
         if left < before:
@@ -229,6 +240,15 @@ def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: b
             yield Explanation(suspect, sentence, left)
     if many and len(calls) <= LONG:
         yield from _numbers(numbers_of_arithmetic, calls, experiment, measured, before, ends)
+
+
+def _measured(ours: Outputs, run: Callable[[], Outputs]) -> float:
+    try:
+        return apart(ours, run())
+    except NameError:
+        raise  # ours, not torch's
+    except Exception:
+        return np.inf  # a mistake that torch, or the model's code behind it, refuses to make
 
 
 def _many(ours: Outputs, theirs: Outputs, before: float) -> bool:

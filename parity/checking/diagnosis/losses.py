@@ -14,7 +14,7 @@ OF_TWO = ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
 OF_PROBABILITIES = ("binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
-@suspects_of(*OF_CLASSES, *OF_TWO, *OF_PROBABILITIES, "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "ctc_loss")
+@suspects_of(*OF_CLASSES, *OF_TWO, *OF_PROBABILITIES, "kl_div", "poisson_nll_loss", "gaussian_nll_loss")
 def _reduction(call: Call) -> Iterator[Mutation]:
     input = call["input"]
     yield from other(call, "reduction", "reduction", "mean", "sum")
@@ -24,6 +24,19 @@ def _reduction(call: Call) -> Iterator[Mutation]:
     if isinstance(input, torch.Tensor) and input.ndim > (2 if call.name in OF_CLASSES else 1):
         said = "the loss is summed over the batch's samples, averaged over the batch alone"
         yield "reduction", said, lambda c: c.run(reduction="sum") / c["input"].shape[0]
+
+
+@suspects_of("ctc_loss")
+def _alignments(call: Call) -> Iterator[Mutation]:
+    x, along = call["log_probs"], "input_lengths"
+    yield from other(call, "reduction", "reduction", "mean", "sum")
+    if x.ndim == 3:
+        said = "the loss is summed, and averaged over the batch alone; torch divides each by its target's length"
+        yield "reduction", said, lambda c: c.run(reduction="sum") / x.shape[1]
+    yield from other(call, "blank", "blank label", 0, x.shape[-1] - 1)
+    yield from other(call, "zero_infinity", "zero_infinity", not call["zero_infinity"])
+    said = "the lengths of the inputs are left out: each is as long as the longest"
+    yield "lengths", said, lambda c: c.run(**{along: torch.full((x.shape[1] if x.ndim == 3 else 1,), len(x))})
 
 
 @suspects_of(*OF_CLASSES)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from parity.checking.diagnosis.calls import Call, Mutation
+from parity.checking.diagnosis.calls import Call, Mutated, Mutation
 from parity.checking.diagnosis.mutations import input_of, other, suspects_of
 
 
@@ -130,6 +130,16 @@ def _parts(call: Call) -> Iterator[Mutation]:
             if all(parts[i].shape == parts[j].shape for j, i in enumerate(order)):
                 said = f"the parts are taken in the order {order}"
                 yield "order", said, lambda c, o=order: [c.run()[i] for i in o]
+
+
+def counted(calls: list[Call]) -> Iterator[tuple[str, str, Mutated]]:
+    """Numbers of positions, or heads, that start elsewhere or run backwards."""
+    for call in calls:
+        if call.name == "arange":
+            for by, word in ((-1, "less"), (1, "more")):
+                said = f"the numbers of an arange are each one {word} than torch's (it counts from elsewhere)"
+                yield "index", said, {call.index: lambda c, b=by: c.run() + b}
+            yield "order", "an arange counts backwards", {call.index: lambda c: c.run().flip(0)}
 
 
 @suspects_of("flip")

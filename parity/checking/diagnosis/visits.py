@@ -39,10 +39,18 @@ class Visit:
         return self.path + (f" (call {self.call + 1})" if self.call else "")
 
 
-def visits_of(experiment: Experiment) -> list[Visit]:
-    """The calls of the outermost hidden layers, in order of their return; none where they are more than ``MOST``."""
+def visits_of(experiment: Experiment, *, of_torch_alone: bool = False) -> list[Visit]:
+    """The calls of the outermost hidden layers, in order of their return; none where they are more than ``MOST``.
+
+    Args:
+        of_torch_alone: those of the other layers, too, which the port does not have or does not call.
+    """
     visits: list[Visit] = []
-    outermost = [p for p in experiment.hidden if not any(p.startswith(f"{other}.") for other in experiment.hidden)]
+    paths = list(experiment.hidden)
+    if of_torch_alone:
+        whole = [path for path, _ in experiment.layer.named_modules() if path]
+        paths += [p for p in whole if not any(f"{hidden}.".startswith(f"{p}.") for hidden in experiment.hidden)]
+    outermost = [p for p in paths if not any(p.startswith(f"{other}.") for other in paths)]
     if len(outermost) > MOST:
         return []
 

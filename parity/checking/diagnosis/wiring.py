@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from parity.checking.diagnosis.calls import Experiment, Mutated
+from parity.checking.diagnosis.calls import Call, Experiment, Mutated
 from parity.checking.diagnosis.mutations import equal
 from parity.checking.diagnosis.visits import Change, Visit, feeding, instead, passing, sources, together, visits_of
 
@@ -22,9 +22,12 @@ def mutations(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], d
     """Every wiring of the hidden layers of ``experiment`` that is worth a try."""
     visits = visits_of(experiment)
     yield from _norms(experiment, visits)
+    yield from _norms_of_branches(experiment, visits)
+    # A layer left out is also another operand of the sum behind it: the plainer words come first.
+    for suspect, sentence, change in _left_out(experiment, visits_of(experiment, of_torch_alone=True)):
+        yield suspect, sentence, lambda c=change: experiment.outputs(change=c)
     yield from _operands(experiment, visits)
     for suspect, sentence, change in chain(
-        _left_out(visits),
         _turned(visits),
         _appended(visits),
         _rescaled(experiment, visits),
@@ -34,11 +37,18 @@ def mutations(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], d
         yield suspect, sentence, lambda c=change: experiment.outputs(change=c)
 
 
-def _left_out(visits: list[Visit]) -> Iterator[Wiring]:
+def _left_out(experiment: Experiment, visits: list[Visit]) -> Iterator[Wiring]:
+    """A layer, or all that are of one kind, such as the norms of queries and keys; those the port never calls, too."""
+    kinds: dict[type, list[Visit]] = {}
     for visit in visits:
         if 0 in visit.given and visit.given[0].shape == visit.gave.shape:
+            kinds.setdefault(type(experiment.layer.get_submodule(visit.path)), []).append(visit)
             said = f"{visit} is not applied: what it gets goes on"
             yield "missing layer", said, instead(visit, lambda v, _: v.given[0])
+    for alike in kinds.values():
+        if len(alike) > 1:
+            said = f"{', '.join(map(str, alike))} are not applied: what they get goes on"
+            yield "missing layer", said, together([instead(visit, lambda v, _: v.given[0]) for visit in alike])
 
 
 def _turned(visits: list[Visit]) -> Iterator[Wiring]:
@@ -112,6 +122,50 @@ def _norms(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, s
         yield suspect, said, lambda: experiment.outputs(change=together(moved_forth))
 
 
+def _norms_of_branches(
+    experiment: Experiment, visits: list[Visit]
+) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
+    """``norm(x + branch)`` for ``x + norm(branch)``, and the reverse: of all such norms at once, and of each."""
+    sums = [c for c in experiment.noted if c.name == "add" and len(c.positional) == 2]
+    outside: list[tuple[Visit, Mutated]] = []
+    inside: list[tuple[Visit, Mutated]] = []
+    for visit in visits:
+        norm = copy.deepcopy(experiment.layer.get_submodule(visit.path))
+        if not _normalizes(norm, visit):
+            continue
+        for call in sums:
+            if any(equal(visit.gave, y) for y in call.positional):
+                outside.append((visit, {call.index: _normalized(norm, whole=True)}))
+            elif equal(torch.add(*call.positional), visit.given[0]):
+                inside.append((visit, {call.index: _normalized(norm, whole=False)}))
+    for found, said in (
+        (outside, "is taken of the whole sum, in torch of the branch alone"),
+        (inside, "is taken of the branch alone, in torch of the whole sum"),
+    ):
+        for some in ([found] if len(found) > 1 else []) + [[one] for one in found]:
+            how = {index: mutate for _, mutated in some for index, mutate in mutated.items()}
+            without = together([instead(visit, lambda v, _: v.given[0]) for visit, _ in some])
+            sentence = f"the normalization {', '.join(str(visit) for visit, _ in some)} {said}"
+            yield "order of normalization", sentence, lambda m=how, c=without: experiment.outputs(m, c)
+
+
+def _normalizes(layer: torch.nn.Module, visit: Visit) -> bool:
+    """Whether ten times as much makes no difference to the layer; its name need not say so."""
+    if 0 not in visit.given or visit.given[0].shape != visit.gave.shape or not visit.given[0].is_floating_point():
+        return False
+    try:
+        gave = layer.forward(10 * visit.given[0])
+    except (TypeError, ValueError, RuntimeError):  # it takes more than that
+        return False
+    return isinstance(gave, torch.Tensor) and torch.allclose(gave, visit.gave, rtol=1e-2, atol=1e-3)
+
+
+def _normalized(norm: torch.nn.Module, *, whole: bool) -> Callable[[Call], Any]:
+    if whole:
+        return lambda call: norm.forward(call.run())
+    return lambda call: call.positional[0] + norm.forward(call.positional[1])
+
+
 def _operands(experiment: Experiment, visits: list[Visit]) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
     """A sum, product or joint of the layer's own code takes another tensor than torch's."""
     for call in experiment.noted:
@@ -156,6 +210,10 @@ def _fed(visits: list[Visit]) -> Iterator[Wiring]:
             for step in (1, -1) if given.dtype in (torch.int32, torch.int64) else ():
                 said = f"{which} is off by {step:+d} (an index that starts elsewhere)"
                 yield "index", said, passing(visit, place, lambda x, s=step: x + s)
+            if place and given.dtype == torch.bool:
+                yield "mask", f"{which} is inverted", passing(visit, place, torch.logical_not)
+            elif place and given.is_floating_point():
+                yield "sign", f"{which} has the other sign", passing(visit, place, torch.neg)
             for axis in (a for a in range(given.ndim) if given.shape[a] > 1):
                 said = f"{which} is reversed along axis {axis}, in torch it is not"
                 yield "order", said, passing(visit, place, lambda x, a=axis: x.flip(a))

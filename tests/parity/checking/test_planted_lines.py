@@ -120,6 +120,40 @@ LINES = {
             "inner gets is reversed along axis 1": lambda inner, x: inner(x[:, ::-1]),
         },
     ),
+    "scores": (
+        lambda inner, x: inner(x) @ x.transpose(1, 2) * 0.3 + torch.arange(1, 5).sqrt(),
+        {
+            "": lambda inner, x: inner(x) @ x.swapaxes(1, 2) * 0.3 + jnp.sqrt(jnp.arange(1, 5)),
+            "added before the scores or sums are scaled": lambda inner, x: (
+                (inner(x) @ x.swapaxes(1, 2) + jnp.sqrt(jnp.arange(1, 5))) * 0.3
+            ),
+            "each one less": lambda inner, x: inner(x) @ x.swapaxes(1, 2) * 0.3 + jnp.sqrt(jnp.arange(4)),
+            "bfloat16 factors": lambda inner, x: (
+                (inner(x).astype(jnp.bfloat16) @ x.swapaxes(1, 2).astype(jnp.bfloat16)).astype(jnp.float32) * 0.3
+                + jnp.sqrt(jnp.arange(1, 5))
+            ),
+        },
+    ),
+    "masks of windows": (
+        lambda inner, x: inner(x).view(2, 4, 2, 4) + torch.arange(16.0).sin().view(1, 4, 1, 4),
+        {
+            "as if they stood in the other order": lambda inner, x: (
+                inner(x).reshape(4, 2, 2, 4) + jnp.sin(jnp.arange(16.0)).reshape(4, 1, 1, 4)
+            ).reshape(2, 4, 2, 4),
+        },
+    ),
+    "term that a factor makes vanish": (
+        lambda inner, x: inner(x).sum(2) + 0.5 ** (12 * torch.arange(1, 5) / 12.0),
+        {"a term is not added": lambda inner, x: inner(x).sum(2)},
+    ),
+    "normalization by hand": (
+        lambda inner, x: (inner(x) - inner(x).mean(1, keepdim=True)) / inner(x).std(1, keepdim=True),
+        {
+            "mean, std run along axis 2": lambda inner, x: (
+                (inner(x) - inner(x).mean(2, keepdims=True)) / inner(x).std(2, keepdims=True, ddof=1)
+            )
+        },
+    ),
     "one number of two outputs": (
         lambda inner, x: (torch.nn.functional.leaky_relu(inner(x), 0.2), (inner(x) ** 2).mean()),
         {

@@ -101,3 +101,49 @@ def test_a_mistake_between_layers_is_named(fault):
     assert [found.path for found in report.faults] == [""]
     assert report.faults[0].suspect == suspect, report.faults
     assert said in report.faults[0].reason
+
+
+class TorchShifted(torch.nn.Linear):
+    def forward(self, x, shift):
+        return super().forward(x) + shift
+
+
+class TorchBranch(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.post = TorchShifted(8, 8), torch.nn.LayerNorm(8)
+
+    def forward(self, x, shift):
+        return x + self.post(self.inner(x, shift))
+
+
+class Shifted(nn.Linear):
+    def __call__(self, x, shift):
+        return super().__call__(x) + shift
+
+
+class Branch(nn.Module):
+    def __init__(self, join):
+        self.inner, self.post = Shifted(8, 8, rngs=nnx.Rngs(0)), nn.LayerNorm(8)
+        self.join = join
+
+    def __call__(self, x, shift):
+        return self.join(self, x, shift)
+
+
+BRANCHES = {
+    "": lambda block, x, shift: x + block.post(block.inner(x, shift)),
+    "post is taken of the whole sum": lambda block, x, shift: block.post(x + block.inner(x, shift)),
+    "layer_norm is not applied": lambda block, x, shift: x + block.inner(x, shift),
+    "argument 2 of inner has the other sign": lambda block, x, shift: x + block.post(block.inner(x, -shift)),
+}
+
+
+@pytest.mark.parametrize("said", BRANCHES)
+def test_a_mistake_around_a_branch_is_named(said):
+    torch.manual_seed(0)
+    theirs, ours = TorchBranch(), Branch(BRANCHES[said])
+    nn.load_state_dict(ours, weights.load(theirs))
+    report = parity.check(theirs, ours, (torch.randn(2, 5, 8), torch.randn(5, 8)), gradients=False)
+    assert report.passed == (said == ""), report
+    assert said == "" or said in report.faults[0].reason, report
