@@ -11,15 +11,17 @@ pointwise 1x1 kernels, where an image has many outputs          a matrix product
 shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
 taps      other groups, volumes, little to copy                 products with the kernel's axes on either side
+winograd  3x3 kernels of many channels, float32                 16 products for four outputs, not 36
 dense     the rest                                              XLA's, channels last; rows end to end, or a row more
 ========= ===================================================== ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel. At a larger stride it goes by
 phases, one output channel for each place within a stride, where that multiplies few zeros, else by taps. The gradient
-of the kernel goes by taps; by phases too from ``LONG_STRIDE`` on; and as XLA's convolution of channels where images
-have few outputs.
+of the kernel goes by Winograd's filtering too, where that suits it, else by taps; by phases from ``LONG_STRIDE`` on;
+and as XLA's convolution of channels where images have few outputs.
 
-``python -m parity bench --suite conv`` measures every class. Here milliseconds, on two cores of an AMD EPYC:
+``python -m parity bench --suite conv`` measures every class. Here milliseconds, on two cores of an AMD EPYC; those of
+``winograd`` on one without AVX-512:
 
 =========================================== ========= ====== ====== ======
 convolution, or gradient                    class      jaxnn    XLA  torch
@@ -29,11 +31,13 @@ convolution, or gradient                    class      jaxnn    XLA  torch
 8 x 3 @ 224 to 192, 16x16/16                blocks       1.7    2.1    1.2
 8 x 128 @ 28, 3x3, in 8 groups              taps         1.9    9.0    0.6
 8 x 16 @ 24 x 24 x 24, 3x3x3                taps         7.7     51    3.4
-8 x 64 @ 56, 3x3                            dense        5.7    9.1    3.9
+8 x 64 @ 56, 3x3                            winograd    13.3     35   14.6
+8 x 64 @ 56, 3x3, where that does not fit   dense        5.7    9.1    3.9
 images: 8 x 96 @ 56, 3x3/2, depthwise       taps         0.6     66    0.5
 images: 8 x 64 @ 56 to 128, 3x3/2           taps         4.2    4.4    2.8
 images: 8 x 64 @ 56, 4x4/2                  phases       2.8    5.8    2.6
 kernel: 8 x 64 @ 56, 3x3                    taps         8.1   13.1    4.4
+kernel: 8 x 128 @ 28, 3x3                   winograd    16.5     50   20.4
 kernel: 8 x 128 @ 28, 3x3, in 8 groups      taps         2.9    331    0.7
 kernel: 8 x 96 @ 14, 5x5                    dense        2.4    3.1    1.5
 =========================================== ========= ====== ====== ======
