@@ -234,7 +234,8 @@ def _count(op: Operation) -> Expression:
 def _histc(op: Operation) -> Expression:
     if op.min == op.max:
         raise NotImplementedError("a histogram whose range depends on the data")
-    operand = op.arguments["self"]
-    limits = [op.min, op.max]
-    both = op.call("jnp.histogram", operand, op.bins, limits)
+    # In torch a number's bin is computed, not found among edges that are rounded.
+    above = op.binary("+" if op.min < 0 else "-", op.arguments["self"], abs(op.min), SUM)
+    above = op.binary("*", above, op.bins, PRODUCT)
+    both = op.call("jnp.histogram", op.binary("/", above, op.max - op.min, PRODUCT), op.bins, [0, op.bins])
     return op.cast(Expression(f"{both.text}[0]", ATOM, both.names), op.output.dtype)
