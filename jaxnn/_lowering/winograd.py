@@ -46,9 +46,10 @@ WASTE = 1.4
 
 def suits(x: Array, w: Array, geometry: Geometry) -> bool:
     """Whether this is the fastest, for float32: of many channels, in portions neither too small nor too large."""
-    (outputs, channels, *_), step = w.shape, _step(x, w.shape[0], geometry)
-    enough = step * math.prod(_tiles(geometry)) * channels * outputs >= SOME_PRODUCTS
-    return _is_filter(x, outputs, geometry) and enough
+    outputs, channels, *_ = w.shape
+    if not _is_filter(x, outputs, geometry):
+        return False
+    return _step(x, outputs, geometry) * math.prod(_tiles(geometry)) * channels * outputs >= SOME_PRODUCTS
 
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
@@ -68,8 +69,10 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 
 def suits_gradient(x: Array, y: Array, geometry: Geometry) -> bool:
     """Whether the gradient of the kernel is the fastest so, for float32."""
-    fits = _step(x, y.shape[1], geometry, whole=True) > 0
-    return _is_filter(x, y.shape[1], geometry) and fits and x.shape[1] * y.shape[1] >= SOME_WEIGHTS
+    outputs = y.shape[1]
+    if not _is_filter(x, outputs, geometry) or x.shape[1] * outputs < SOME_WEIGHTS:
+        return False
+    return _step(x, outputs, geometry, whole=True) > 0
 
 
 def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
