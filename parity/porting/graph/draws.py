@@ -2,6 +2,7 @@
 
 Export sees one mode. ``F.dropout(x, p if self.training else 0.0)`` has no rate in evaluation, and stochastic depth has
 no trace there at all, so the model runs once more in the other mode, and what is drawn at the same line is compared.
+Where a method reads the mode, it also runs in its own, and the lines that compute in one of both only are said.
 """
 
 import inspect
@@ -67,6 +68,8 @@ class Draws(TorchFunctionMode):
         super().__init__()
         self.layers = {id(part) for part in module.modules() if has_twin(part)}
         self.found: dict[Site, list[Draw]] = defaultdict(list)
+        self.lines: dict[CodeType, set[int]] = defaultdict(set)
+        self.notes_lines = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -74,6 +77,9 @@ class Draws(TorchFunctionMode):
             with mock.patch.object(F, "has_torch_function", return_value=False), self:
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
+        if self.notes_lines and getattr(func, "__name__", "") != "__get__":
+            for code, line in _model_lines():
+                self.lines[code].add(line)
         rate = _rate(func, args, kwargs)
         if rate is not None and not torch.compiler.is_dynamo_compiling() and (site := _site(self.layers)):
             self.found[site].append(Draw(func.__name__, rate, _node(result)))
@@ -117,6 +123,14 @@ def _site(layers: set[int]) -> Site:
     return tuple(lines[:inside])
 
 
+def _model_lines() -> Iterator[tuple[CodeType, int]]:
+    frame: Any = sys._getframe(2)
+    while frame is not None:
+        if is_of_model(frame.f_code.co_filename):
+            yield frame.f_code, frame.f_lineno
+        frame = frame.f_back
+
+
 def _node(result: Any) -> str:
     mode = get_proxy_mode()
     proxy = mode.tracer.unwrap_proxy(result) if mode is not None and isinstance(result, torch.Tensor) else None
@@ -138,10 +152,13 @@ def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws,
     Returns:
         What is to be said of draws that the port makes in one mode only, or in both where the model does not.
     """
-    asking = (_asks(type(part)) or _has_rate(part) for part in module.modules() if id(part) not in draws.layers)
-    if not draws.found and not any(asking):
+    written = [part for part in module.modules() if id(part) not in draws.layers]
+    asks = any(_asks(type(part)) for part in written)
+    if not draws.found and not asks and not any(map(_has_rate, written)):
         return
-    other, error = _other_mode(module, arguments, any(map(is_derivative, graph.nodes)))
+    differentiates = any(map(is_derivative, graph.nodes))
+    elsewhere, error = _run(module, arguments, differentiates, not module.training, asks)
+    other = elsewhere.found
     nodes = {traced_name(node): node for node in graph.nodes}
     now, then = ("training", "evaluation") if module.training else ("evaluation", "training")
     for site, found in draws.found.items():
@@ -161,14 +178,29 @@ def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws,
     for site, found in other.items():
         if site not in draws.found and any(draw.rate for draw in found):
             yield f"drawn in {then}, not in {now}; the port, exported in {now}, draws in neither: {_line(site)}"
+    if asks:
+        here, failed = _run(module, arguments, differentiates, module.training, asks)
+        yield from _unlike(f"computed in {then}, not in {now}; the port does in neither", elsewhere, here, failed)
+        yield from _unlike(f"computed in {now}, not in {then}; the port does in both", here, elsewhere, error)
 
 
-def _other_mode(
-    module: torch.nn.Module, arguments: Arguments, differentiates: bool
-) -> tuple[dict[Site, list[Draw]], Exception | None]:
-    """What the model draws in its other mode, and what stopped it if anything did."""
-    subject = copied(module, shared=True).train(not module.training)
+def _unlike(what: str, draws: Draws, others: Draws, error: Exception | None) -> Iterator[str]:
+    """The first line of each function that computed in a run and not in the other, which ended; what draws is said."""
+    sites = [*draws.found, *others.found]
+    said, leading = {site[0] for site in sites}, {line for site in sites for line in site}
+    for code, lines in draws.lines.items() if error is None else ():
+        here, there = ({(code.co_filename, x) for x in numbers} for numbers in (lines, others.lines.get(code, lines)))
+        if here - there - leading and not here & said:
+            yield f"{what}: {place_text((*min(here - there - leading), 0))}"
+
+
+def _run(
+    module: torch.nn.Module, arguments: Arguments, differentiates: bool, training: bool, notes_lines: bool
+) -> tuple[Draws, Exception | None]:
+    """What the model draws in that mode, and what stopped it if anything did."""
+    subject = copied(module, shared=True).train(training)
     draws = Draws(subject)
+    draws.notes_lines = notes_lines
     try:
         for part in subject.modules():
             if isinstance(part, torch.nn.modules.batchnorm._NormBase):
@@ -177,8 +209,8 @@ def _other_mode(
         with quiet(), all_seeded(0), flexible(), torch.set_grad_enabled(differentiates), draws:
             subject(*args, **kwargs)
     except Exception as error:  # as of a model that wants targets while it trains
-        return draws.found, error
-    return draws.found, None
+        return draws, error
+    return draws, None
 
 
 def _set_rates(node: Node | None, rates: tuple[float, float]) -> bool:

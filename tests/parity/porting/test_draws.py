@@ -57,6 +57,24 @@ def test_what_training_draws_and_evaluation_does_not_is_said():
     assert "x = x * torch.bernoulli" in depth
 
 
+class Scaled(nn.Module):
+    """Halved in training."""
+
+    def forward(self, x):
+        if self.training:
+            x = x / 2
+        return self.shifted(x)
+
+    def shifted(self, x):
+        return x if self.training else x + 1
+
+
+def test_what_one_mode_alone_computes_is_said():
+    halved, shifted = port(Scaled().eval(), (X,)).notes
+    assert "computed in training, not in evaluation; the port does in neither: x = x / 2" in halved
+    assert "computed in evaluation, not in training; the port does in both: return self.shifted(x)" in shifted
+
+
 class Targeted(nn.Module):
     def forward(self, x, target=None):
         y = target + 1 if self.training else x
