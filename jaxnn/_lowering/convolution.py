@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
+from jax.errors import InconclusiveDimensionOperation, TracerBoolConversionError
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
@@ -149,7 +150,10 @@ def _primitive(
         dtype = args[0].dtype
         if dtype in (jnp.float16, jnp.bfloat16):  # summed in float32 and rounded once, as torch does
             args = tuple(x.astype(jnp.float32) for x in args)
-        output = cpu(*args, geometry=geometry)
+        try:
+            output = cpu(*args, geometry=geometry)
+        except (InconclusiveDimensionOperation, TracerBoolConversionError):  # of a size that a program leaves open
+            output = None
         return (general(*args, geometry=geometry) if output is None else output).astype(dtype)
 
     mlir.register_lowering(primitive, mlir.lower_fun(general, multiple_results=False))

@@ -274,6 +274,17 @@ def test_a_program_for_several_platforms_holds_a_branch_for_each():
     np.testing.assert_allclose(exported.call(*args), plain(geometry)(*args), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("channels", "groups"), [(4, 1), (64, 1), (64, 64)])
+def test_a_program_may_leave_the_number_of_images_open(channels, groups):
+    geometry = Geometry((56, 56), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1), groups)
+    x, w, _ = (a.astype(jnp.float32) for a in arrays(geometry, (1, channels // groups, channels // groups), 6))
+    (count,) = jax.export.symbolic_shape("count")
+    gradients = jax.jit(jax.grad(lambda x, w: jnp.sum(convolution(x, w, geometry) ** 2), argnums=(0, 1)))
+    exported = jax.export.export(gradients)(jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype), w)
+    for ours, theirs in zip(exported.call(x, w), gradients(x, w), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(jnp.abs(theirs).max()))
+
+
 def test_gradients_within_shard_map_are_summed_over_its_axis():
     """The kernel is whole on every device: its gradient is a sum over them, which JAX knows from types."""
     geometry, x, w, y = drawn("plain", 5)
