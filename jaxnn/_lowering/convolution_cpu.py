@@ -10,6 +10,7 @@ class     which                                                 algorithm
 pointwise 1x1 kernels, where an image has many outputs          a matrix product for each image
 shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
+columns   windows of more than 3x3, at most four channels       one product an image, its windows copied by axes
 taps      other groups, volumes, little to copy                 products with the kernel's axes on either side
 winograd  3x3 kernels of many channels, float32                 16 products for four outputs, not 36
 dense     the rest                                              XLA's, channels last; rows end to end, or a row more
@@ -21,7 +22,7 @@ of the kernel goes by Winograd's filtering too, where that suits it, else by tap
 and as XLA's convolution of channels where images have few outputs.
 
 ``python -m parity bench --suite conv`` measures every class. Here milliseconds, on two cores of an AMD EPYC; those of
-``winograd`` on one without AVX-512:
+``winograd`` and ``columns`` on one without AVX-512:
 
 =========================================== ========= ====== ====== ======
 convolution, or gradient                    class      jaxnn    XLA  torch
@@ -29,6 +30,7 @@ convolution, or gradient                    class      jaxnn    XLA  torch
 8 x 64 @ 56 to 256, 1x1                     pointwise    2.1    8.3    3.0
 8 x 96 @ 56, 3x3, depthwise                 shifts       1.1     47    0.9
 8 x 3 @ 224 to 192, 16x16/16                blocks       1.7    2.1    1.2
+8 x 3 @ 224 to 64, 7x7/2                    columns       27     35     14
 8 x 128 @ 28, 3x3, in 8 groups              taps         1.9    9.0    0.6
 8 x 16 @ 24 x 24 x 24, 3x3x3                taps         7.7     51    3.4
 8 x 64 @ 56, 3x3                            winograd    13.3     35   14.6
@@ -48,7 +50,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnn._lowering import blocks, dense, phases, pointwise, shifts, taps, winograd
+from jaxnn._lowering import blocks, columns, dense, phases, pointwise, shifts, taps, winograd
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
@@ -85,6 +87,8 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         return shifts.convolution(x, w, geometry)
     if blocks.are_blocks(geometry):
         return blocks.convolution(x, w, geometry)
+    if columns.suits(x, w, geometry):
+        return columns.convolution(x, w, geometry)
     if geometry.groups > 1 or len(geometry.sizes) == 3 or taps.copies_little(x.shape[1], w.shape[0], geometry):
         return taps.convolution(x, w, geometry)
     if winograd.suits(x, w, geometry):

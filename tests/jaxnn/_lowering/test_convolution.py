@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import convolution_cpu, dense, pointwise, portions, taps, winograd
+from jaxnn._lowering import columns, convolution_cpu, dense, pointwise, portions, taps, winograd
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -62,6 +62,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
         patch.setattr(pointwise, "SOME_OUTPUTS", few)
         patch.setattr(pointwise, "SMALL", few)
         patch.setattr(taps, "LITTLE", few)
+        patch.setattr(columns, "SOME_PLACES", 1 + few)
         patch.setattr(convolution_cpu, "WASTE", 1 + few)
         patch.setattr(convolution_cpu, "LONG_STRIDE", 2 + few)
         patch.setattr(dense, "TERMS", 0)
