@@ -17,9 +17,10 @@ dense     the rest                                              XLA's, channels 
 ========= ===================================================== ====================================================
 
 The gradient of the images is, at stride 1, a convolution with the mirrored kernel. At a larger stride it goes by
-phases, one output channel for each place within a stride, where that multiplies few zeros, else by taps. The gradient
-of the kernel goes by Winograd's filtering too, where that suits it, else by taps; by phases from ``LONG_STRIDE`` on;
-and as XLA's convolution of channels where images have few outputs.
+phases, one output channel for each place within a stride, where that multiplies few zeros, else by taps, or as XLA's
+where the kernel is larger than images and outputs. The gradient of the kernel goes by Winograd's filtering too, where
+that suits it, else by taps; by phases from ``LONG_STRIDE`` on; and as XLA's convolution of channels where images have
+few outputs.
 
 ``python -m parity bench --suite conv`` measures every class. Here milliseconds, on two cores of an AMD EPYC; those of
 ``winograd`` and ``columns`` on one without AVX-512:
@@ -68,6 +69,12 @@ FEW_SUMMANDS = 9
 WASTE = 1.2
 """How many times the products of a gradient by phases may be those that are needed."""
 
+PLANE_WASTE = 1.5
+"""How many times for images, without groups and with ``SOME_CHANNELS`` on either side."""
+
+SOME_CHANNELS = 16
+"""Channels of images and of outputs from which the convolution of phases is fast."""
+
 LONG_STRIDE = 4
 """From here on the gradient of the kernel goes by blocks of a stride rather than by every element."""
 
@@ -110,9 +117,14 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     # Sums of more are compiled to several passes over the images.
     unrolled = geometry.groups == w.shape[0] and math.prod(geometry.kernel_size) > FEW_SUMMANDS
     many = geometry.groups == 1 and w[0].size > MANY_RESULTS * w.shape[0]
-    if max(geometry.dilations) == 1 and (many or unrolled or phases.waste(geometry) <= WASTE):
+    few_steps = math.prod(geometry.strides) <= FEW_STEPS
+    plane = geometry.groups == 1 and len(geometry.sizes) == 2 and min(w.shape[:2]) >= SOME_CHANNELS
+    waste = phases.waste(geometry)
+    if plane and few_steps and waste > WASTE and w.size > y.size + y.shape[0] * w.shape[1] * math.prod(geometry.sizes):
+        return None  # a kernel so large costs more to rearrange
+    if max(geometry.dilations) == 1 and (many or unrolled or waste <= (PLANE_WASTE if plane else WASTE)):
         return phases.image_gradient(y, w, geometry, _convolution)
-    return None if many and math.prod(geometry.strides) <= FEW_STEPS else taps.image_gradient(y, w, geometry)
+    return None if many and few_steps else taps.image_gradient(y, w, geometry)
 
 
 def kernel_gradient(x: Array, y: Array, *, geometry: Geometry) -> Array | None:

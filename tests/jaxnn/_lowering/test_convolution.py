@@ -64,6 +64,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
         patch.setattr(taps, "LITTLE", few)
         patch.setattr(columns, "SOME_PLACES", 1 + few)
         patch.setattr(convolution_cpu, "WASTE", 1 + few)
+        patch.setattr(convolution_cpu, "SOME_CHANNELS", few)
         patch.setattr(convolution_cpu, "LONG_STRIDE", 2 + few)
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
