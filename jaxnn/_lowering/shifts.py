@@ -12,6 +12,9 @@ from jaxnn._lowering.windows import grouped, padded, positions, window
 UNROLLED_TERMS = 384
 """Products that one step of a loop over rows adds up, at most: more would compile slowly."""
 
+SUMS = 2
+"""In how many sums the products of an output are added up: with one, each addition would wait for the one before."""
+
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, *sizes)`` and ``(O, C / groups, *kernel)`` to ``(N, O, *outputs)``."""
@@ -23,14 +26,16 @@ def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         # Plain operators of XLA: with a kernel of 7 x 7 jax.numpy's would take longer to trace than all else.
         images = grouped(padded(x, geometry.pads), groups, 1)
         channels = [lax.index_in_dim(images, channel, 2, keepdims=False) for channel in range(w.shape[1])]
-        output = jnp.zeros(shape, x.dtype)
+        sums = [jnp.zeros(shape, x.dtype)] * SUMS
         for place, position in enumerate(places):
             for channel, image in enumerate(channels):
                 met = lax.broadcast_in_dim(window(image, position, geometry), shape, (0, 1, *range(3, len(shape))))
                 start = (0, 0, channel, place)
                 factor = lax.slice(factors, start, (*shape[1:3], channel + 1, place + 1))
-                output = output + met * lax.broadcast_in_dim(factor.reshape(shape[1:3]), shape, (1, 2))
-        return output.reshape(x.shape[0], w.shape[0], *geometry.outputs)
+                product = met * lax.broadcast_in_dim(factor.reshape(shape[1:3]), shape, (1, 2))
+                turn = (place + channel) % SUMS
+                sums[turn] = sums[turn] + product
+        return sum(sums[1:], sums[0]).reshape(x.shape[0], w.shape[0], *geometry.outputs)
 
     return bordered(products, x, jax.ShapeDtypeStruct((x.shape[0], w.shape[0], *geometry.outputs), x.dtype))
 
