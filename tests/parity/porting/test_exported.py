@@ -103,6 +103,23 @@ def test_gradients_are_torchs_where_jaxs_own_functions_have_another(function):
     np.testing.assert_allclose(gradient, expected, 1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("how", ["sum", "mean", "prod", "amax", "amin"])
+def test_what_is_reduced_into_equal_places_has_torchs_gradient(how, own):
+    places = torch.tensor([[0, 0, 1], [2, 2, 2], [1, 0, 1]])
+
+    def reduced(x):
+        found = x.flip(0).scatter_reduce(1, places, x, how, include_self=own)
+        rows = torch.ones_like(x).index_reduce(1, places[0], x, how, include_self=own) if how != "sum" else 0
+        return (found + rows) * torch.arange(1.0, 10).reshape(3, 3)
+
+    x = torch.tensor([[0.0, 1.0, -1.0], [0.0, 0.0, 0.0], [2.0, 2.0, 1.0]], requires_grad=True)
+    (expected,) = torch.autograd.grad(reduced(x).sum(), x)
+    module = port(Does(lambda self, x: reduced(x)), (X[:3, :3],)).module
+    np.testing.assert_allclose(jax.grad(lambda x: module(x).sum())(jnp.asarray(x.detach().numpy())), expected, 1e-6)
+
+
 SQUARES = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)) + 2 * torch.eye(3)
 
 
