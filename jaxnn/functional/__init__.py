@@ -134,6 +134,8 @@ from jaxnn.functional.scaled_products import ScalingType as ScalingType
 from jaxnn.functional.scaled_products import SwizzleType as SwizzleType
 from jaxnn.functional.scaled_products import scaled_grouped_mm as scaled_grouped_mm
 from jaxnn.functional.scaled_products import scaled_mm as scaled_mm
+from jaxnn.functional.scattering import index_reduce as index_reduce
+from jaxnn.functional.scattering import scatter_reduce as scatter_reduce
 from jaxnn.functional.sequence_loss import ctc_loss as ctc_loss
 from jaxnn.functional.signals import istft as istft
 from jaxnn.functional.softmaxes import gumbel_softmax as gumbel_softmax

@@ -1,5 +1,7 @@
 """``torch.nn``'s layers on Flax NNX."""
 
+from jaxnn import functional as functional
+from jaxnn import init as init
 from jaxnn.nn import utils as utils
 from jaxnn.nn.activation import CELU as CELU
 from jaxnn.nn.activation import ELU as ELU
@@ -57,6 +59,19 @@ from jaxnn.nn.dropout import Dropout3d as Dropout3d
 from jaxnn.nn.dropout import FeatureAlphaDropout as FeatureAlphaDropout
 from jaxnn.nn.flatten import Flatten as Flatten
 from jaxnn.nn.flatten import Unflatten as Unflatten
+from jaxnn.nn.lazy import LazyBatchNorm1d as LazyBatchNorm1d
+from jaxnn.nn.lazy import LazyBatchNorm2d as LazyBatchNorm2d
+from jaxnn.nn.lazy import LazyBatchNorm3d as LazyBatchNorm3d
+from jaxnn.nn.lazy import LazyConv1d as LazyConv1d
+from jaxnn.nn.lazy import LazyConv2d as LazyConv2d
+from jaxnn.nn.lazy import LazyConv3d as LazyConv3d
+from jaxnn.nn.lazy import LazyConvTranspose1d as LazyConvTranspose1d
+from jaxnn.nn.lazy import LazyConvTranspose2d as LazyConvTranspose2d
+from jaxnn.nn.lazy import LazyConvTranspose3d as LazyConvTranspose3d
+from jaxnn.nn.lazy import LazyInstanceNorm1d as LazyInstanceNorm1d
+from jaxnn.nn.lazy import LazyInstanceNorm2d as LazyInstanceNorm2d
+from jaxnn.nn.lazy import LazyInstanceNorm3d as LazyInstanceNorm3d
+from jaxnn.nn.lazy import LazyLinear as LazyLinear
 from jaxnn.nn.linear import Bilinear as Bilinear
 from jaxnn.nn.linear import Identity as Identity
 from jaxnn.nn.linear import Linear as Linear
@@ -83,6 +98,7 @@ from jaxnn.nn.loss import TripletMarginLoss as TripletMarginLoss
 from jaxnn.nn.loss import TripletMarginWithDistanceLoss as TripletMarginWithDistanceLoss
 from jaxnn.nn.module import Buffer as Buffer
 from jaxnn.nn.module import Module as Module
+from jaxnn.nn.module import Parameter as Parameter
 from jaxnn.nn.normalization import CrossMapLRN2d as CrossMapLRN2d
 from jaxnn.nn.normalization import GroupNorm as GroupNorm
 from jaxnn.nn.normalization import LayerNorm as LayerNorm

@@ -12,6 +12,8 @@ from jaxtyping import Array, ArrayLike, Key
 
 from jaxnn import init
 
+Parameter = nnx.Param
+
 
 class Buffer(nnx.Variable):
     """An array that belongs to a layer's ``state_dict`` and is not trained, such as a loss's class weights."""

@@ -21,7 +21,7 @@ from parity.checking.evaluation import TorchSide, is_smooth
 from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
 from parity.conformance.result import FLOORS, Result, refusal_fault
-from parity.mirroring import counterpart, mirror
+from parity.mirroring import counterpart
 
 
 def module_entries() -> list[Any]:
@@ -73,15 +73,15 @@ def _run_input(entry: Any, sample: Any, dtype: torch.dtype, training: bool, wher
         made = sample.constructor_input
         module = entry.module_cls(*made.args, **made.kwargs).to(dtype).train(training)
         call = sample.forward_input.args, sample.forward_input.kwargs
+        made.args, made.kwargs = torch_tree.tree_map(partial(_cast, dtype), (made.args, dict(made.kwargs)))
+        twin = built(entry, made, dtype)
         if entry.is_lazy:
             module(*call[0], **call[1])
-            twin = mirror(module)
-        else:
-            made.args, made.kwargs = torch_tree.tree_map(partial(_cast, dtype), (made.args, dict(made.kwargs)))
-            twin = built(entry, made, dtype)
-            nn.load_state_dict(twin, weights.load(module))
-            if repr(twin) != repr(module):
-                raise AssertionError(f"prints as {twin!r}, torch as {module!r}")
+            args, kwargs = torch_tree.tree_map(to_jax, call)
+            twin(*args, **kwargs)
+        nn.load_state_dict(twin, weights.load(module))
+        if repr(twin) != repr(module):
+            raise AssertionError(f"prints as {twin!r}, torch as {module!r}")
         twin.train() if training else twin.eval()
         side = TorchSide(module, call)
         rows = judged(side, evaluate_jax(twin, side), floor=FLOORS[dtype])

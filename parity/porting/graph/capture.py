@@ -59,6 +59,7 @@ from parity.porting.graph.row_ends import row_ends
 from parity.porting.graph.selection import kept_whole
 from parity.porting.graph.transforms import transformed
 from parity.porting.graph.unseen import unseen
+from parity.porting.graph.valueless import Valueless, averaged
 
 
 @dataclass
@@ -245,6 +246,7 @@ class _Attempt:
                 differentiable(),
                 transformed(self.recording.own_gradients),
                 flexible(),
+                averaged(),
                 torch.enable_grad(),
                 looked_at(self.asked),
             ):
@@ -254,7 +256,7 @@ class _Attempt:
             stack.enter_context(recorded(self.module, self.recording, changes))
             stack.enter_context(containing(self.module, self.objects))
             branches = [decided] if self.answers else []
-            for noting in (Distinct(), self.known, self.draws, *branches):
+            for noting in (Distinct(), Valueless(), self.known, self.draws, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
 

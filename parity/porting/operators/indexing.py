@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from parity.porting.operators.expression import ATOM, PRODUCT, Expression
-from parity.porting.operators.operation import Operation, Tensor, dtype_name
+from parity.porting.operators.expression import ATOM, Expression
+from parity.porting.operators.operation import Operation, Tensor
 from parity.porting.operators.registry import register_operator
 from parity.porting.operators.subscripts import picked, whole
 
@@ -131,11 +131,7 @@ def _gather(op: Operation) -> Expression:
     return op.call("jnp.take_along_axis", operand, index, axis=op.dim)
 
 
-_VERBS = {"sum": "add", "add": "add", "prod": "multiply", "multiply": "multiply", "amax": "max", "amin": "min"}
-_NEUTRAL = {"sum": 0, "mean": 0, "prod": 1}
-
-
-@register_operator("aten.scatter", "aten.scatter_add", "aten.scatter_reduce.two")
+@register_operator("aten.scatter", "aten.scatter_add")
 def _scatter(op: Operation) -> Expression:
     operand, index = op.arguments["self"], op.index
     source = op.arguments.get("src", op.arguments.get("value"))
@@ -152,38 +148,16 @@ def _scatter(op: Operation) -> Expression:
         ATOM,
         index.names | grid.names,
     )
-    if op.arguments.get("reduce") is None:
-        return updated(op, operand, places.text, places.names, source, "add" if "scatter_add" in op.name else "set")
-    return _reduced(op, operand, places, source)
+    verb = op.arguments.get("reduce") or ("add" if "scatter_add" in op.name else "set")
+    return updated(op, operand, places.text, places.names, source, verb)
 
 
-@register_operator("aten.index_reduce")
-def _index_reduce(op: Operation) -> Expression:
-    operand = op.arguments["self"]
-    places = Expression(":, " * (op.dim % operand.ndim) + op.index.text, ATOM, op.index.names)
-    return _reduced(op, operand, places, op.source)
-
-
-def _reduced(op: Operation, operand: Tensor, places: Expression, source: Any) -> Expression:
-    """``operand`` with ``source`` reduced into it."""
-    reduce, kept = op.reduce, op.arguments.get("include_self", True)
-    start: Expression = operand
-    if not kept:  # what is written to begins without the value that was there
-        blank = _NEUTRAL.get(reduce, _extreme(operand.dtype, "min" if reduce == "amax" else "max"))
-        start = updated(op, operand, places.text, places.names, blank)
-    if reduce != "mean":
-        return updated(op, start, places.text, places.names, source, _VERBS[reduce])
-    total = updated(op, start, places.text, places.names, source, "add")
-    ones = op.call("jnp.ones_like" if kept else "jnp.zeros_like", operand)
-    count = updated(op, ones, places.text, places.names, 1, "add")
-    symbol = "/" if operand.dtype.is_floating_point else "//"
-    return op.binary(symbol, total, count if kept else op.call("jnp.maximum", count, 1), PRODUCT)
-
-
-def _extreme(dtype: torch.dtype, which: str) -> Any:
-    if dtype.is_floating_point:
-        return float("-inf" if which == "min" else "inf")
-    return Expression(f"jnp.iinfo({dtype_name(dtype)}).{which}")
+@register_operator("aten.scatter_reduce.two", "aten.index_reduce")
+def _reduce(op: Operation) -> Expression:
+    source = op.arguments.get("src", op.arguments.get("source"))
+    operands = op.arguments["self"], op.dim, op.index, source, op.reduce
+    own = None if op.arguments.get("include_self", True) else False
+    return op.call(f"F.{op.name.split('.')[1].rstrip('_')}", *operands, include_self=own)
 
 
 def _shaped(axis: int, ndim: int) -> str:

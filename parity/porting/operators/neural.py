@@ -1,6 +1,7 @@
 """Operators that torch.nn.functional has under a name of its own."""
 
 import inspect
+import math
 from typing import Any
 
 from jaxnn import functional
@@ -213,6 +214,8 @@ def _instance_norm(op: Operation) -> Expression:
 @register_operator("parity.batch_norm", "parity.instance_norm")
 def _with_stats(op: Operation) -> Expression:
     name = op.name.split(".")[1]
+    if math.isnan(op.momentum):
+        raise NotImplementedError("an average of the statistics of all batches, in what does not stay a layer")
     batch = name == "batch_norm"
     training = op.host.in_training() if not op.always else True if batch else None  # of an instance it is the default
     return op.call(
@@ -380,6 +383,11 @@ def _grouped_mm(op: Operation) -> Expression:
 
 
 _REDUCTIONS = ("none", "mean", "sum")
+
+
+@register_operator("parity.ctc_loss")
+def _ctc_loss(op: Operation) -> Expression:
+    return _functional("ctc_loss")(op)
 
 
 @register_operator(

@@ -102,3 +102,39 @@ def test_dropout_in_training_without_a_key_is_refused():
 def test_impossible_hyperparameters_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
+
+
+LAZY = [
+    ("LazyLinear", (5,), (2, 3)),
+    ("LazyConv1d", (4, [3]), (3, 6)),
+    ("LazyConv2d", (4, 3, 2, "valid"), (2, 3, 6, 6)),
+    ("LazyConvTranspose2d", (4, 3, 2), (2, 3, 4, 4)),
+    ("LazyBatchNorm1d", (), (4, 3)),
+    ("LazyInstanceNorm2d", (), (2, 3, 4, 4)),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "shape"), LAZY)
+def test_a_lazy_layer_becomes_the_layer_that_takes_its_first_input(name, args, shape):
+    kind = getattr(nn, name)
+    layer = kind(*args) if "Norm" in name else kind(*args, rngs=nnx.Rngs(0))
+    theirs = getattr(torch.nn, name)(*args)
+    assert repr(layer) == repr(theirs)
+    assert isinstance(layer, kind.cls_to_become)
+    with pytest.raises(ValueError, match="outside of transforms"):
+        jax.jit(layer.__call__)(jnp.ones(shape))
+    x = torch.randn(shape)
+    theirs.eval()(x), layer.eval()
+    layer(x.numpy())
+    assert type(layer) is kind.cls_to_become
+    assert repr(layer) == repr(theirs)
+    nn.load_state_dict(layer, {k: v.numpy() for k, v in theirs.state_dict().items()})
+    ours = nnx.jit(lambda layer, x: layer(x))(layer, x.numpy())
+    np.testing.assert_allclose(ours, theirs(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_lazy_layer_refuses_an_input_of_other_rank_and_waits_on():
+    layer = nn.LazyConv2d(4, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="3 or 4 axes"):
+        layer(jnp.ones((3, 3)))
+    assert layer(jnp.ones((5, 3, 3))).shape == (4, 1, 1)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from jaxnn import nn
 from parity.porting import PortError, port
 from parity.porting.lines import is_of_model
 from parity.porting.source.formatting import wrapped
@@ -103,6 +104,23 @@ def test_gradients_are_torchs_where_jaxs_own_functions_have_another(function):
     np.testing.assert_allclose(gradient, expected, 1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:index_reduce")
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("how", ["sum", "mean", "prod", "amax", "amin"])
+def test_what_is_reduced_into_equal_places_has_torchs_gradient(how, own):
+    places = torch.tensor([[0, 0, 1], [2, 2, 2], [1, 0, 1]])
+
+    def reduced(x):
+        found = x.flip(0).scatter_reduce(1, places, x, how, include_self=own)
+        rows = torch.ones_like(x).index_reduce(1, places[0], x, how, include_self=own) if how != "sum" else 0
+        return (found + rows) * torch.arange(1.0, 10).reshape(3, 3)
+
+    x = torch.tensor([[0.0, 1.0, -1.0], [0.0, 0.0, 0.0], [2.0, 2.0, 1.0]], requires_grad=True)
+    (expected,) = torch.autograd.grad(reduced(x).sum(), x)
+    module = port(Does(lambda self, x: reduced(x)), (X[:3, :3],)).module
+    np.testing.assert_allclose(jax.grad(lambda x: module(x).sum())(jnp.asarray(x.detach().numpy())), expected, 1e-6)
+
+
 SQUARES = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(1)) + 2 * torch.eye(3)
 
 
@@ -165,6 +183,46 @@ OPERATORS = {
     "squeeze of a number": (lambda x: x.sum().squeeze() + x, X),
     "solve_triangular": (lambda x: torch.linalg.solve_triangular(x.triu(), ONES.mT, upper=True, left=False), SQUARES),
 }
+
+
+def test_what_looks_at_values_in_torch_is_written_with_torchs_results_and_gradients():
+    targets, lengths = torch.tensor([[1, 2], [2, 2], [1, 3], [3, 0]]), torch.tensor([2, 2, 2, 1])
+
+    def looked(x):
+        steps = torch.stack([x, x.flip(1), 2 * x, x * x, x.cos(), -x])
+        steps = torch.cat([steps, steps[..., :1] - 1], -1).log_softmax(-1)
+        loss = F.ctc_loss(steps, targets, lengths + 4, lengths, reduction="none")
+        means = F.ctc_loss(steps, targets, [6, 6, 5, 6], [2, 2, 2, 1])
+        return loss, means, torch.linalg.lstsq(x, x[:, :2] + 1).solution, torch.combinations(x[:, 0])
+
+    given = X.clone().requires_grad_()
+    results = looked(given)
+    (expected,) = torch.autograd.grad(sum(x.square().sum() for x in results), given)
+    module = port(Does(lambda self, x: looked(x)), (X,)).module
+    x = jnp.asarray(X.numpy())
+    for ours, theirs in zip(module(x), results, strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), 1e-4, 1e-5)
+    gradient = jax.grad(lambda x: sum(jnp.square(y).sum() for y in module(x)))(x)
+    np.testing.assert_allclose(gradient, expected, 1e-3, 1e-4)
+
+
+def test_a_batch_norm_may_average_over_all_batches():
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(3, momentum=None)).train()
+    module = port(model, (X,)).module
+    for batch in (X, 2 * X + 1, X.square()):
+        np.testing.assert_allclose(module(jnp.asarray(batch.numpy())), model(batch).detach(), 1e-4, 1e-5)
+    for name, held in model.state_dict().items():
+        np.testing.assert_allclose(nn.state_dict(module)[name], held, 1e-5, 1e-6)
+
+
+class _Derived(torch.nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x + 1) * 2
+
+
+def test_such_an_average_that_no_layer_keeps_is_refused():
+    with pytest.raises(PortError, match="statistics of all batches, in what does not stay a layer"):
+        port(torch.nn.Sequential(_Derived(3, momentum=None)).train(), (X,))
 
 
 @pytest.mark.filterwarnings("ignore:index_reduce")
