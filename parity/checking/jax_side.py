@@ -12,6 +12,7 @@ from torch.utils import _pytree as torch_tree
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax
 from parity.checking.evaluation import Call, Evaluation, Subject, TorchSide, is_key, named_inputs, same_numbers
+from parity.checking.keeping import left_as_it_was
 from parity.checking.leaves import by_name, flattened, plain
 from parity.checking.results import contained
 from parity.replay import replayed
@@ -62,8 +63,10 @@ class JaxSide:
         values = self._values if call is None else [to_jax(x) for x in torch_tree.tree_leaves(call)]
         changed = [values[i] for i in self._varied]
         if self._run is None:
-            module = nnx.clone(self.subject) if isinstance(self.subject, nnx.Module) else None
-            return self._evaluation((self._forward(module, changed)[1], ({}, [])))
+            if not isinstance(self.subject, nnx.Module):
+                return self._evaluation((self._forward(None, changed)[1], ({}, [])))
+            with left_as_it_was(self.subject) as module:
+                return self._evaluation((self._forward(module, changed)[1], ({}, [])))
         parameters, rest = {}, {}
         if isinstance(self.subject, nnx.Module):
             self._graphdef, self._params, self._others = split_arrays(self.subject)

@@ -25,6 +25,7 @@ from parity.checking.gradients import gradient_faults
 from parity.checking.interception import refuse_within_jit
 from parity.checking.jax_side import JaxSide
 from parity.checking.judgement import judged, refused
+from parity.checking.keeping import parts_of
 from parity.checking.layers import checked_layers
 from parity.checking.pairing import Pair, aliases, under_torchs
 from parity.checking.progress import progress
@@ -194,7 +195,9 @@ def _notes(torch_module: torch.nn.Module, jax_module: Any, twins: dict[str, Pair
     there = {pair.name for pair in twins.values()}
     lacking = [name for name in torch_module.state_dict() if name not in there]
     paired = {name.partition("[")[0] for name in twins}
-    own = split_arrays(jax_module)[1].arrays if isinstance(jax_module, nnx.Module) else {}
+    slots = {id(getattr(pair.slot.owner, pair.slot.name)) for pair in twins.values()}
+    alone = [x for x in parts_of(jax_module)[1] if isinstance(x, nnx.Param) and id(x) not in slots]
+    own = split_arrays(jax_module)[1].arrays if alone and isinstance(jax_module, nnx.Module) else {}
     more = [name for name in own if name not in paired]
     other = list(dict.fromkeys(pair.name for pair in twins.values() if differing([pair])))
     titles = (("only in torch", lacking), ("only in the port", more), ("different before the first step", other))

@@ -17,7 +17,7 @@ from parity.checking.evaluation import TorchSide
 from parity.comparison import largest, sum_of_squares
 
 FEW = 32
-"""Places chosen at random, and as many of the worst; fewer than eight times as many are not worth it. Channels too."""
+"""Places chosen at random, and as many of the worst, where there are eight times as many. Channels too."""
 
 SAFETY = 1.5
 """How many times larger the sample's root mean square error may be than that of all: among errors that are alike
@@ -50,21 +50,21 @@ def explained_by_sample(side: TorchSide, outputs: dict[str, np.ndarray], factor:
     shape = (math.prod(theirs.shape[:-inner]), channels, math.prod(theirs.shape[1 - inner :]) if inner > 1 else 1)
     ours, theirs = ours.reshape(shape), theirs.reshape(shape)
     places = shape[0] * shape[2]
-    if places < 8 * FEW:
+    if places < 8 * FEW and channels < 8 * FEW:
         return None
     difference = ours - theirs
     size, off = _size(theirs), _size(difference)
     distances = np.abs(difference)
     chosen = _chosen(distances.max(axis=1).ravel())
     examples, within = np.unravel_index(chosen, (shape[0], shape[2]))
-    taken = _chosen(distances.max(axis=(0, 2))) if channels > 8 * FEW else np.arange(channels)
+    taken = _chosen(distances.max(axis=(0, 2)))
     where = examples[:, None], taken, within[:, None]
     with torch.no_grad():
         truth = to_numpy(_truth(layer, x.flatten(0, -2) if inner == 1 else x, examples, within, taken))
     sampled = theirs[where]
     torchs, jaxs = sampled - truth, ours[where] - truth
     # Places larger than the others have larger errors.
-    at_random = slice(FEW), slice(FEW if channels > 8 * FEW else None)
+    at_random = tuple(slice(FEW if len(each) == 2 * FEW else None) for each in (chosen, taken))
     typical = _size(torchs[at_random]) * min(1.0, size / (_size(sampled[at_random]) or 1.0)) / SAFETY
     distances[where] = 0.0
     at_worst = largest(torchs)
@@ -77,7 +77,9 @@ def explained_by_sample(side: TorchSide, outputs: dict[str, np.ndarray], factor:
 
 
 def _chosen(distances: np.ndarray) -> np.ndarray:
-    """Some at random, then those furthest off."""
+    """Some at random, then those furthest off; all where they are few."""
+    if len(distances) < 8 * FEW:
+        return np.arange(len(distances))
     some = np.random.default_rng(0).choice(len(distances), FEW, replace=False)
     return np.concatenate([some, np.argpartition(distances, len(distances) - FEW)[-FEW:]])
 

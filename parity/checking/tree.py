@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import torch
@@ -16,6 +16,8 @@ from jaxnn.nn.module import children as nnx_children
 from parity.checking.stacking import stacked_paths
 
 TAG = "parity_tag"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,8 +30,8 @@ class Tag:
     paths: tuple[str, ...]
 
 
-def by_class(test: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """``test``, of classes, asked once of each."""
+def by_class(test: Callable[[Any], T]) -> Callable[[Any], T]:
+    """What is said of classes, asked once of each."""
     return functools.lru_cache(maxsize=1024)(test)
 
 
@@ -147,7 +149,7 @@ def children(node: Any) -> Iterator[tuple[str, Any]]:
         members = {str(i): value for i, value in enumerate(node)}
     elif isinstance(node, dict):
         members = node
-    elif _is_own(type(node)):
+    elif is_own(type(node)):
         members = vars(node)
     else:
         return
@@ -163,11 +165,11 @@ def _is_of_nnx(kind: Any) -> bool:
 
 @by_class
 def _may_hold(kind: Any) -> bool:
-    return issubclass(kind, list | tuple | dict) or _is_own(kind)
+    return issubclass(kind, list | tuple | dict) or is_own(kind)
 
 
 @by_class
-def _is_own(kind: Any) -> bool:
+def is_own(kind: Any) -> bool:
     """Whether ``kind`` is a class written in Python whose instances may hold layers."""
     own = "__call__" in vars(kind) and not _of_library(kind) and not issubclass(kind, nnx.Module)
     return bool(kind.__dictoffset__) and own

@@ -12,6 +12,7 @@ LAYERS = [
     (torch.nn.Linear(96, 32), torch.randn(4, 512, 96, generator=generator)),
     (torch.nn.Conv1d(8, 16, 5), torch.randn(32, 8, 20, generator=generator)),
     (torch.nn.Linear(40, 600), torch.randn(300, 40, generator=generator)),
+    (torch.nn.Linear(512, 1024), torch.randn(5, 512, generator=generator)),
 ]
 
 
