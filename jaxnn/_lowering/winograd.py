@@ -7,9 +7,8 @@ A tile ``d`` of 4 x 4 places, two from the next, gives 2 x 2 outputs of a kernel
 Summed over channels, each of the 16 places is a matrix product of all tiles' channels with the kernel's (Lavin and
 Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). Its matrices hold zeros, ones and halves: the error
 against float64 is 0.6 to 0.8 times that of torch's own convolution, in the root mean square, or 2.2 times where torch
-has AVX-512, whose sums err less. F(4 x 4, 3 x 3) has fewer
-products, but errs two to five times as much and is slower here. A tile shares its rounding, and its infinities, among
-its four outputs; float64 keeps the definition.
+has AVX-512, whose sums err less. F(4 x 4, 3 x 3) has fewer products, but errs two to five times as much and is slower
+here. A tile shares its rounding, and its infinities, among its four outputs; float64 keeps the definition.
 """
 
 import math
