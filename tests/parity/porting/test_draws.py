@@ -1,5 +1,7 @@
 """What is dropped out and drawn in the mode in which a model is not exported."""
 
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -73,6 +75,30 @@ def test_what_one_mode_alone_computes_is_said():
     halved, shifted = port(Scaled().eval(), (X,)).notes
     assert "computed in training, not in evaluation; the port does in neither: x = x / 2" in halved
     assert "computed in evaluation, not in training; the port does in both: return self.shifted(x)" in shifted
+
+
+class Deciding(nn.Module):
+    """Notes where it runs in training, and may ask there what the numbers are."""
+
+    devices: ClassVar[list[str]] = []
+
+    def __init__(self, asks: bool) -> None:
+        super().__init__()
+        self.asks = asks
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        self.devices.append(x.device.type)
+        return F.dropout(x, 0.25) if not self.asks or bool((x == x).all()) else x
+
+
+@pytest.mark.parametrize(("asks", "devices"), [(False, ["meta"]), (True, ["meta", "cpu"])])
+def test_the_other_mode_runs_without_numbers_and_with_them_only_where_they_matter(asks, devices):
+    Deciding.devices.clear()
+    ported = port(Deciding(asks).eval(), torch.randn(2, 3), verify=False)
+    assert Deciding.devices == devices
+    assert any("drawn in training" in note for note in ported.notes)
 
 
 class Targeted(nn.Module):
