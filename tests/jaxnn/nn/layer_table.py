@@ -133,6 +133,7 @@ LAYERS = [
 NAMES = [name for name, *_ in LAYERS]
 CONTAINERS = {"Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Module"}
 STACKS = {"TransformerEncoder", "TransformerDecoder"}  # made of layers; Transformer has both
+LAZY = {name for name in dir(nn) if name.startswith("Lazy")}  # become other layers
 
 
 def ours(name, args, kwargs, rngs):
