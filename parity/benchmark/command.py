@@ -128,8 +128,8 @@ def bench(
             progress.advance(task)
     console.print(timing_table(results, rates, wide=console.width >= 110))
     console.print(mean_table(results))
-    if missing:
-        console.print(missing)
+    for note in dict.fromkeys(note for result in results for note in result.notes):
+        console.print(note, markup=False)
     threads = {"torch": torch.get_num_threads(), "JAX": len(os.sched_getaffinity(0))}
     how = "jaxnn.tune_cpu" if tuned else "as it comes"
     console.print(f"Threads: torch {threads['torch']}, JAX {threads['JAX']}. JAX on a CPU: {how}.")

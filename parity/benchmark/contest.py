@@ -101,12 +101,21 @@ def contest(
     *,
     seconds: float,
     references: Sequence[str] = (TORCH,),
-    notes: Sequence[str] = (),
 ) -> Result:
     """Time ``contenders``, whose results have been checked, ``jaxnn`` among them.
 
-    The fastest of ``references`` is what jaxnn is measured by.
+    The fastest of ``references`` is what jaxnn is measured by. ``torch.compile``, which compiles at its first call, is
+    left out with a note where that fails.
     """
+    notes = []
+    if COMPILED in contenders:
+        try:
+            contenders[COMPILED]()
+        except Exception as error:  # of its own compiler, or of the system's
+            first_line = (str(error).strip() or repr(error)).splitlines()[0]
+            notes.append(f"{COMPILED} fails in {' '.join(identity[2:])}: {type(error).__name__}: {first_line}")
+            contenders = {name: call for name, call in contenders.items() if name != COMPILED}
+            references = [name for name in references if name != COMPILED]
     started = time.perf_counter()
     contenders[JAXNN]()
     first = time.perf_counter() - started
@@ -124,7 +133,7 @@ def contest(
         temporary_bytes=program.temporary_bytes,
         operations=program.operations,
         traffic=program.traffic,
-        notes=list(notes),
+        notes=notes,
     )
 
 

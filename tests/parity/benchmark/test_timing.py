@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 
-from parity.benchmark.contest import WrongAnswerError, check_equal, compiled
+from parity.benchmark.contest import COMPILED, JAXNN, TORCH, WrongAnswerError, check_equal, compiled, contest
 from parity.benchmark.timing import SETTLED, Timing, interleaved
 
 
@@ -84,3 +84,14 @@ def test_work_is_counted_save_where_a_loop_hides_it():
     assert straight.operations == pytest.approx(2 * 64**3, rel=0.01)
     assert straight.compile_seconds > 0
     assert (looped.operations, looped.traffic) == (0, 0)
+
+
+def test_a_compiler_of_torch_that_fails_is_left_out_with_a_note():
+    def fails():
+        raise OSError("file too short\nmore")
+
+    program = compiled(lambda x: x + 1, np.ones(3))
+    contenders = {TORCH: time.time, COMPILED: fails, JAXNN: time.time}
+    result = contest(("op", "sums", "add", "forward"), contenders, program, seconds=0.01, references=(TORCH, COMPILED))
+    assert list(result.seconds) == [TORCH, JAXNN]
+    assert result.notes == ["torch.compile fails in add forward: OSError: file too short"]
