@@ -133,7 +133,22 @@ LAYERS = [
 NAMES = [name for name, *_ in LAYERS]
 CONTAINERS = {"Sequential", "ModuleList", "ModuleDict", "ParameterList", "ParameterDict", "Module"}
 STACKS = {"TransformerEncoder", "TransformerDecoder"}  # made of layers; Transformer has both
-LAZY = {name for name in dir(nn) if name.startswith("Lazy")}  # become other layers
+LAZY = [  # (name, args, shape of the first input): they become other layers
+    ("LazyLinear", (5,), (2, 3)),
+    ("LazyConv1d", (4, [3]), (3, 6)),
+    ("LazyConv2d", (4, 3, 2, "valid"), (2, 3, 6, 6)),
+    ("LazyConv3d", (4, 2), (2, 3, 3, 3, 4)),
+    ("LazyConvTranspose1d", (4, 3), (2, 3, 4)),
+    ("LazyConvTranspose2d", (4, 3, 2), (2, 3, 4, 4)),
+    ("LazyConvTranspose3d", (4, 2), (3, 3, 3, 4)),
+    ("LazyBatchNorm1d", (), (4, 3)),
+    ("LazyBatchNorm2d", (), (2, 3, 4, 4)),
+    ("LazyBatchNorm3d", (), (2, 3, 2, 3, 4)),
+    ("LazyInstanceNorm1d", (), (2, 3, 5)),
+    ("LazyInstanceNorm2d", (), (2, 3, 4, 4)),
+    ("LazyInstanceNorm3d", (), (2, 3, 2, 3, 4)),
+]
+LAZY_NAMES = {name for name, *_ in LAZY}
 
 
 def ours(name, args, kwargs, rngs):

@@ -7,6 +7,7 @@ from flax import nnx
 
 from jaxnn import models, nn
 from parity import tutorial
+from tests.jaxnn.nn.layer_table import LAZY
 
 
 @pytest.mark.parametrize(
@@ -102,16 +103,6 @@ def test_dropout_in_training_without_a_key_is_refused():
 def test_impossible_hyperparameters_are_refused(make, match):
     with pytest.raises(ValueError, match=match):
         make()
-
-
-LAZY = [
-    ("LazyLinear", (5,), (2, 3)),
-    ("LazyConv1d", (4, [3]), (3, 6)),
-    ("LazyConv2d", (4, 3, 2, "valid"), (2, 3, 6, 6)),
-    ("LazyConvTranspose2d", (4, 3, 2), (2, 3, 4, 4)),
-    ("LazyBatchNorm1d", (), (4, 3)),
-    ("LazyInstanceNorm2d", (), (2, 3, 4, 4)),
-]
 
 
 @pytest.mark.parametrize(("name", "args", "shape"), LAZY)
