@@ -115,7 +115,6 @@ def contest(
             first_line = (str(error).strip() or repr(error)).splitlines()[0]
             notes.append(f"{COMPILED} fails in {' '.join(identity[2:])}: {type(error).__name__}: {first_line}")
             contenders = {name: call for name, call in contenders.items() if name != COMPILED}
-            references = [name for name in references if name != COMPILED]
     started = time.perf_counter()
     contenders[JAXNN]()
     first = time.perf_counter() - started
