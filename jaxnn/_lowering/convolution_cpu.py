@@ -11,6 +11,7 @@ pointwise 1x1 kernels, where an image has many outputs          a matrix product
 shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
 columns   windows of more than 3x3, at most four channels       one product an image, its windows copied by axes
+folded    long kernels of one axis, in groups                   the class of the rest, their elements in rows
 taps      other groups, volumes, little to copy                 products with the kernel's axes on either side
 winograd  3x3 kernels of many channels, float32                 16 products for four outputs, not 36
 dense     the rest                                              XLA's, channels last; rows end to end, or a row more
@@ -51,7 +52,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxnn._lowering import blocks, columns, dense, phases, pointwise, shifts, taps, winograd
+from jaxnn._lowering import blocks, columns, dense, folded, phases, pointwise, shifts, taps, winograd
 from jaxnn._lowering.geometry import Geometry, mirrored
 
 FEW_TERMS = 64
@@ -75,16 +76,24 @@ PLANE_WASTE = 1.5
 SOME_CHANNELS = 16
 """Channels of images and of outputs from which the convolution of phases is fast."""
 
-LONG_STRIDE = 4
+LONG_STRIDE = 3
 """From here on the gradient of the kernel goes by blocks of a stride rather than by every element."""
 
 FEW_OUTPUTS = 8
 """Outputs of an image for each place that a window spans up to which XLA's own gradient of the kernel is faster."""
 
+LONG = 7
+"""Elements of a kernel of one axis from which it is too where channels are few, as there is much to copy then."""
+
+NARROW = 64
+"""Channels of images and outputs up to which they are few."""
+
 
 def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
     """Cross-correlation of ``x`` with ``w``, or None."""
-    return _convolution(x, w, geometry) if _is_suited(x, w, geometry) else None
+    if folded.is_slow(w, geometry) or not _is_suited(x, w, geometry):
+        return None
+    return _convolution(x, w, geometry)
 
 
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
@@ -92,6 +101,8 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         return pointwise.convolution(x, w, geometry)
     if geometry.groups > 1 and math.prod(w.shape[1:]) <= FEW_TERMS:
         return shifts.convolution(x, w, geometry)
+    if folded.suits(geometry):
+        return folded.convolution(x, w, geometry, _convolution)
     if blocks.are_blocks(geometry):
         return blocks.convolution(x, w, geometry)
     if columns.suits(x, w, geometry):
@@ -105,7 +116,7 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
 
 def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     """The gradient of the images, a transposed convolution of ``y`` with ``w``, or None."""
-    if not _is_suited(y, w, geometry):
+    if folded.is_slow(w, geometry) or not _is_suited(y, w, geometry):
         return None
     if pointwise.suits(w, geometry):
         return pointwise.image_gradient(y, w, geometry)
@@ -137,6 +148,8 @@ def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         return pointwise.kernel_gradient(x, y, geometry)
     if geometry.groups > 1 and x.shape[1] // geometry.groups * math.prod(geometry.kernel_size) <= FEW_TERMS:
         return shifts.kernel_gradient(x, y, geometry)
+    if folded.suits(geometry):
+        return folded.kernel_gradient(x, y, geometry, _kernel_gradient)
     if blocks.are_blocks(geometry):
         return blocks.kernel_gradient(x, y, geometry)
     if max(geometry.strides) >= LONG_STRIDE and max(geometry.dilations) == 1 and phases.waste(geometry) <= WASTE:
@@ -145,7 +158,8 @@ def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         return winograd.kernel_gradient(x, y, geometry)
     spans = [d * (k - 1) + 1 for d, k in zip(geometry.dilations, geometry.kernel_size, strict=True)]
     few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(spans)
-    if few and geometry.groups == 1 and max(geometry.strides) == 1 and len(geometry.sizes) < 3:
+    narrow = max(x.shape[1], y.shape[1]) <= NARROW and len(geometry.sizes) == 1 and geometry.kernel_size[0] >= LONG
+    if (few or narrow) and geometry.groups == 1 and max(geometry.strides) == 1 and len(geometry.sizes) < 3:
         return dense.kernel_gradient(x, y, geometry)
     return taps.kernel_gradient(x, y, geometry)
 

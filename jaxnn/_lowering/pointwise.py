@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
-from jaxnn._lowering.windows import grouped, products, spread, window
+from jaxnn._lowering.windows import correlations, grouped, products, spread, window
 
 MANY_OUTPUTS = 512
 """Outputs of an image from which its product is as fast as one of all images, whatever the kernel's size."""
@@ -54,7 +54,7 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """Images and a weight for each output to ``(O, C / groups, *ones)``."""
     weights, met = _flat(y, geometry), _met(x, geometry)
     if weights.shape[2] * met.shape[2] <= SMALL:
-        found = jnp.sum(products(weights, met, (3, 3), geometry), 0)
+        found = correlations(weights, met, geometry)
     else:
         axes = ((0, 3), (0, 3))
         found = lax.dot_general(weights, met, (axes, ((1,), (1,))), precision=geometry.precision)

@@ -17,7 +17,7 @@ from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
 from jaxnn._lowering.portions import allowed, at_once, banded, banded_outputs, joined, mapped, summed
-from jaxnn._lowering.windows import grouped, padded, positions, product, products, window, woven
+from jaxnn._lowering.windows import correlations, grouped, padded, positions, product, products, window, woven
 
 MANY_OUTPUTS = 512
 """Outputs of an image from which it has a product of its own, whatever the kernel's size."""
@@ -30,6 +30,9 @@ SMALL_GRADIENT = 0.1
 
 LARGE_GRADIENT = 2**15
 """Numbers in a kernel without groups from which images have their gradients one after the other."""
+
+CACHED_BYTES = 8 * 2**20
+"""Memory for the copies of images whose gradients are found together, where there is a stride or each has its own."""
 
 LITTLE = 1.5
 """Copies of each number of images and outputs below which little is copied."""
@@ -151,22 +154,24 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     together |= groups == 1 and numbers >= LARGE_GRADIENT
     if together and outputs >= MANY_OUTPUTS:
         step = 1
+    if max(geometry.strides) > 1 or not together:
+        bytes_each = copies(geometry, lead, x.shape[1], y.shape[1]) * outputs * x.dtype.itemsize
+        step = at_once(images.shape[0], bytes_each, CACHED_BYTES)
     leading, trailing = geometry.kernel_size[:lead], geometry.kernel_size[lead:]
 
     def some(images: Array, weights: Array) -> Array:
         images, weights = _arranged(images, groups, together), _arranged(weights, groups, together)
         found = {}
         for phase in phases(band, lead):
+            last = phase.starts[-1]
+            wide = padded(weights, [(start, start) for start in last], first=3)
             moved = []
             for start in phase.starts:
-                around = [(a, e - a - n) for a, e, n in zip(start, phase.extents, band.outputs, strict=False)]
-                moved.append(padded(weights, around, first=3))
+                each = zip(last, start, phase.extents, strict=True)
+                moved.append(wide[(slice(None),) * 3 + tuple(slice(a - b, a - b + extent) for a, b, extent in each)])
             stacked = _flat(_stacked(moved, together), together)
             columns = _columns(images, phase, band, together)
-            if together:
-                total = product(stacked, columns, (2, 2), band)
-            else:
-                total = jnp.sum(products(stacked, columns, (3, 3), band), 0)
+            total = product(stacked, columns, (2, 2), band) if together else correlations(stacked, columns, band)
             total = total.reshape(groups, len(phase.taps), -1, *trailing, channels)
             found.update({tap: total[:, index] for index, tap in enumerate(phase.taps)})
         return jnp.stack([found[tap] for tap in positions(leading)], -1)

@@ -9,6 +9,9 @@ from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
 
+FEW_ROWS = 32
+"""Rows up to which XLA's product of each image is faster with them on its right."""
+
 
 def positions(kernel_size: Sequence[int]) -> Iterator[tuple[int, ...]]:
     """Every element of a kernel."""
@@ -76,6 +79,16 @@ def products(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry
     """Matrix products of each image and group, over those axes."""
     axes = (contracted[:1], contracted[1:])
     return lax.dot_general(a, b, (axes, ((0, 1), (0, 1))), precision=geometry.precision)
+
+
+def correlations(a: Array, b: Array, geometry: Geometry) -> Array:
+    """``(N, groups, A, K)`` and ``(N, groups, B, K)`` to ``(groups, A, B)``: products of rows, added up over images.
+
+    XLA's product wants few rows on its right: of 3 and 64 rows of 50176, 8 images, 7 ms against 104.
+    """
+    if a.shape[2] < b.shape[2] and a.shape[2] <= FEW_ROWS:
+        return correlations(b, a, geometry).mT
+    return jnp.sum(products(a, b, (3, 3), geometry), 0)
 
 
 def product(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry) -> Array:

@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from jax.test_util import check_grads
 
-from jaxnn._lowering import columns, convolution_cpu, dense, pointwise, portions, taps, winograd
+from jaxnn._lowering import columns, convolution_cpu, dense, folded, pointwise, portions, taps, winograd
 from jaxnn._lowering.convolution import convolution, image_gradient
 from jaxnn._lowering.geometry import Geometry
 
@@ -66,6 +66,7 @@ def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, me
         patch.setattr(convolution_cpu, "WASTE", 1 + few)
         patch.setattr(convolution_cpu, "SOME_CHANNELS", few)
         patch.setattr(convolution_cpu, "LONG_STRIDE", 2 + few)
+        patch.setattr(convolution_cpu, "LONG", 1 + few)
         patch.setattr(dense, "TERMS", 0)
         patch.setattr(dense, "WORK", 0)
         patch.setattr(portions, "LEAST_BYTES", memory)
@@ -97,6 +98,20 @@ def test_pointwise_products_are_xlas_convolution_and_its_transposes(small, strid
         np.testing.assert_allclose(pointwise.kernel_gradient(x, y, geometry), transposes(y)[1], rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kernel", "pads"), [(16, (8, 8)), (37, (25, -3))])
+def test_a_folded_kernel_gives_xlas_convolution_and_its_transposes(kernel, pads, monkeypatch):
+    monkeypatch.setattr(convolution_cpu, "FEW_TERMS", 1)
+    geometry = Geometry((50,), (kernel,), (1,), (pads,), (1,), 2)
+    assert folded.suits(geometry)
+    with jax.enable_x64(True):
+        x, w, y = arrays(geometry, (2, 3, 4), 0)
+        expected, transposes = jax.vjp(plain(geometry), x, w)
+        operators = [convolution_cpu.convolution, convolution_cpu.image_gradient, convolution_cpu.kernel_gradient]
+        for operator, args, theirs in zip(operators, [(x, w), (y, w), (x, y)], (expected, *transposes(y)), strict=True):
+            ours = jax.jit(partial(operator, geometry=geometry))(*args)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
 @given(
     problem=problems(),
     lead=st.integers(0, 3),
@@ -112,6 +127,7 @@ def test_every_cut_of_a_kernel_gives_xlas_convolution_and_its_transposes(problem
         patch.setattr(taps, "MANY_OUTPUTS", small + 1)
         patch.setattr(portions, "LEAST_BYTES", memory)
         patch.setattr(portions, "SHARE", 0)
+        patch.setattr(taps, "CACHED_BYTES", memory)
         geometry, *_ = problem
         x, w, y = arrays(*problem)
         expected, transposes = jax.vjp(plain(geometry), x, w)
@@ -129,8 +145,12 @@ def test_filtered_tiles_are_xlas_convolution_and_its_transpose(pads, images_at_o
     with jax.enable_x64(True):
         x, w, y = arrays(geometry, (3, 4, 5), 0)
         expected, transposes = jax.vjp(plain(geometry), x, w)
-        np.testing.assert_allclose(winograd.convolution(x, w, geometry), expected, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(winograd.kernel_gradient(x, y, geometry), transposes(y)[1], rtol=1e-12, atol=1e-12)
+        for operator, args, theirs in [
+            (winograd.convolution, (x, w), expected),
+            (winograd.kernel_gradient, (x, y), transposes(y)[1]),
+        ]:
+            ours = jax.jit(partial(operator, geometry=geometry))(*args)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
 
 
 def test_filtered_tiles_err_at_most_four_times_as_much_as_torch():
