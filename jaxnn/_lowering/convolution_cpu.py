@@ -8,7 +8,7 @@ in gradients of kernels. Each operator here returns None where XLA's is kept.
 class     which                                                 algorithm
 ========= ===================================================== ====================================================
 pointwise 1x1 kernels, where an image has many outputs          a matrix product for each image
-shifts    in groups, at most ``FEW_TERMS`` products an output   shifted multiply-adds: depthwise, narrow groups
+shifts    in groups, ``FEW_TERMS`` or ``THIN_TERMS`` an output   shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
 columns   windows of more than 3x3, at most four channels       one product an image, its windows copied by axes
 folded    long kernels of one axis, in groups                   the class of the rest, their elements in rows
@@ -58,6 +58,9 @@ from jaxnn._lowering.geometry import Geometry, mirrored
 FEW_TERMS = 64
 """Products of one output up to which a kernel in groups is too narrow for a matrix product."""
 
+THIN_TERMS = 192
+"""Products up to which it is where a group has two channels at most; more take longer to compile than they save."""
+
 MANY_RESULTS = 32
 """Results for each channel of the outputs from which it costs more to add them up than to multiply zeros."""
 
@@ -99,7 +102,7 @@ def convolution(x: Array, w: Array, *, geometry: Geometry) -> Array | None:
 def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     if pointwise.suits(w, geometry):
         return pointwise.convolution(x, w, geometry)
-    if geometry.groups > 1 and math.prod(w.shape[1:]) <= FEW_TERMS:
+    if geometry.groups > 1 and math.prod(w.shape[1:]) <= (THIN_TERMS if w.shape[1] <= 2 else FEW_TERMS):
         return shifts.convolution(x, w, geometry)
     if folded.suits(geometry):
         return folded.convolution(x, w, geometry, _convolution)

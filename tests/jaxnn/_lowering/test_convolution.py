@@ -57,6 +57,7 @@ def plain(geometry):
 def test_every_algorithm_is_xlas_convolution_and_its_transposes(problem, few, memory):
     with pytest.MonkeyPatch.context() as patch, jax.enable_x64(True):
         patch.setattr(convolution_cpu, "FEW_TERMS", few)
+        patch.setattr(convolution_cpu, "THIN_TERMS", few)
         patch.setattr(convolution_cpu, "FEW_OUTPUTS", few)
         patch.setattr(pointwise, "MANY_OUTPUTS", few or 512)
         patch.setattr(pointwise, "SOME_OUTPUTS", few)
@@ -100,7 +101,6 @@ def test_pointwise_products_are_xlas_convolution_and_its_transposes(small, strid
 
 @pytest.mark.parametrize(("kernel", "pads"), [(16, (8, 8)), (37, (25, -3))])
 def test_a_folded_kernel_gives_xlas_convolution_and_its_transposes(kernel, pads, monkeypatch):
-    monkeypatch.setattr(convolution_cpu, "FEW_TERMS", 1)
     geometry = Geometry((50,), (kernel,), (1,), (pads,), (1,), 2)
     assert folded.suits(geometry)
     with jax.enable_x64(True):
