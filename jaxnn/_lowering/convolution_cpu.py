@@ -8,7 +8,7 @@ in gradients of kernels. Each operator here returns None where XLA's is kept.
 class     which                                                 algorithm
 ========= ===================================================== ====================================================
 pointwise 1x1 kernels, where an image has many outputs          a matrix product for each image
-shifts    in groups, ``FEW_TERMS`` or ``THIN_TERMS`` an output   shifted multiply-adds: depthwise, narrow groups
+shifts    in groups, few products an output (``FEW_TERMS``)     shifted multiply-adds: depthwise, narrow groups
 blocks    other windows that neither overlap nor are padded     one matrix product: patch embeddings
 columns   windows of more than 3x3, at most four channels       one product an image, its windows copied by axes
 folded    long kernels of one axis, in groups                   the class of the rest, their elements in rows
