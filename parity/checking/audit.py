@@ -18,6 +18,7 @@ from parity.checking.alignment import distance, layout_of
 from parity.checking.branching import branches_taken
 from parity.checking.evaluation import TorchSide, named_outputs, same_numbers
 from parity.checking.interception import intercepted, refuse_within_jit
+from parity.checking.keeping import kept
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import doubled
 from parity.checking.results import contained
@@ -117,7 +118,8 @@ def precision_audit(
             notes.append("JAX: tf32 needs a GPU")
         if precision != "tf32" or gpu:
             try:
-                found, seen = _jax_run(torch_module, jax_module, side, dtype, precision, layers)
+                with kept(jax_module):
+                    found, seen = _jax_run(torch_module, jax_module, side, dtype, precision, layers)
                 ours = _worst(found, truth)
                 at_layers = {path: _aligned_distance(x, inner[path]) for path, x in seen.items() if path in inner}
             except Exception as error:

@@ -21,6 +21,7 @@ from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted
 from parity.checking.jax_side import evaluate_jax
 from parity.checking.judgement import judged
+from parity.checking.keeping import kept
 from parity.checking.pairing import aliases, tied_otherwise
 from parity.checking.perturbation import copied, own
 from parity.checking.stacking import stacked_paths
@@ -197,7 +198,8 @@ def _rows_of_taps(
         with intercepted(jax_layers(module), tap), jax.disable_jit() if stacked else nullcontext():
             return module(*args, **kwargs)
 
-    rows = judged(whole, evaluate_jax(forward, whole))
+    with kept(jax_module):
+        rows = judged(whole, evaluate_jax(forward, whole))
     by_name = {row.name: row for row in rows if row.kind == "gradient"}
     return [by_name[f"input 0[{i}]"] for i in range(len(taps))]
 

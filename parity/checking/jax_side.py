@@ -12,7 +12,7 @@ from torch.utils import _pytree as torch_tree
 from jaxnn.nn.state import split_arrays
 from parity.arrays import to_jax
 from parity.checking.evaluation import Call, Evaluation, Subject, TorchSide, is_key, named_inputs, same_numbers
-from parity.checking.keeping import left_as_it_was
+from parity.checking.keeping import kept, left_as_it_was
 from parity.checking.leaves import by_name, flattened, plain
 from parity.checking.results import contained
 from parity.replay import replayed
@@ -73,7 +73,8 @@ class JaxSide:
             parameters, rest = self._params.arrays, self._others.arrays
         # Where a number is complex, torch's gradient is the conjugate of JAX's.
         vectors = {name: to_jax(v.conj()) for name, v in self.side.cotangents.items()}
-        return self._evaluation(self._run(parameters, changed, rest, vectors))
+        with kept(self.subject):
+            return self._evaluation(self._run(parameters, changed, rest, vectors))
 
     def _evaluation(self, results: Any) -> Evaluation:
         """What a pass gave, by name."""

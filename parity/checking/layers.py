@@ -26,6 +26,7 @@ from parity.checking.evaluation import TorchSide, same_numbers
 from parity.checking.exchange import Given, Usual, aligned_outputs, fed
 from parity.checking.fault import Fault, LayerRecord
 from parity.checking.interception import intercepted, recomputing_nothing, traced, tracing
+from parity.checking.keeping import kept
 from parity.checking.layer_call import LayerCall, Open, Outcome, judged_call, suspicion_of
 from parity.checking.leaves import flattened
 from parity.checking.perturbation import copied
@@ -112,7 +113,7 @@ class ForcedRun:
 
     def checked(self) -> Found:
         """Run, judge, and give what was found."""
-        with same_numbers(self.side):
+        with same_numbers(self.side), kept(self.module):
             return self._checked()
 
     def _checked(self) -> Found:

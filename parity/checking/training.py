@@ -16,6 +16,7 @@ from parity.checking.branching import branches_taken
 from parity.checking.evaluation import as_tensor
 from parity.checking.fault import Fault
 from parity.checking.interception import refuse_within_jit
+from parity.checking.keeping import kept
 from parity.checking.pairing import aliases, under_torchs
 from parity.checking.parting import explained, rerunning
 from parity.checking.perturbation import doubled, nudged, perturbed
@@ -142,7 +143,7 @@ def compare_runs(
         others += [torch_run(nudged(torch_model, _generator(seed + 1 + i)), order) for i in range(witnesses)]
         port = jax_steps(jax_model, optax_transform, jax_loss, order, draws, twins)
         judge = _Judge(factor, before, len(order))
-        with generators.all_seeded(seed):
+        with generators.all_seeded(seed), kept(jax_model):
             for _ in order:
                 before_step = generators.place()
 

@@ -12,6 +12,7 @@ from parity.checking.diagnosis import (
     rearrangement,
     recurrence,
     sums,
+    windows,
 )
 from parity.checking.diagnosis.explain import explain as explain
 
@@ -28,4 +29,5 @@ __all__ = [
     "rearrangement",
     "recurrence",
     "sums",
+    "windows",
 ]

@@ -79,6 +79,7 @@ class Call:
         positional: as it was called with.
         keywords: the same.
         owner: the path of the layer whose code calls it.
+        varies: which positional arguments come of what has gradients.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Call:
     keywords: dict[str, Any]
     arguments: dict[str, Any] = field(default_factory=dict)
     owner: str = ""
+    varies: tuple[bool, ...] = ()
 
     def run(self, **changes: Any) -> Any:
         """The call with other arguments."""
@@ -136,7 +138,8 @@ class Calls(TorchFunctionMode):
             return self.mutated[index](_bound(name, index, func, args, kwargs))
         if self.mutated is None and not self.hidden:
             kept = torch_tree.tree_map(lambda x: x.detach() if type(x) is torch.Tensor else x, (args, kwargs))
-            self.noted.append(replace(_bound(name, index, func, *kept), owner=self.owners[-1]))
+            varies = tuple(isinstance(x, torch.Tensor) and x.requires_grad for x in args)
+            self.noted.append(replace(_bound(name, index, func, *kept), owner=self.owners[-1], varies=varies))
         return func(*args, **kwargs)
 
 
@@ -172,8 +175,9 @@ class Experiment:
         self.hidden = hidden
         self.noted: list[Call] = []
 
-    def calls(self) -> list[Call]:
-        """The functions the layer calls outside the layers in it that are hidden."""
+    def calls(self, *, differentiated: bool = False) -> list[Call]:
+        """The functions the layer calls outside the layers in it that are hidden; all that its inputs and parameters
+        lead to has gradients if ``differentiated``."""
         calls = Calls()
         layer = copy.deepcopy(self.layer)
         for path in self.hidden:
@@ -184,7 +188,7 @@ class Experiment:
             inner.register_forward_pre_hook(lambda *_, p=path: calls.owners.append(p))
             inner.register_forward_hook(lambda *_: _left(calls), always_call=True)  # the model may catch what it raises
         with calls:
-            self._run(layer)
+            self._run(layer, varied=differentiated)
         self.noted = calls.noted
         return calls.noted
 
@@ -211,6 +215,12 @@ class Experiment:
             output = self._run(layer, dtype)
         return named(output)
 
+    def tensors(self, mutated: Mutated) -> dict[str, torch.Tensor]:
+        """As :meth:`outputs`, with the gradients of what stands in the calls that are done otherwise."""
+        layer = copy.deepcopy(self.layer)
+        with Calls(mutated):
+            return named_tensors(self._run(layer))
+
     def buffers(self, change: Callable[[torch.nn.Module], Any] | None = None) -> dict[str, Any]:
         """The statistics behind the call."""
         layer = copy.deepcopy(self.layer)
@@ -219,16 +229,16 @@ class Experiment:
         self._run(layer)
         return {name: to_numpy(x) for name, x in layer.named_buffers(recurse=False)}
 
-    def _run(self, layer: torch.nn.Module, dtype: torch.dtype | None = None) -> Any:
+    def _run(self, layer: torch.nn.Module, dtype: torch.dtype | None = None, *, varied: bool = False) -> Any:
         def own(x: Any) -> Any:
             if not isinstance(x, torch.Tensor):
                 return x
-            x = x.detach().clone()
+            x = x.detach().requires_grad_(varied and x.is_floating_point()).clone()
             return x.to(dtype) if dtype is not None and x.is_floating_point() else x
 
         if dtype is not None:
             layer = layer.to(dtype)
-        layer.requires_grad_(False)  # so that no graph is kept, unless the layer differentiates
+        layer.requires_grad_(varied)  # so that no graph is kept, unless the layer differentiates
         args, kwargs = torch_tree.tree_map(own, self.arguments)
         with torch.enable_grad(), _plain_attention(), Draws(self.draws):
             return layer(*args, **kwargs)
@@ -236,8 +246,13 @@ class Experiment:
 
 def named(output: Any) -> dict[str, Any]:
     """The tensors of an output as arrays, by where they stand in it."""
+    return {name: to_numpy(x) for name, x in named_tensors(output).items()}
+
+
+def named_tensors(output: Any) -> dict[str, torch.Tensor]:
+    """The same as tensors."""
     leaves = with_paths(output)
-    return {f"output{torch_tree.keystr(path)}": to_numpy(x) for path, x in leaves if isinstance(x, torch.Tensor)}
+    return {f"output{torch_tree.keystr(path)}": x for path, x in leaves if isinstance(x, torch.Tensor)}
 
 
 def _shift(calls: Calls, by: int) -> None:

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from parity.checking.alignment import distance
 from parity.checking.diagnosis.calls import Call, Calls
-from parity.checking.diagnosis.explain import SECONDS
+from parity.checking.diagnosis.candidates import SECONDS
 from parity.checking.evaluation import Evaluation, TorchSide
 from parity.checking.perturbation import copied
 from parity.comparison import Comparison

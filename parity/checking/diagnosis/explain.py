@@ -1,28 +1,24 @@
 """The mistake that explains a layer's output."""
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from parity.arrays import to_numpy
-from parity.checking.alignment import distance
 from parity.checking.diagnosis import outputs as relations
-from parity.checking.diagnosis import precision, statistics, weights, wiring
-from parity.checking.diagnosis.alike import alike
-from parity.checking.diagnosis.attention import masked_late
-from parity.checking.diagnosis.calls import Call, Experiment
-from parity.checking.diagnosis.choosing import chosen
-from parity.checking.diagnosis.elementwise import exchanged, reduced_along
+from parity.checking.diagnosis import statistics, weights
+from parity.checking.diagnosis.calls import Experiment
+from parity.checking.diagnosis.candidates import (
+    NOISE,
+    Explanation,
+    Outputs,
+    apart,
+    candidates,
+    left_by,
+    of_many_numbers,
+    possible,
+)
 from parity.checking.diagnosis.mutations import mutations
-from parity.checking.diagnosis.numbers import Number, named_numbers, numbers_of_arithmetic, searched
-from parity.checking.diagnosis.products import turned
-from parity.checking.diagnosis.rearrangement import counted
-from parity.checking.diagnosis.rotary import regrouped, unturned
-from parity.checking.diagnosis.sums import scaled
 from parity.checking.diagnosis.threads import as_many_as_help
 from parity.checking.pairing import pairs
 
@@ -34,35 +30,6 @@ EXPLAINED = 0.15
 
 OF_ONE = 1e-3
 """The same where the output is one number, which one mistake in seven gives to within ``EXPLAINED``."""
-
-NOISE = 3e-6
-"""A difference this small, relative to the output, may be rounding."""
-
-UNFIT = (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError)
-"""What a mistake thought of for other arguments raises; anything else is a mistake of this package."""
-
-SECONDS = 20.0
-"""The longest search for one layer's mistake, in processor time: a busy machine finds what an idle one does."""
-
-LONG = 100
-"""In layers of more calls no line is searched for each number of the arithmetic."""
-
-Outputs = dict[str, np.ndarray]
-
-
-@dataclass
-class Explanation:
-    """A mistake, and how well it explains.
-
-    Attributes:
-        suspect: the kind of mistake.
-        sentence: the mistake in words.
-        left: distance of the port's output from torch's with this mistake.
-    """
-
-    suspect: str
-    sentence: str
-    left: float
 
 
 def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
@@ -89,11 +56,11 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
         suspicion.torch_layer, suspicion.arguments, suspicion.draws, suspicion.twins if suspicion.kind == "code" else ()
     )
     coarse = relations.coarseness(ours, suspicion.torch_outputs)
-    many = _many(ours, suspicion.torch_outputs, before)
+    many = of_many_numbers(ours, suspicion.torch_outputs, before)
     best: Explanation | None = None
     enough = max(4e-7, 1e-3 * before)
     with as_many_as_help(experiment.outputs):
-        for candidate in _candidates(experiment, ours, before, many=many):
+        for candidate in candidates(experiment, suspicion.jax_layer, ours, before, many=many):
             if best is None or candidate.left < 0.5 * best.left:
                 best = candidate
             if best.left <= enough:
@@ -117,17 +84,12 @@ def explain(suspicion: "Suspicion") -> tuple[str | None, str]:
 def _plainer(experiment: Experiment, ours: Outputs, found: Explanation, enough: float) -> Explanation:
     """That a term is missing, where what was found is a number that makes it vanish."""
     for call in experiment.noted if found.suspect in ("scale", "exponent") else ():
-        for suspect, sentence, mutate in _possible(mutations(call)) if call.name in ("add", "sub") else ():
+        for suspect, sentence, mutate in possible(mutations(call)) if call.name in ("add", "sub") else ():
             if suspect.startswith("missing"):
-                left = _measured(ours, lambda m=mutate, c=call: experiment.outputs({c.index: m}))
+                left = left_by(ours, lambda m=mutate, c=call: experiment.outputs({c.index: m}))
                 if left <= enough:
                     return Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
     return found
-
-
-def apart(ours: Outputs, theirs: Outputs) -> float:
-    """The largest distance of any output from its twin."""
-    return max((distance(ours[name], theirs[name]) for name in theirs if name in ours), default=np.inf)
 
 
 def _known(suspicion: "Suspicion") -> tuple[str | None, str] | None:
@@ -204,101 +166,6 @@ def _by_weights(suspicion: "Suspicion", before: float) -> tuple[tuple[str, str] 
     if mended and apart(mended, suspicion.torch_outputs) <= max(EXPLAINED * before, NOISE):
         return (suspect, f"{sentence}; with the checkpoint's {names} the layer matches"), None
     return (suspect, sentence), mended
-
-
-def _candidates(experiment: Experiment, ours: Outputs, before: float, *, many: bool) -> Iterator[Explanation]:
-    """Mistakes tried, with what each leaves of the difference; those that leave all of it are left out."""
-    ends = time.thread_time() + SECONDS
-
-    def measured(run: Callable[[], Outputs]) -> float:
-        return _measured(ours, run)
-
-    calls = experiment.calls()
-    for call in reversed(calls) if len(calls) > 40 else calls:
-        for suspect, sentence, mutate in _possible(mutations(call)):
-            left = measured(lambda m=mutate, c=call: experiment.outputs({c.index: m}))
-            if left < before:
-                yield Explanation(suspect, f"{experiment.place(call)}{sentence}", left)
-            if time.thread_time() > ends:
-                return
-        if many:  # along a line any single number is met
-            yield from _numbers(named_numbers, [call], experiment, measured, before, ends)
-    of_many = (masked_late, regrouped, unturned, exchanged, chosen, alike, reduced_along, counted, turned, scaled)
-    for suspect, sentence, mutated in chain.from_iterable(_possible(mistakes(calls)) for mistakes in of_many):
-        left = measured(lambda m=mutated: experiment.outputs(m))
-        if left < before:
-            yield Explanation(suspect, sentence, left)
-        if time.thread_time() > ends:
-            return
-    for suspect, sentence, run in chain(
-        _possible(wiring.mutations(experiment)), precision.mutations(experiment), _modes(experiment)
-    ):
-        left = measured(run)
-        if time.thread_time() > ends:
-            return
-        if left < before:
-            yield Explanation(suspect, sentence, left)
-    if many and len(calls) <= LONG:
-        yield from _numbers(numbers_of_arithmetic, calls, experiment, measured, before, ends)
-
-
-def _measured(ours: Outputs, run: Callable[[], Outputs]) -> float:
-    try:
-        return apart(ours, run())
-    except NameError:
-        raise  # ours, not torch's
-    except Exception:
-        return np.inf  # a mistake that torch, or the model's code behind it, refuses to make
-
-
-def _many(ours: Outputs, theirs: Outputs, before: float) -> bool:
-    """Whether an output of more than one number is wrong."""
-    least = min(before, NOISE)
-    return any(x.size > 1 and distance(ours[name], x) >= least for name, x in theirs.items() if name in ours)
-
-
-def _possible(mistakes: Iterator[Any]) -> Iterator[Any]:
-    """As many of them as can be put together: a call unlike what was thought of ends the list, not the check."""
-    try:
-        yield from mistakes
-    except UNFIT:
-        return
-
-
-def _modes(experiment: Experiment) -> Iterator[tuple[str, str, Callable[[], Outputs]]]:
-    now = experiment.layer.training
-    words = ("training", "evaluation") if now else ("evaluation", "training")
-    said = f"torch's layer is in {words[0]} mode, the port's works as in {words[1]} mode"
-    yield "train for eval mode", said, lambda: experiment.outputs(change=lambda layer: layer.train(not now))
-    for flag, suspect in (("norm_first", "order of normalization"), ("batch_first", "swapped axes")):
-        if isinstance(getattr(experiment.layer, flag, None), bool):
-            value = getattr(experiment.layer, flag)
-            said = f"{flag} is as if {not value}, torch's is {value}"
-            yield (
-                suspect,
-                said,
-                lambda f=flag, v=value: experiment.outputs(change=lambda layer: setattr(layer, f, not v)),
-            )
-
-
-def _numbers(
-    of: Callable[[Call], Iterator[Number]],
-    calls: list[Call],
-    experiment: Experiment,
-    measured: Callable[[Callable[[], Outputs]], float],
-    before: float,
-    ends: float,
-) -> Iterator[Explanation]:
-    """Numbers in these calls that may be any."""
-    for call in calls:
-        for number in of(call):
-            if time.thread_time() > ends:
-                return
-            said, left = searched(
-                number, lambda mutate, c=call: measured(lambda: experiment.outputs({c.index: mutate})), before
-            )
-            if left < before:
-                yield Explanation(number.suspect, f"{experiment.place(call)}{said}", left)
 
 
 def _unforced(suspicion: "Suspicion") -> Outputs:

@@ -1,6 +1,5 @@
 """What people get wrong in recurrent layers and their cells."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 
 from parity.checking.diagnosis.calls import Call, Mutation
 from parity.checking.diagnosis.mutations import other, suspects_of
+from parity.checking.diagnosis.recurrent_weights import weights_otherwise
 
 GATES = {"lstm": "ifgo", "gru": "rzn"}
 
@@ -23,41 +23,17 @@ def _recurrent(call: Call) -> Iterator[Mutation]:
     if any(w.ndim == 2 for w in weights[2:each]):
         each += 1
     gates = GATES.get(call.name, "")
-    for order in list(itertools.permutations(range(len(gates))))[1:]:
-        said = f"gates are in the order {', '.join(gates[i] for i in order)}; torch's is {', '.join(gates)}"
-        turned = [_by_gates(w, order, len(gates)) for w in weights]
-        yield "gate order", said, lambda c, w=turned: c.run(weights=w)
-    if has_bias:
-        for offset, word in ((2, "bias_ih"), (3, "bias_hh")):
-            less = [torch.zeros_like(w) if i % each == offset else w for i, w in enumerate(weights)]
-            yield "missing bias", f"{word} is not added", lambda c, w=less: c.run(weights=w)
-        less = [torch.zeros_like(w) if w.ndim == 1 else w for w in weights]
-        yield "missing bias", "neither bias is added", lambda c: c.run(weights=less)
-    turned = [w.T.contiguous() if w.ndim == 2 and w.shape[0] == w.shape[1] else w for w in weights]
+    directions = 2 if bidirectional else 1
+    for suspect, said, other_weights in weights_otherwise(weights, each, directions, gates):
+        yield suspect, said, lambda c, w=other_weights: c.run(weights=w)
     if call.name.startswith("rnn"):
-        yield "transposed weight", "weight_hh is transposed", lambda c: c.run(weights=turned)
         twin = torch.rnn_relu if call.name == "rnn_tanh" else torch.rnn_tanh
         said = f"its nonlinearity is {'relu' if call.name == 'rnn_tanh' else 'tanh'}"
         yield "activation", said, lambda c: twin(*c.positional)
-    elif gates:
-        count = len(gates)
-        blocks = [
-            torch.cat([b.T for b in w.chunk(count)]) if w.ndim == 2 and w.shape[0] == count * w.shape[1] else w
-            for w in weights
-        ]
-        yield "transposed weight", "each gate's matrix is transposed", lambda c: c.run(weights=blocks)
     if bidirectional:
-        half = call.run()[0].shape[-1] // 2
-        said = "forward and backward halves of the output are swapped"
-        yield "order", said, lambda c: _on_output(c, lambda y: torch.cat([y[..., half:], y[..., :half]], -1))
-        time = 1 if call["batch_first"] else 0
-        said = "the backward half is not turned back in time"
-        yield "order", said, lambda c: _on_output(c, lambda y: torch.cat([y[..., :half], y[..., half:].flip(time)], -1))
         exchanged = [weights[i + each] if i // each % 2 == 0 else weights[i - each] for i in range(len(weights))]
         yield "order", "forward and backward weights are swapped", lambda c: c.run(weights=exchanged)
-        for turned_back in (True, False):
-            said = "the backward half runs forward" + ("" if turned_back else ", and is turned back in time")
-            yield "order", said, lambda c, b=turned_back: _both_forward(c, half, turned_back=b)
+        yield from _directions(call, each)
     else:
         time = 1 if call["batch_first"] else 0
         said = "the sequence runs backward"
@@ -75,17 +51,9 @@ def _cell(call: Call) -> Iterator[Mutation]:
     names = ("w_ih", "w_hh", "b_ih", "b_hh")
     gates = GATES.get(kind, "")
     given = {name: call[name] for name in names if call[name] is not None}
-    for order in list(itertools.permutations(range(len(gates))))[1:]:
-        said = f"gates are in the order {', '.join(gates[i] for i in order)}; torch's is {', '.join(gates)}"
-        turned = {name: _by_gates(w, order, len(gates)) for name, w in given.items()}
-        yield "gate order", said, lambda c, t=turned: c.run(**t)
-    for name in ("b_ih", "b_hh"):
-        if name in given:
-            less = {name: torch.zeros_like(given[name])}
-            yield "missing bias", f"bias{name[1:]} is not added", lambda c, b=less: c.run(**b)
+    for suspect, said, other_weights in weights_otherwise([*given.values()], len(given), 1, gates):
+        yield suspect, said, lambda c, w=other_weights: c.run(**dict(zip(given, w, strict=True)))
     yield from _initial(call)
-    if given["w_hh"].shape[0] == given["w_hh"].shape[1]:
-        yield "transposed weight", "weight_hh is transposed", lambda c: c.run(w_hh=given["w_hh"].T)
     if kind.startswith("rnn"):
         twin = torch.rnn_relu_cell if kind == "rnn_tanh" else torch.rnn_tanh_cell
         said = f"its nonlinearity is {'relu' if kind == 'rnn_tanh' else 'tanh'}"
@@ -131,6 +99,10 @@ def _steps(kind: str) -> Iterator[tuple[str, str, Step]]:
             yield "gate", shown, lambda x, h, w, f=candidate: (_gru(x, h[0], w, candidate=f),)
         said = "the reset gate is applied before weight_hh, torch's behind it"
         yield "gate order", said, lambda x, h, w: (_gru(x, h[0], w, reset_before=True),)
+        said = "the candidate's bias_hh is added outside the reset gate, as if both biases were one sum"
+        yield "gate order", said, lambda x, h, w: (_gru(x, h[0], w, bias_outside=True),)
+        said = "the candidate's bias_ih is added inside the reset gate"
+        yield "gate order", said, lambda x, h, w: (_gru(x, h[0], w, bias_inside=True),)
         said = "the update gate is the other way round: z new + (1 - z) old"
         yield "gate order", said, lambda x, h, w: (_gru(x, h[0], w, turned=True),)
     if kind == "lstm":
@@ -167,12 +139,18 @@ def _gru(
     candidate: Callable[[torch.Tensor], torch.Tensor] = torch.tanh,
     reset_before: bool = False,
     turned: bool = False,
+    bias_outside: bool = False,
+    bias_inside: bool = False,
 ) -> torch.Tensor:
     (ar, az, an), (br, bz, bn) = _preactivations(x, h, w, 3)
     r, z = torch.sigmoid(ar + br), torch.sigmoid(az + bz)
     own = F.linear(r * h, w[1].chunk(3)[2], w[3].chunk(3)[2] if len(w) > 3 else None)
     inner = own if reset_before else r * bn
     z = 1 - z if turned else z
+    if bias_outside and len(w) > 3:
+        inner = inner + (1 - r) * w[3].chunk(3)[2]
+    if bias_inside and len(w) > 3:
+        inner = inner + (r - 1) * w[2].chunk(3)[2]
     return (1 - z) * candidate(an + inner) + z * h
 
 
@@ -207,21 +185,61 @@ def _unrolled(call: Call, step: Any, each: int, states: int) -> Any:
     return (y, *(torch.stack(kept) for kept in finals))
 
 
-def _both_forward(call: Call, half: int, *, turned_back: bool) -> Any:
+def _directions(call: Call, each: int) -> Iterator[Mutation]:
+    """What goes wrong where two directions are run by hand."""
+    half = call.run()[0].shape[-1] // 2
+    said = "forward and backward halves of the output are swapped"
+    yield "order", said, lambda c: _on_output(c, lambda y: torch.cat([y[..., half:], y[..., :half]], -1))
     time = 1 if call["batch_first"] else 0
-    straight, turned = call.run(), call.run(input=call["input"].flip(time))
-    backward = turned[0][..., half:].flip(time) if turned_back else turned[0][..., half:]
-    states = [
-        torch.stack([(a, b)[i % 2][i] for i in range(len(a))]) for a, b in zip(straight[1:], turned[1:], strict=True)
-    ]
-    return (torch.cat([straight[0][..., :half], backward], -1), *states)
+    said = "the backward half of the output is not turned back in time"
+    yield "order", said, lambda c: _on_output(c, lambda y: torch.cat([y[..., :half], y[..., half:].flip(time)], -1))
+    for said, how in (
+        ("the backward direction is not turned back in time", {"back": False}),
+        ("the backward direction runs forward", {"runs_back": False, "back": False}),
+        ("the backward direction runs forward, and is turned back in time", {"runs_back": False}),
+        ("what the directions give is joined in the other order in every layer", {"ways": (1, 0)}),
+        ("the forward half alone goes on, twice", {"ways": (0, 0)}),
+        ("the backward half alone goes on, twice", {"ways": (1, 1)}),
+    ):
+        yield "order", said, lambda c, h=how: _layer_by_layer(c, each, **h)
+
+
+def _layer_by_layer(
+    call: Call, each: int, *, runs_back: bool = True, back: bool = True, ways: tuple[int, int] = (0, 1)
+) -> Any:
+    """A recurrent layer of two directions, each direction of each of its layers by itself.
+
+    Args:
+        call: the whole.
+        each: how many weights one has.
+        runs_back: whether the second direction begins at the end.
+        back: whether what it gives is turned back.
+        ways: which directions' results go on, in order.
+    """
+    if call["dropout"] and call["training"]:
+        raise ValueError("what is dropped between layers is drawn within the whole")
+    weights, x, given = list(call["weights"]), call["input"], call["hx"]
+    time = 1 if call["batch_first"] and x.ndim == 3 else 0
+    states = tuple(given) if isinstance(given, tuple | list) else (given,)
+    finals = []
+    for layer in range(len(weights) // (2 * each)):
+        outs = []
+        for way in (0, 1):
+            place = 2 * layer + way
+            own = [s[place : place + 1] for s in states]
+            y, *last = call.run(
+                input=x.flip(time) if way and runs_back else x,
+                hx=own if isinstance(given, tuple | list) else own[0],
+                weights=weights[place * each : (place + 1) * each],
+                num_layers=1,
+                bidirectional=False,
+            )
+            outs.append(y.flip(time) if way and back else y)
+            finals.append(last)
+        x = torch.cat([outs[way] for way in ways], -1)
+    return (x, *(torch.cat(of_one) for of_one in zip(*finals, strict=True)))
 
 
 def _on_output(call: Call, change: Any, **changes: Any) -> Any:
     result = call.run(**changes)
     return (change(result[0]), *result[1:])
-
-
-def _by_gates(weight: torch.Tensor, order: tuple[int, ...], gates: int) -> torch.Tensor:
-    blocks = weight.chunk(gates)
-    return torch.cat([blocks[i] for i in order]) if weight.shape[0] % gates == 0 else weight
