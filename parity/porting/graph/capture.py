@@ -155,7 +155,7 @@ def captured(
     ]
     with forgotten(module, attempt.forgets):
         axes = fixed_axes(module, attempt.arguments, program, left)
-        notes += with_both_rates(module, attempt.arguments, attempt.draws, graph)
+        notes += dict.fromkeys(with_both_rates(module, attempt.arguments, attempt.draws, graph))
     capture = Capture(
         program,
         attempt.recording,
