@@ -1,4 +1,4 @@
-"""``torch.nn.functional`` as pure JAX functions, and a few of ``torch`` whose gradient is not that of JAX's own."""
+"""``torch.nn.functional`` as pure JAX functions, and a few of ``torch`` that JAX's own do not match."""
 
 from jaxnn.functional._argument import ArgumentError as ArgumentError
 from jaxnn.functional.activation import celu as celu
@@ -41,6 +41,7 @@ from jaxnn.functional.convolution import conv3d as conv3d
 from jaxnn.functional.convolution import conv_tbc as conv_tbc
 from jaxnn.functional.custom import custom_layer as custom_layer
 from jaxnn.functional.custom import custom_sine_layer as custom_sine_layer
+from jaxnn.functional.differences import gradient as gradient
 from jaxnn.functional.distance import cosine_similarity as cosine_similarity
 from jaxnn.functional.distance import pairwise_distance as pairwise_distance
 from jaxnn.functional.distance import pdist as pdist
@@ -71,6 +72,12 @@ from jaxnn.functional.margin_loss import multi_margin_loss as multi_margin_loss
 from jaxnn.functional.margin_loss import multilabel_margin_loss as multilabel_margin_loss
 from jaxnn.functional.margin_loss import multilabel_soft_margin_loss as multilabel_soft_margin_loss
 from jaxnn.functional.margin_loss import soft_margin_loss as soft_margin_loss
+from jaxnn.functional.matrices import cholesky_ex as cholesky_ex
+from jaxnn.functional.matrices import inv_ex as inv_ex
+from jaxnn.functional.matrices import lu_factor as lu_factor
+from jaxnn.functional.matrices import lu_factor_ex as lu_factor_ex
+from jaxnn.functional.matrices import lu_unpack as lu_unpack
+from jaxnn.functional.matrices import solve_ex as solve_ex
 from jaxnn.functional.max_pooling import max_pool1d as max_pool1d
 from jaxnn.functional.max_pooling import max_pool1d_with_indices as max_pool1d_with_indices
 from jaxnn.functional.max_pooling import max_pool2d as max_pool2d

@@ -144,6 +144,8 @@ def captured(
         notes.append(f"sizes are fixed to the example's: {first_line(first)}")
     if attempt.packings.cut:
         notes.append("pad_packed_sequence gives as many steps as there were; torch cuts them to the longest sequence")
+    if attempt.valueless.counts:
+        notes.append("bincount gives as many entries as its minlength; torch gives more where a number is larger")
     size = first_size(attempt.arguments)
     left = fixed_inputs(program, size) if dynamic is None and size > 1 else []
     if left and not notes:
@@ -155,7 +157,7 @@ def captured(
     ]
     with forgotten(module, attempt.forgets):
         axes = fixed_axes(module, attempt.arguments, program, left)
-        notes += with_both_rates(module, attempt.arguments, attempt.draws, graph)
+        notes += dict.fromkeys(with_both_rates(module, attempt.arguments, attempt.draws, graph))
     capture = Capture(
         program,
         attempt.recording,
@@ -221,7 +223,7 @@ class _Attempt:
     ) -> None:
         self.module, self.arguments, self.sizes = module, arguments, sizes
         self.forgets, self.eager, self.answers, self.compares = forgets, eager, answers, compares
-        self.recording, self.packings, self.known = Recording(), Packings(), Known(module)
+        self.recording, self.packings, self.known, self.valueless = Recording(), Packings(), Known(module), Valueless()
         self.asked: set[sympy.Basic] = set()
         self.draws = Draws(module)
         self.decided: Answers = {}
@@ -256,7 +258,7 @@ class _Attempt:
             stack.enter_context(recorded(self.module, self.recording, changes))
             stack.enter_context(containing(self.module, self.objects))
             branches = [decided] if self.answers else []
-            for noting in (Distinct(), Valueless(), self.known, self.draws, *branches):
+            for noting in (Distinct(), self.valueless, self.known, self.draws, *branches):
                 stack.enter_context(noting)
             return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
 

@@ -2,7 +2,8 @@
 
 Export sees one mode. ``F.dropout(x, p if self.training else 0.0)`` has no rate in evaluation, and stochastic depth has
 no trace there at all, so the model runs once more in the other mode, and what is drawn at the same line is compared.
-Where a method reads the mode, it also runs in its own, and the lines that compute in one of both only are said.
+Where a method reads the mode, it also runs in its own, and the lines that compute in one of both only are said, unless
+the other computes the same on other lines.
 """
 
 import inspect
@@ -31,6 +32,7 @@ from parity.porting.graph.exporting import quiet
 from parity.porting.graph.flexible import flexible
 from parity.porting.graph.free_sizes import Arguments
 from parity.porting.graph.nodes import packet, traced_name
+from parity.porting.graph.values import Values
 from parity.porting.lines import TORCH, is_of_model
 from parity.porting.source.layers import has_twin
 
@@ -66,10 +68,11 @@ class Draws(TorchFunctionMode):
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
-        self.layers = {id(part) for part in module.modules() if has_twin(part)}
+        # By what they hold: where modules are shared, export calls others that hold the same.
+        self.layers = {id(vars(part)) for part in module.modules() if has_twin(part)}
         self.found: dict[Site, list[Draw]] = defaultdict(list)
-        self.lines: dict[CodeType, set[int]] = defaultdict(set)
-        self.notes_lines = False
+        self.lines: dict[CodeType, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
+        self.values: Values | None = None  # if the lines are to be noted, with what is computed on them
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -77,13 +80,24 @@ class Draws(TorchFunctionMode):
             with mock.patch.object(F, "has_torch_function", return_value=False), self:
                 return func(*args, **kwargs)
         result = func(*args, **kwargs)
-        if self.notes_lines and getattr(func, "__name__", "") != "__get__":
-            for code, line in _model_lines():
-                self.lines[code].add(line)
         rate = _rate(func, args, kwargs)
+        if self.values is not None:
+            self._note(self.values, func, args, kwargs, result, rate)
         if rate is not None and not torch.compiler.is_dynamo_compiling() and (site := _site(self.layers)):
             self.found[site].append(Draw(func.__name__, rate, _node(result)))
         return result
+
+    def _note(self, values: Values, func: Any, args: Any, kwargs: Any, result: Any, rate: float | None) -> None:
+        """Note a call with the lines that led to it; what is drawn and dropped does not count for what is computed."""
+        name = getattr(func, "__name__", "")
+        tensors = [x for x in torch_tree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        drops = name in _DROPOUTS or name == "feature_dropout"
+        number = values.add(func, (args, kwargs) if rate is None else tensors, None if drops else result)
+        if drops:
+            values.same(tensors[0], result)
+        if name != "__get__":
+            for code, line in _model_lines():
+                self.lines[code][line].add(number)
 
 
 def _rate(func: Any, args: Any, kwargs: Any) -> float | None:
@@ -113,7 +127,7 @@ def _site(layers: set[int]) -> Site:
     while frame is not None:
         file = frame.f_code.co_filename
         in_layer = not lines and file.startswith(_LAYERS) and frame.f_code.co_name == "forward"
-        if in_layer and id(frame.f_locals.get("self")) in layers:
+        if in_layer and id(vars(frame.f_locals["self"])) in layers:
             return ()
         if is_of_model(file):
             lines.append((file, frame.f_lineno))
@@ -124,7 +138,7 @@ def _site(layers: set[int]) -> Site:
 
 
 def _model_lines() -> Iterator[tuple[CodeType, int]]:
-    frame: Any = sys._getframe(2)
+    frame: Any = sys._getframe(3)
     while frame is not None:
         if is_of_model(frame.f_code.co_filename):
             yield frame.f_code, frame.f_lineno
@@ -152,7 +166,7 @@ def with_both_rates(module: torch.nn.Module, arguments: Arguments, draws: Draws,
     Returns:
         What is to be said of draws that the port makes in one mode only, or in both where the model does not.
     """
-    written = [part for part in module.modules() if id(part) not in draws.layers]
+    written = [part for part in module.modules() if id(vars(part)) not in draws.layers]
     asks = any(_asks(type(part)) for part in written)
     if not draws.found and not asks and not any(map(_has_rate, written)):
         return
@@ -188,10 +202,12 @@ def _unlike(what: str, draws: Draws, others: Draws, error: Exception | None) -> 
     """The first line of each function that computed in a run and not in the other, which ended; what draws is said."""
     sites = [*draws.found, *others.found]
     said, leading = {site[0] for site in sites}, {line for site in sites for line in site}
+    computed = others.values.computed if others.values is not None else set()
     for code, lines in draws.lines.items() if error is None else ():
-        here, there = ({(code.co_filename, x) for x in numbers} for numbers in (lines, others.lines.get(code, lines)))
-        if here - there - leading and not here & said:
-            yield f"{what}: {place_text((*min(here - there - leading), 0))}"
+        other = others.lines.get(code, lines)
+        only = {(code.co_filename, x) for x, values in lines.items() if x not in other and values - computed} - leading
+        if only and not {(code.co_filename, x) for x in lines} & said:
+            yield f"{what}: {place_text((*min(only), 0))}"
 
 
 def _run(
@@ -218,7 +234,8 @@ def _noted(
 ) -> tuple[Draws, Exception | None]:
     """What ``subject``, which may be spoilt, draws in that mode, and what stopped it if anything did."""
     draws = Draws(subject.train(training))
-    draws.notes_lines = notes_lines
+    if notes_lines:
+        draws.values = Values(subject, arguments)
     try:
         for part in subject.modules():
             if isinstance(part, torch.nn.modules.batchnorm._NormBase):

@@ -65,7 +65,7 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
     """Fills ``recording``; ``changes`` names the attributes that have been changed so far."""
     counts: Counter[str] = Counter()
     open_calls: list[Record] = []
-    buffers: list[dict[str, torch.Tensor | None]] = []
+    buffers: list[list[tuple[torch.nn.Module, dict[str, torch.Tensor | None]]]] = []
     handles = []
 
     def before(path: str, signature: inspect.Signature) -> Callable[..., None]:
@@ -80,7 +80,9 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
                 recording.calls[next(reversed(entered)).removeprefix("_export_root").lstrip(".")] = (path, counts[path])
             counts[path] += 1
             open_calls.append(record)
-            buffers.append(dict(part._buffers))
+            # Of the model's own ones, export writes what takes their place.
+            owners = [part] if part is not module else [inner for inner in module.modules() if inner is not module]
+            buffers.append([(owner, dict(owner._buffers)) for owner in owners])
 
         return hook
 
@@ -88,14 +90,10 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
         if torch.compiler.is_dynamo_compiling() or is_transforming():
             return
         open_calls.pop().output = _references(output)
-        held = buffers.pop()
+        for owner, held in buffers.pop():
+            _write_back(owner, held)
         if part is module:
             recording.changed.update(changes())
-            return  # what is another buffer of its own, export writes
-        for name, buffer in held.items():  # ``self.mean = new`` is a write, too
-            new = part._buffers.get(name)
-            if isinstance(buffer, torch.Tensor) and isinstance(new, torch.Tensor) and new is not buffer:
-                part._buffers[name] = buffer.copy_(new)
 
     for path, child in module.named_modules():
         signature = inspect.signature(child.forward)
@@ -106,6 +104,14 @@ def recorded(module: torch.nn.Module, recording: Recording, changes: Callable[[]
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _write_back(part: torch.nn.Module, held: dict[str, torch.Tensor | None]) -> None:
+    """Write what now stands in place of the buffers that ``part`` ``held``: ``self.mean = new`` is a write, too."""
+    for name, buffer in held.items():
+        new = part._buffers.get(name)
+        if isinstance(buffer, torch.Tensor) and isinstance(new, torch.Tensor) and new is not buffer:
+            part._buffers[name] = buffer.copy_(new)
 
 
 def _references(structure: Any) -> Any:

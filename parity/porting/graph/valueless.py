@@ -28,10 +28,19 @@ def _shape(
 
 
 class Valueless(TorchFunctionMode):
-    """Takes the place of such functions wherever they are called."""
+    """Takes the place of such functions wherever they are called.
+
+    Attributes:
+        counts: whether ``bincount`` is among them: it gives more entries where the data have larger numbers.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _INSTEAD and not torch.compiler.is_dynamo_compiling():
+            self.counts |= _INSTEAD[func] is _bincount
             with self:
                 return _INSTEAD[func](*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -78,10 +87,54 @@ def _combinations(input: Tensor, r: int = 2, with_replacement: bool = False) -> 
     return input[torch.tensor(picked, dtype=torch.int64).reshape(len(picked), r)]
 
 
+def _cov(
+    input: Tensor, *, correction: int = 1, fweights: Tensor | None = None, aweights: Tensor | None = None
+) -> Tensor:
+    x = input if input.ndim == 2 else input.reshape(1, -1)
+    total: Any = x.shape[1]
+    left = total - correction
+    fweights = None if fweights is None else fweights.to(x.dtype)
+    weights = aweights if fweights is None else fweights if aweights is None else fweights * aweights
+    if weights is not None:
+        total = left = weights.sum()
+        if correction:
+            left = left - correction * (1 if aweights is None else (weights * aweights).sum() / total)
+        left = left.clamp(min=0)
+    elif isinstance(left, int):
+        left = max(left, 0)
+    centred = x - (x if weights is None else x * weights).sum(1, keepdim=True) / total
+    return (centred @ (centred if weights is None else centred * weights).mT.conj() / left).squeeze()
+
+
+def _corrcoef(input: Tensor) -> Tensor:
+    found = _cov(input)
+    if not found.ndim:
+        return found / found
+    deviation = found.diagonal().real.sqrt() if found.is_complex() else found.diagonal().sqrt()
+    found = found / deviation[:, None] / deviation
+    return torch.complex(found.real.clip(-1, 1), found.imag.clip(-1, 1)) if found.is_complex() else found.clip(-1, 1)
+
+
+def _bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    if not minlength:
+        raise NotImplementedError("bincount without a minlength, of as many entries as the data decide,")
+    if weights is None:
+        weights = torch.ones_like(input, dtype=torch.int64)
+    elif weights.dtype != torch.float32:
+        weights = weights.double()
+    return weights.new_zeros(minlength).index_add(0, input, weights)
+
+
 _INSTEAD: dict[Any, Callable[..., Any]] = {
     torch.nn.functional.ctc_loss: _ctc_loss,
     torch.linalg.lstsq: _lstsq,
     torch.combinations: _combinations,
+    torch.cov: _cov,
+    torch.Tensor.cov: _cov,
+    torch.corrcoef: _corrcoef,
+    torch.Tensor.corrcoef: _corrcoef,
+    torch.bincount: _bincount,
+    torch.Tensor.bincount: _bincount,
 }
 
 

@@ -8,4 +8,5 @@ from parity.porting.operators import neural as neural
 from parity.porting.operators import reduction as reduction
 from parity.porting.operators import shape as shape
 from parity.porting.operators import spectral as spectral
+from parity.porting.operators import strides as strides
 from parity.porting.operators.registry import register_operator as register_operator

@@ -1,7 +1,7 @@
 """Products of matrices and what is solved with them."""
 
 from parity.porting.operators.expression import ATOM, PRODUCT, SUM, Expression, several
-from parity.porting.operators.operation import Operation, Tensor, only_first
+from parity.porting.operators.operation import Operation, Tensor
 from parity.porting.operators.reduction import vector_norm
 from parity.porting.operators.registry import register_operator
 
@@ -83,8 +83,8 @@ def _behind(operand: Tensor, index: str) -> Expression:
 
 
 @register_operator(
-    "aten.linalg_inv", "aten.inverse", "aten.linalg_det", "aten.det", "aten.linalg_solve", "aten.linalg_cholesky",
-    "aten.linalg_eigh", "aten.linalg_qr", "aten.linalg_slogdet", "aten.slogdet",
+    "aten.linalg_inv", "aten.inverse", "aten.linalg_det", "aten.det", "aten.linalg_cholesky",
+    "aten.linalg_eigh", "aten.linalg_slogdet", "aten.slogdet",
     "aten.linalg_matrix_power", "aten.matrix_exp", "aten.linalg_matrix_exp", "aten.cholesky",
     "aten.linalg_eig", "aten.linalg_eigvals", "aten.linalg_eigvalsh", "aten.linalg_svdvals", "aten.linalg_cond",
 )  # fmt: skip
@@ -99,19 +99,47 @@ def _linalg(op: Operation) -> Expression:
         triangle = None if op.arguments.get("UPLO", "L") == "L" else op.UPLO
         operand = op.arguments["self" if "self" in op.arguments else "A"]
         return op.call(f"jnp.linalg.{name}", operand, UPLO=triangle, symmetrize_input=False)
-    count = 2 if name in ("solve", "matrix_power", "cond") else 1
+    count = 2 if name in ("matrix_power", "cond") else 1
     return op.call(f"jnp.linalg.{name}", *(op.arguments[key] for key in list(op.arguments)[:count]))
 
 
-@register_operator("aten.linalg_inv_ex", "aten.linalg_cholesky_ex", "aten.linalg_solve_ex")
+@register_operator("aten.linalg_solve", "aten.linalg_solve_ex")
+def _solve(op: Operation) -> Expression:
+    if "_ex" in op.name and (op.check_errors or op.is_read(1)):
+        left = None if op.left else False
+        return op.call("F.solve_ex", op.A, op.B, left=left, check_errors=op.check_errors or None)
+    matrix, right = op.A, op.B
+    vector = right.ndim == 1 or (right.ndim == matrix.ndim - 1 and right.shape == matrix.shape[:-1])
+    if not op.left:  # XA = B is AᵀXᵀ = Bᵀ
+        matrix, right = _transposed(matrix), right if vector else _transposed(right)
+    if vector and right.ndim > 1:
+        right = Expression(f"{right.within(ATOM)}[..., None]", ATOM, right.names)
+    found = op.call("jnp.linalg.solve", matrix, right)
+    if vector and op.B.ndim > 1:
+        found = Expression(f"{found.text}[..., 0]", ATOM, found.names)
+    elif not (op.left or vector):
+        found = _transposed(found)
+    return several(found, found) if "_ex" in op.name else found
+
+
+def _transposed(operand: Expression) -> Expression:
+    return Expression(f"{operand.within(ATOM)}.mT", ATOM, operand.names)
+
+
+@register_operator("aten.linalg_inv_ex", "aten.linalg_cholesky_ex")
 def _unchecked(op: Operation) -> Expression:
-    name = op.name.split(".")[1].removeprefix("linalg_").removesuffix("_ex")
-    if op.arguments.get("left", True) is False or op.arguments.get("check_errors"):
-        raise NotImplementedError(f"{name} from the right, or of which the errors are checked")
-    operands = [x for x in op.arguments.values() if isinstance(x, Tensor)]
-    return only_first(
-        op, op.call(f"jnp.linalg.{name}", *operands, upper=op.arguments.get("upper") or None), "what failed"
-    )
+    name = op.name.split(".")[1].removeprefix("linalg_")
+    operand, upper = next(iter(op.arguments.values())), op.arguments.get("upper") or None
+    if op.check_errors or op.is_read(1):
+        return op.call(f"F.{name}", operand, upper=upper, check_errors=op.check_errors or None)
+    return several(*[op.call(f"jnp.linalg.{name.removesuffix('_ex')}", operand, upper=upper)] * 2)
+
+
+@register_operator("aten.linalg_qr")
+def _qr(op: Operation) -> Expression:
+    mode = op.arguments.get("mode", "reduced")
+    found = op.call("jnp.linalg.qr", op.A, mode=None if mode == "reduced" else mode)
+    return several(op.call("jnp.zeros", (0,)), found) if mode == "r" else found
 
 
 @register_operator("aten.linalg_pinv", "aten.linalg_matrix_rank")
@@ -134,23 +162,52 @@ def _multi_dot(op: Operation) -> Expression:
     return op.call("jnp.linalg.multi_dot", Expression(f"[{', '.join(x.text for x in op.tensors)}]", ATOM, names))
 
 
-@register_operator("aten.linalg_lu_factor")
+@register_operator("aten.linalg_lu_factor", "aten.linalg_lu_factor_ex", "aten._lu_with_info")
 def _lu_factor(op: Operation) -> Expression:
     if not op.pivot:
         raise NotImplementedError("an LU decomposition that does not exchange rows")
-    both = op.call("jax.scipy.linalg.lu_factor", op.A)
-    factors, pivots = (Expression(f"{both.text}[{i}]", ATOM, both.names) for i in range(2))
-    return several(factors, op.binary("+", pivots, 1, SUM))  # torch counts rows from one
+    function = "F.lu_factor" if len(op.output) == 2 else "F.lu_factor_ex"
+    return op.call(function, next(iter(op.arguments.values())), check_errors=op.arguments.get("check_errors") or None)
 
 
 @register_operator("aten.linalg_lu_solve", "aten.lu_solve")
 def _lu_solve(op: Operation) -> Expression:
-    if op.arguments.get("left", True) is False or op.arguments.get("adjoint"):
-        raise NotImplementedError("lu_solve from the right, or of the adjoint")
     old = "LU_data" in op.arguments
     factors, pivots = (op.LU_data, op.LU_pivots) if old else (op.LU, op.pivots)
+    right, shape = op.arguments["self"] if old else op.B, list(op.output.shape)
+    left, adjoint = op.arguments.get("left", True), op.arguments.get("adjoint", False)
+    if not left and adjoint and factors.dtype.is_complex:
+        raise NotImplementedError("lu_solve of the adjoint from the right")
+    if list(right.shape) != shape:
+        right = op.call("jnp.broadcast_to", right, shape)
+    if list(factors.shape[:-2]) != shape[:-2]:
+        factors = op.call("jnp.broadcast_to", factors, [*shape[:-2], *factors.shape[-2:]])
+        pivots = op.call("jnp.broadcast_to", pivots, [*shape[:-2], pivots.shape[-1]])
     given = (factors, op.binary("-", pivots, 1, SUM))
-    return op.call("jax.scipy.linalg.lu_solve", given, op.arguments["self"] if old else op.B)
+    if left:
+        return op.call("jax.scipy.linalg.lu_solve", given, right, trans=2 if adjoint else None)
+    return _transposed(op.call("jax.scipy.linalg.lu_solve", given, _transposed(right), trans=None if adjoint else 1))
+
+
+@register_operator("aten.lu_unpack")
+def _lu_unpack(op: Operation) -> Expression:
+    left_out = {key: False for key in ("unpack_data", "unpack_pivots") if not op.arguments[key]}
+    return op.call("F.lu_unpack", op.LU_data, op.LU_pivots, **left_out)
+
+
+@register_operator("aten.linalg_householder_product", "aten.linalg_tensorsolve", "aten.linalg_tensorinv")
+def _of_linalg(op: Operation) -> Expression:
+    name = op.name.split(".")[1].removeprefix("linalg_")
+    if name == "householder_product":
+        return op.call("jax.lax.linalg.householder_product", op.input, op.tau)
+    if name == "tensorinv":
+        return op.call("jnp.linalg.tensorinv", op.arguments["self"], op.ind)
+    return op.call("jnp.linalg.tensorsolve", op.arguments["self"], op.other, axes=op.dims)
+
+
+@register_operator("aten.vander")
+def _vander(op: Operation) -> Expression:
+    return op.call("jnp.vander", op.x, N=op.N, increasing=op.increasing or None)
 
 
 @register_operator("aten.linalg_svd", "aten.svd")
@@ -170,13 +227,12 @@ def _svd(op: Operation) -> Expression:
 def _solve_triangular(op: Operation) -> Expression:
     operand, right, lower = op.arguments["self"], op.B, not op.upper
     if not op.left:  # xA = b is Aᵀxᵀ = bᵀ
-        operand, right = (Expression(f"{x.within(ATOM)}.mT", ATOM, x.names) for x in (operand, right))
-        lower = not lower
+        operand, right, lower = _transposed(operand), _transposed(right), not lower
     found = op.call(
         "jax.scipy.linalg.solve_triangular", operand, right, lower=lower or None,
         unit_diagonal=op.unitriangular or None,
     )  # fmt: skip
-    return found if op.left else Expression(f"{found.text}.mT", ATOM, found.names)
+    return found if op.left else _transposed(found)
 
 
 @register_operator("aten.cholesky_solve", "aten.cholesky_inverse")

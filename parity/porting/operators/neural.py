@@ -14,7 +14,7 @@ from parity.porting.source.layers import single
 _RENAMED = {"self": "input", "indices": "input", "negative_slope": "negative_slope"}
 
 
-def _functional(name: str, dropped: tuple[str, ...] = (), **renamed: str) -> Builder:
+def _functional(name: str, *, dropped: tuple[str, ...] = (), **renamed: str) -> Builder:
     """Write ``F.name``, the arguments that differ from its defaults by keyword behind the first two."""
     parameters = inspect.signature(getattr(functional, name)).parameters
 
@@ -76,12 +76,12 @@ register_operator("aten.im2col")(_functional("unfold"))
 register_operator("aten.col2im")(_functional("fold"))
 
 
-def _pooled(name: str) -> Builder:
+def _pooled(name: str, **renamed: str) -> Builder:
     """Write ``F.name``, or ``F.name_with_indices`` where the indices are used."""
 
     def write(op: Operation) -> Expression:
-        both = _functional(f"{name}_with_indices")(op)
-        values, indices = _functional(name)(op), Expression(f"{both.text}[1]", ATOM, both.names)
+        both = _functional(f"{name}_with_indices", **renamed)(op)
+        values, indices = _functional(name, **renamed)(op), Expression(f"{both.text}[1]", ATOM, both.names)
         return Several(both.text, ATOM, both.names, (values, indices))
 
     return write
@@ -90,6 +90,9 @@ def _pooled(name: str) -> Builder:
 for _rank in (1, 2, 3):
     register_operator(f"aten.max_pool{_rank}d_with_indices")(_pooled(f"max_pool{_rank}d"))
     register_operator(f"aten.adaptive_max_pool{_rank}d")(_pooled(f"adaptive_max_pool{_rank}d"))
+    if _rank > 1:
+        _fractional = _pooled(f"fractional_max_pool{_rank}d", random_samples="_random_samples")
+        register_operator(f"aten.fractional_max_pool{_rank}d")(_fractional)
 
 
 @register_operator("aten.max_unpool2d", "aten.max_unpool3d")

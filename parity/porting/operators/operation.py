@@ -114,6 +114,11 @@ class Operation:
         except KeyError:
             raise AttributeError(f"{self.name} has no argument {name}, only {list(self.arguments)}") from None
 
+    def is_read(self, place: int) -> bool:
+        """Whether somebody reads that one of several results."""
+        users = [] if self.host is None else self.host.node.users
+        return any(user.target is not getitem or user.args[1] == place for user in users)
+
     def expression(self, value: Any, hint: str = "") -> Expression:
         """Any argument as an expression."""
         if isinstance(value, Expression):
@@ -176,7 +181,7 @@ class Operation:
 
 def only_first(op: Operation, found: Expression, others: str) -> Several:
     """The first of several results as ``found``; the others cannot be told."""
-    if op.host is not None and any(user.args[1] != 0 for user in op.host.node.users if user.target is getitem):
+    if any(map(op.is_read, range(1, len(op.output)))):
         raise NotImplementedError(f"a result that tells {others}")
     return several(*[found] * len(op.output))
 

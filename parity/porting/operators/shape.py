@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from parity.porting.operators.expression import ATOM, SUM, Expression
-from parity.porting.operators.operation import Operation, Tensor
+from parity.porting.operators.operation import Operation
 from parity.porting.operators.registry import register_operator
 from parity.porting.operators.subscripts import widened
 from parity.porting.source.loops.lists import spread
@@ -199,7 +199,8 @@ def _triangle(op: Operation) -> Expression:
 
 @register_operator("aten.diagonal", "aten.diagonal_copy")
 def _diagonal(op: Operation) -> Expression:
-    return op.call("jnp.diagonal", op.arguments["self"], op.offset, op.dim1, op.dim2)
+    axes = (op.dim1, op.dim2) if (op.dim1, op.dim2) != (0, 1) else ()
+    return op.call("jnp.diagonal", op.arguments["self"], *([op.offset] if op.offset or axes else []), *axes)
 
 
 @register_operator("aten.diag")
@@ -209,12 +210,10 @@ def _diag(op: Operation) -> Expression:
 
 @register_operator("aten.gradient")
 def _gradient(op: Operation) -> Expression:
-    if op.edge_order != 1:
-        raise NotImplementedError("a gradient whose edges are of second order")
     spacing = op.arguments.get("spacing")
-    spacing = [] if spacing in (None, 1) else spacing if isinstance(spacing, list) else [spacing]
-    if any(isinstance(x, Tensor) for x in spacing):
-        raise NotImplementedError("a gradient between places that lie unevenly")
+    if op.edge_order != 1:
+        return op.call("F.gradient", op.arguments["self"], spacing=spacing, dim=op.dim, edge_order=op.edge_order)
+    spacing = spacing if isinstance(spacing, list) else [] if spacing in (None, 1) else [spacing]
     found = op.call("jnp.gradient", op.arguments["self"], *spacing, axis=op.dim)
     single = isinstance(op.dim, int) or (op.dim is None and len(op.output) == 1)
     return Expression(f"[{found.text}]", ATOM, found.names) if single else found
@@ -272,31 +271,6 @@ def _unfold(op: Operation) -> Expression:
     index = Expression(f"{starts} + jnp.arange({op.expression(op.size).text})", 15, windows.names)
     taken = op.call("jnp.take", operand, index, axis=axis)
     return op.call("jnp.moveaxis", taken, axis + 1, -1) if axis + 1 < operand.ndim else taken
-
-
-@register_operator("aten.as_strided")
-def _as_strided(op: Operation) -> Expression:
-    operand = op.arguments["self"]
-    memory: Expression = operand
-    if not operand.value.is_contiguous():
-        strides = operand.value.stride()
-        order = sorted(range(operand.ndim), key=lambda axis: -strides[axis])
-        if not operand.value.permute(order).is_contiguous():
-            raise NotImplementedError("as_strided of memory that is not all of one array")
-        memory = op.method(operand, "transpose", *order)
-    offset = op.arguments.get("storage_offset") or 0
-    parts, names = [] if offset == 0 else [op.expression(offset).text], operand.names
-    for i, (size, stride) in enumerate(zip(op.size, op.stride, strict=True)):
-        place = op.call("jnp.arange", size)
-        names |= place.names
-        spread = (
-            f"{place.text}[{', '.join([':'] + ['None'] * (len(op.size) - i - 1))}]"
-            if i + 1 < len(op.size)
-            else place.text
-        )
-        parts.append(spread if stride == 1 else f"{op.expression(stride).text} * {spread}")
-    flat = op.method(memory, "reshape", -1)
-    return Expression(f"{flat.text}[{' + '.join(parts) or '0'}]", ATOM, names)
 
 
 @register_operator("aten.broadcast_tensors")

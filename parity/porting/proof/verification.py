@@ -4,8 +4,10 @@ import copy
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -23,6 +25,7 @@ from parity.checking.results import contained
 from parity.porting.errors import PortError
 from parity.porting.graph.flexible import flexible
 from parity.porting.graph.packing import Packings, noticed_cuts, unpacked
+from parity.porting.graph.transforms import is_transforming
 from parity.porting.proof.awakening import awakened, with_weights
 from parity.porting.proof.lean import LeanSide, one_thread
 
@@ -115,6 +118,21 @@ _RUN_ONCE = {
 }
 
 
+@contextmanager
+def noticed_failures(failures: list[str]) -> Iterator[None]:
+    """Adds to ``failures`` where ``cholesky_ex`` is given what has no factor."""
+    original = torch.linalg.cholesky_ex
+
+    def factored(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        if not is_transforming() and found.info.any():
+            failures.append("cholesky_ex is given a matrix that is not positive definite")
+        return found
+
+    with mock.patch.object(torch.linalg, "cholesky_ex", factored):
+        yield
+
+
 class Trial:
     """A model on one set of arguments, and then its port on the same.
 
@@ -138,8 +156,9 @@ class Trial:
         self.module, self.arguments, self._weights = module, arguments, weights
         leaves, self._nested = _flattened(*arguments)
         self._cuts: list[str] = []
+        self._failures: list[str] = []
         try:
-            with noticed_cuts(self._cuts), flexible():
+            with noticed_cuts(self._cuts), noticed_failures(self._failures), flexible():
                 self._side = LeanSide(_Flat(module, self._nested), (leaves, {}), differentiates)
         except Exception as error:
             raise PortError(f"port: the model cannot be compared with: {type(error).__name__}: {error}") from error
@@ -180,6 +199,8 @@ class Trial:
                 f"port: pad_packed_sequence cuts its result to the longest sequence, {self._cuts[0]} steps, which "
                 "depends on the data; give it a total_length, or inputs that the longest sequence fills"
             )
+        if not passed and self._failures:
+            raise PortError(f"port: {self._failures[0]}, and the factor that torch gives for it means nothing")
         if not passed:
             port = with_weights(self._port, self._weights) if self._weights else self._port
             report = checked(self.module, port, *self.arguments)

@@ -1,9 +1,11 @@
 """The containers of a model's results, and the classes among them, as Python writes them."""
 
 import dataclasses
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+from parity.porting.errors import PortError
 from parity.porting.source.formatting import wrapped
 
 
@@ -78,13 +80,34 @@ def _kind(spec: Any) -> type | None:
     return kind if dataclasses.is_dataclass(kind) or hasattr(kind, "_fields") else None
 
 
-def _keys(spec: Any) -> list[str] | None:
-    """The names of what a container holds, where they are names."""
+def _keys(spec: Any) -> list[Any] | None:
+    """The names of what a container holds, where it has names; the keys of a dict, whatever they are."""
     keys = spec.context
+    if spec.type in (dict, OrderedDict, defaultdict):
+        return _sorted_keys(keys[1] if spec.type is defaultdict else keys)
     if isinstance(keys, list | tuple) and keys and isinstance(keys[0], list | tuple):
         keys = keys[0]  # a dataclass also notes which fields were None
     named = isinstance(keys, list | tuple) and len(keys) == spec.num_children and all(isinstance(k, str) for k in keys)
     return list(keys) if named else None
+
+
+def _sorted_keys(keys: list[Any]) -> list[Any]:
+    """The keys of a dict, in its order.
+
+    Raises:
+        PortError: JAX cannot sort them, or they cannot be written.
+    """
+    try:
+        sorted(keys)
+    except TypeError:
+        raise PortError(f"port: the model returns a dict whose keys JAX cannot sort: {keys}") from None
+    if not all(_is_literal(key) for key in keys):
+        raise PortError(f"port: the model returns a dict whose keys cannot be written: {keys}")
+    return keys
+
+
+def _is_literal(key: Any) -> bool:
+    return all(map(_is_literal, key)) if type(key) is tuple else type(key) in (str, int, float, bool, bytes, type(None))
 
 
 def _source(kind: Any, types: list[str]) -> str:

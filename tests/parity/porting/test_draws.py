@@ -77,6 +77,51 @@ def test_what_one_mode_alone_computes_is_said():
     assert "computed in evaluation, not in training; the port does in both: return self.shifted(x)" in shifted
 
 
+class Kept(nn.Module):
+    """A bias that evaluation keeps, by other lines than those that make it in training."""
+
+    def __init__(self, shift: int) -> None:
+        super().__init__()
+        self.biases, self.shift, self.kept = nn.Parameter(torch.randn(2, 4)), shift, {}
+        self.register_buffer("places", torch.tensor([1, 0, 1]))
+
+    def bias(self):
+        if self.training:
+            return self.biases[self.places, :3]
+        if "bias" not in self.kept:
+            self.kept["bias"] = self.biases[self.places, : 3 + self.shift]
+        return self.kept["bias"]
+
+    def forward(self, x):
+        return x[:, :1] + self.bias().sum(-1)
+
+
+def test_what_both_modes_compute_on_lines_of_their_own_is_not_said():
+    assert port(Kept(0).eval(), (X,)).notes == []
+    assert len(port(Kept(1).eval(), (X,)).notes) == 2
+
+
+class Shared(nn.Module):
+    """Two paths through one layer with a dropout of its own, and chance in training at each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = self.other = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.2))
+
+    def deep(self, x):
+        return x * torch.rand(len(x), 1) if self.training else x
+
+    def forward(self, x):
+        x = self.deep(self.one(x))
+        return self.deep(self.other(x))
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_the_same_is_said_once_and_nothing_of_a_layer_in_a_model_that_shares_some(train):
+    (said,) = port(Shared().train(train), (X,), verify=False).notes
+    assert "x * torch.rand" in said
+
+
 class Deciding(nn.Module):
     """Notes where it runs in training, and may ask there what the numbers are."""
 

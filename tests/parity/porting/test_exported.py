@@ -147,6 +147,67 @@ def as_torch_takes_apart_otherwise(x):
     return F.multilabel_margin_loss(x, target), F.multi_margin_loss(x, target[:, 2].abs()), bags, volume, unpooled
 
 
+def solved(x):
+    rows, factors = torch.ones(2, 2, 3) * torch.arange(3.0), torch.linalg.lu_factor(x)
+    return (
+        torch.linalg.solve(x, rows, left=False),
+        torch.linalg.solve(x, rows[:, 0]),
+        torch.linalg.solve_ex(x, rows, left=False),
+        torch.linalg.solve_ex(x, torch.ones(3)).result,
+        torch.linalg.lu_solve(*factors, rows, left=False),
+        torch.linalg.lu_solve(*factors, torch.ones(3, 1), adjoint=True),
+        torch.linalg.inv_ex(x),
+        torch.linalg.inv_ex(x[:, :2, :2]).inverse,
+    )
+
+
+def factored(x):
+    both = torch.linalg.lu_factor_ex(x)
+    positive, marks = torch.linalg.cholesky_ex(torch.stack([x.mT @ x, x.diagonal(0, 1, 2).diag_embed()]))
+    return (
+        *both,
+        *torch.lu_unpack(*both[:2]),
+        *torch.lu_unpack(*torch.linalg.lu_factor(x[:, :2]), unpack_pivots=False)[1:],
+        torch.linalg.qr(x[:, :2], mode="r").R,
+        torch.linalg.qr(x[..., :2], mode="complete"),
+        torch.where((marks == 0)[..., None, None], positive, 0.0),
+        marks,
+        torch.linalg.householder_product(x, torch.ones(2, 3)),
+        torch.linalg.tensorsolve(x[0] + 3 * torch.eye(3), torch.ones(3)),
+        torch.linalg.tensorinv(x[0] + 3 * torch.eye(3), ind=1),
+    )
+
+
+def unevenly(x):
+    places, others = torch.tensor([0.0, 1.0, 1.5, 4.0]), torch.tensor([-1.0, 1.0, 2.0])
+    return (
+        torch.gradient(x, spacing=(places, others)),
+        torch.gradient(x, spacing=(others,), dim=1, edge_order=2),
+        torch.gradient(x, spacing=2.0, edge_order=2),
+        torch.vander(x[:, 0], 5, increasing=True),
+        torch.as_strided_scatter(x, 2 * x[:2, :2], (2, 2), (3, 1), 1),
+    )
+
+
+def together(x):
+    twice, weights = torch.tensor([1, 2, 1]), torch.tensor([0.1, 0.2, 0.5])
+    counts = (x > 0).sum(1)
+    return (
+        torch.cov(x, fweights=twice, aweights=weights),
+        x.cov(correction=0, aweights=weights),
+        x.corrcoef() - x.cov() + x[0].cov(),
+        torch.corrcoef(x[0]),
+        counts.bincount(minlength=5),
+        torch.bincount(counts, x[:, 0], minlength=4),
+    )
+
+
+def at_random_steps(x):
+    steps = torch.tensor([[[0.1, 0.7], [0.5, 0.2]]])
+    image = x[:, :2].reshape(1, 2, 2, 2).repeat(1, 1, 3, 3)
+    return F.fractional_max_pool2d(image, 2, (3, 4), _random_samples=steps, return_indices=True)
+
+
 WINDOW = torch.hann_window(6)
 ONES = torch.ones(2, 3, 1)
 OPERATORS = {
@@ -161,7 +222,12 @@ OPERATORS = {
     "normal of no deviation": (lambda x: torch.normal(x, torch.zeros_like(x)), X),
     "free size as a float": (lambda x: torch.full((x.shape[0],), 1 / x.shape[0]) * x.shape[0] ** 0.5 + x[:, 0], X),
     "fmax": (lambda x: torch.fmax(x, torch.zeros(())) - torch.fmin(x, x.flip(1)), X),
+    "at random steps": (at_random_steps, X),
     "by rows": (by_rows, X),
+    "factored": (factored, SQUARES),
+    "solved": (solved, SQUARES),
+    "together": (together, X),
+    "unevenly": (unevenly, X),
     "taken apart otherwise": (as_torch_takes_apart_otherwise, X),
     "uniform": (lambda x: torch.empty_like(x).uniform_(1, 3) + x, X),
     "hermitian": (lambda x: (torch.fft.ihfft2(x, norm="forward"), torch.fft.hfftn(torch.fft.ihfftn(x), s=(4, 3))), X),
@@ -230,6 +296,19 @@ def test_such_an_average_that_no_layer_keeps_is_refused():
 def test_an_operator_is_written_and_proven(name):
     function, x = OPERATORS[name]
     port(Does(lambda self, x: function(x)), x)
+
+
+def test_of_a_batch_that_has_no_factor_the_factor_is_not_compared():
+    positive = SQUARES @ SQUARES.mT + torch.eye(3)
+    (said,) = port(Does(lambda self, x: torch.linalg.cholesky_ex(x).L), positive).notes
+    assert "not compared on another batch: port: cholesky_ex is given a matrix that is not positive" in said
+
+
+def test_of_what_is_counted_the_number_of_kinds_is_fixed():
+    (said,) = port(Does(lambda self, x: x.bincount(minlength=4)), torch.tensor([3, 1, 1])).notes
+    assert "bincount gives as many entries as its minlength" in said
+    with pytest.raises(PortError, match="bincount without a minlength"):
+        port(Does(lambda self, x: x.bincount()), torch.tensor([3, 1, 1]))
 
 
 def test_nan_and_infinity_stay_where_they_are():

@@ -1,4 +1,5 @@
 import re
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import parity
-from parity.porting import port
+from parity.porting import PortError, port
 from parity.porting.source.formatting import wrapped
 
 
@@ -24,6 +25,30 @@ torch.export.register_dataclass(Scores)
 class Pair(NamedTuple):
     a: torch.Tensor
     b: torch.Tensor
+
+
+class Keyed(torch.nn.Module):
+    """Returns dicts by other names than strings, in an order of its own."""
+
+    def __init__(self, *keys):
+        super().__init__()
+        self.keys = keys
+
+    def forward(self, x):
+        more = defaultdict(list, {(1, "b"): [x], (1, "a"): []})
+        return {key: x * (i + 1) for i, key in enumerate(self.keys)}, OrderedDict(more), more
+
+
+def test_a_dict_in_the_result_has_the_keys_it_had():
+    x = torch.arange(6.0).reshape(3, 2)
+    first, *others = port(Keyed(7, 3), x).module(jnp.asarray(x.numpy()))
+    assert list(first) == [7, 3]
+    np.testing.assert_array_equal(first[3], 2 * x)
+    assert [list(other) for other in others] == [[(1, "b"), (1, "a")]] * 2
+    with pytest.raises(PortError, match="cannot sort"):
+        port(Keyed(1, "a"), x)
+    with pytest.raises(PortError, match="cannot be written"):
+        port(Keyed(torch.Size([2])), x)
 
 
 class Nested(torch.nn.Module):

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from jaxnn.nn import state_dict
 from parity import DivergenceError
 from parity.porting import PortError, port
 
@@ -64,6 +65,28 @@ def test_buffers_hold_afterwards_what_was_written(forward):
         module(x)
         written(jnp.asarray(x.numpy()))
     np.testing.assert_allclose(written.state[...], module.state.numpy(), rtol=1e-6)
+
+
+class Owner(torch.nn.Module):
+    """Gives what it owns another buffer, between two calls of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.Sequential(Kept(lambda self, x: x + self.state[0]))
+
+    def forward(self, x):
+        before = self.inner(x)
+        self.inner[0].state = 0.5 * self.inner[0].state + x[:2]
+        return before - 2 * self.inner(x)
+
+
+def test_a_buffer_that_another_module_replaces_is_written():
+    x, module = floats(3, 4), Owner()
+    written = port(module, x).module
+    for _ in range(2):
+        expected = module(x)
+        np.testing.assert_allclose(written(jnp.asarray(x.numpy())), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(state_dict(written)["inner.0.state"], module.inner[0].state, rtol=1e-6)
 
 
 class Cache(torch.nn.Module):
