@@ -25,7 +25,9 @@ def in_place_of(function: Any, caller: Any, other: Callable[..., Any]) -> Iterat
     function.instead = other
     try:
         with with_code_of(function, caller) as code:
-            own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+            own = FunctionType(
+                code, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+            )
             own.__kwdefaults__ = function.__kwdefaults__
             yield own
     finally:

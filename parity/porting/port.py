@@ -211,7 +211,7 @@ def _proven(result: Port, trials: list[Trial], *, own_gradients: bool) -> None:
     Args:
         result: the port.
         trials: on the example first.
-        own_gradients: whether the model defines some: what goes back through them is written nowhere.
+        own_gradients: whether the model defines some, which are compared, too.
     """
     with ThreadPoolExecutor(len(trials)) as threads:
         for trial in trials:

@@ -27,7 +27,6 @@ from parity.porting.graph.exporting import (
     kept_tensors,
     located,
     named,
-    noticed,
     quiet,
     unchecked,
     unmoved,
@@ -50,6 +49,7 @@ from parity.porting.graph.grouping import grouped
 from parity.porting.graph.known import Known
 from parity.porting.graph.nodes import traced_name
 from parity.porting.graph.normalizing import normalized
+from parity.porting.graph.own_gradients import with_own_gradients
 from parity.porting.graph.packing import Packings, unpacked
 from parity.porting.graph.places import padded
 from parity.porting.graph.recording import Recording, recorded
@@ -234,7 +234,7 @@ class _Attempt:
         args, kwargs = self.arguments
         with ExitStack() as stack:
             for context in (
-                noticed(self.recording.own_gradients),
+                with_own_gradients(self.recording.own_gradients),
                 as_eager() if self.eager else nullcontext(),
                 forgotten(self.module, self.forgets),
                 quiet(),

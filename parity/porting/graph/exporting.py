@@ -170,25 +170,6 @@ def kept_tensors(module: torch.nn.Module) -> list[dict[Any, torch.Tensor]]:
 
 
 @contextmanager
-def noticed(names: set[str]) -> Iterator[None]:
-    """Adds to ``names`` every ``autograd.Function`` that is called."""
-    function: Any = torch.autograd.Function
-    applied = function.__dict__["apply"]
-
-    def apply(cls: type[torch.autograd.Function], *args: Any, **kwargs: Any) -> Any:
-        if not cls.__module__.startswith("torch."):
-            names.add(cls.__name__)
-        return original(cls, *args, **kwargs)
-
-    original = function.apply.__func__
-    function.apply = classmethod(apply)
-    try:
-        yield
-    finally:
-        function.apply = applied
-
-
-@contextmanager
 def kept(module: torch.nn.Module) -> Iterator[Callable[[], set[str]]]:
     """Modules as they were, whatever attributes, caches and buffers ``forward`` gives them: export has no values.
 

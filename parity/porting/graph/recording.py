@@ -40,8 +40,8 @@ class Recording:
         records: of each module call, by path and the number of the call.
         calls: the path and number of each call by what export calls it: the attributes that led to the module, of
             which a shared one has several.
-        own_gradients: the ``autograd.Function`` classes that were called, of which export keeps what they do forward
-            only, and "torch.func", of which there are the operators that it comes to.
+        own_gradients: the ``autograd.Function`` classes that were called, and "torch.func", of which there are the
+            operators that it comes to.
         changed: the attributes, no buffers, that the model writes as it runs.
     """
 

@@ -26,7 +26,7 @@ def outside(writer: Writer, node: Node) -> list[Node]:
     """What the derivative takes from around the function."""
     outputs, inputs, weights = _arguments(node)
     items = _between(writer, outputs, inputs)
-    inside = _nodes(items) | set(inputs)
+    inside = nodes_within(items) | set(inputs)
     return [*inputs, *weights, *dict.fromkeys(x for item in items for x in writer.needs(item) if x not in inside)]
 
 
@@ -46,7 +46,7 @@ def derivative(writer: Writer, node: Node) -> Expression:
     parameters = [writer.unused(name) if name in taken else name for name in names]
     call = Call(writer.call.path, writer.call.index, writer.call.module, writer.call.record, items, outputs=outputs)
     inner = writer.nested(call)
-    again = _nodes(items)
+    again = nodes_within(items)
     inner.names = {x: name for x, name in writer.names.items() if x not in again}
     inner.bound = {name: x for name, x in writer.bound.items() if x not in again}
     for name, x in zip(parameters, inputs, strict=True):
@@ -100,29 +100,30 @@ def _between(writer: Writer, outputs: list[Node], inputs: list[Node]) -> list[No
         if any(x in made or x in inputs for x in node.all_input_nodes):
             made.add(node)
     needed = made & ancestors(list(outputs))
-    items = [item for item in writer.call.items if _nodes([item]) & needed]
-    if not needed <= _nodes(items):
+    items = [item for item in writer.call.items if nodes_within([item]) & needed]
+    if not needed <= nodes_within(items):
         raise NotImplementedError("a gradient of what another module has computed")
     return items
 
 
-def _nodes(items: list[Node | Call]) -> set[Node]:
+def nodes_within(items: list[Node | Call]) -> set[Node]:
+    """Every operator within."""
     return {node for item in items for node in (item.nodes() if isinstance(item, Call) else [item])}
 
 
 def _refuse(items: list[Node | Call], outputs: list[Node], inputs: list[Node]) -> None:
-    inside = _nodes(items)
+    inside = nodes_within(items)
     if inside & set(inputs) or any(x.meta.get("path") for x in inputs):
         raise NotImplementedError("a gradient with regard to a parameter, or to what is made beside its own results")
     for node in inside:
-        if _draws(node):
+        if draws(node):
             raise NotImplementedError("a gradient through what is drawn by chance")
         trains = packet(node) in ("batch_norm", "instance_norm") and node.args[5]
         if trains or str(node.target).startswith("parity.batch") or written_path(node) is not None:
             raise NotImplementedError("a gradient through what writes into buffers")
 
 
-def _draws(node: Node) -> bool:
+def draws(node: Node) -> bool:
     """Whether ``node`` is another each time that it is computed."""
     if torch.Tag.nondeterministic_seeded not in getattr(node.target, "tags", ()):
         return False

@@ -46,8 +46,8 @@ def spaced(lines: list[str]) -> list[str]:
         indent = len(line) - len(line.lstrip())
         ended = [at for at in open_at if at >= indent]
         open_at = open_at[: len(open_at) - len(ended)]
-        is_function = line.lstrip().startswith("def ")
-        if result and (ended or (is_function and not result[-1].endswith(":"))):
+        is_function = line.lstrip().startswith(("def ", "@"))
+        if result and (ended or (is_function and not result[-1].endswith(":"))) and result[-1].lstrip()[:1] != "@":
             result.append("")
         if is_function:
             open_at.append(indent)

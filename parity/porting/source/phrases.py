@@ -12,6 +12,7 @@ from torch.fx import Node
 from parity.arrays import to_jax
 from parity.porting.errors import PortError
 from parity.porting.graph.differentiation import is_derivative
+from parity.porting.graph.own_gradients import is_owned
 from parity.porting.operators.expression import ATOM, Expression, Several
 from parity.porting.operators.operation import Arguments, Operation, Tensor
 from parity.porting.operators.registry import found
@@ -23,6 +24,7 @@ from parity.porting.source.host import Host
 from parity.porting.source.loops.lists import Listed, arguments, spread
 from parity.porting.source.loops.runs import structure
 from parity.porting.source.naming import access, source_line
+from parity.porting.source.own_gradients import owned
 from parity.porting.source.sizes import size, size_of
 
 if TYPE_CHECKING:
@@ -54,6 +56,8 @@ def operator_of(writer: Writer, node: Node) -> Expression:
     try:
         if is_derivative(node):
             return derivative(writer, node)
+        if is_owned(node):
+            return owned(writer, node)
         if builder is None:
             raise NotImplementedError("")
         arguments, host = _bound_arguments(writer, node), Host(writer, node)

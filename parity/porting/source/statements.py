@@ -14,6 +14,7 @@ from torch.utils import _pytree as torch_tree
 from parity.porting.graph.differentiation import is_derivative
 from parity.porting.graph.functionalization import is_lasting
 from parity.porting.graph.nodes import is_symbolic, known_as, written_path
+from parity.porting.graph.own_gradients import is_owned
 from parity.porting.graph.recording import Reference
 from parity.porting.operators.expression import Expression, length, plain
 from parity.porting.source.body import Body
@@ -25,6 +26,7 @@ from parity.porting.source.loops.matching import calls_of, nodes_of
 from parity.porting.source.loops.rounds import Rounds, in_rounds
 from parity.porting.source.loops.runs import Loop, looped, structure
 from parity.porting.source.naming import access
+from parity.porting.source.own_gradients import owned_inputs
 from parity.porting.source.phrases import call_of, operator_of, part_of
 from parity.porting.source.scope import Scope
 
@@ -114,6 +116,8 @@ class Writer(Scope):
         """The arrays that a statement reads."""
         if is_derivative(item):
             return outside(self, item)
+        if is_owned(item):
+            return owned_inputs(item)
         if isinstance(item, Loop | Rounds | Growing):
             return item.needs()
         if isinstance(item, Call):

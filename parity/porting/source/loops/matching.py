@@ -12,6 +12,7 @@ from torch.utils import _pytree as torch_tree
 
 from parity.porting.graph.differentiation import is_derivative
 from parity.porting.graph.nodes import is_symbolic, packet, written_path
+from parity.porting.graph.own_gradients import is_owned
 from parity.porting.source.branches import is_conditional
 from parity.porting.source.call import Call
 from parity.porting.source.loops.growing import Growing
@@ -208,7 +209,7 @@ def results(item: Any) -> list[Node]:
 
 
 def _same_operator(first: Node, item: Node) -> bool:
-    whole = is_conditional(first) or is_derivative(first) or written_path(first) is not None
+    whole = is_conditional(first) or is_derivative(first) or is_owned(first) or written_path(first) is not None
     return first.target == item.target and not whole
 
 
