@@ -229,7 +229,7 @@ class _Attempt:
         self.objects: dict[str, bool] = {}
 
     def exported(self) -> torch.export.ExportedProgram:
-        args, kwargs = self.arguments
+        args, kwargs = torch_tree.tree_map(_unmarked, self.arguments)
         with ExitStack() as stack:
             for context in (
                 with_own_gradients(self.recording.own_gradients),
@@ -308,6 +308,11 @@ def _apart(arguments: Arguments) -> Arguments:
 
     args, kwargs = torch_tree.tree_map(separate, arguments)
     return args, kwargs
+
+
+def _unmarked(x: Any) -> Any:
+    """A tensor of its own, with the same numbers: export marks free sizes on it, and where it fails the marks stay."""
+    return x.detach().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
 
 
 def _placeholder_names(program: torch.export.ExportedProgram) -> dict[str, str]:
