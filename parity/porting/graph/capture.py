@@ -31,7 +31,7 @@ from parity.porting.graph.exporting import (
     unchecked,
     unmoved,
 )
-from parity.porting.graph.fixed_sizes import fixed_axes
+from parity.porting.graph.fixed_sizes import fixed_axes, same_of_one
 from parity.porting.graph.flexible import flexible
 from parity.porting.graph.free_sizes import (
     Arguments,
@@ -40,9 +40,11 @@ from parity.porting.graph.free_sizes import (
     fixed_inputs,
     has_free_sizes,
     holds,
+    is_of_one_only,
     limits_of,
     looked_at,
     more_than_one,
+    squeezed,
 )
 from parity.porting.graph.functionalization import copied_out, functionalized, unbroadcast
 from parity.porting.graph.grouping import grouped
@@ -157,6 +159,10 @@ def captured(
     ]
     with forgotten(module, attempt.forgets):
         axes = fixed_axes(module, attempt.arguments, program, left)
+        limits = limits_of(graph, attempt.asked)
+        of_one = any(map(is_of_one_only, limits)) and not any(squeezed(graph))  # which JAX does where it is written
+        if of_one and same_of_one(module, attempt.arguments, program):
+            limits = [limit for limit in limits if not is_of_one_only(limit)]
         notes += dict.fromkeys(with_both_rates(module, attempt.arguments, attempt.draws, graph))
     capture = Capture(
         program,
@@ -164,7 +170,7 @@ def captured(
         notes,
         attempt.forgets,
         attempt.known.skips,
-        limits_of(graph, attempt.asked),
+        limits,
         axes,
         attempt.decided,
         attempt.general,
@@ -231,7 +237,7 @@ class _Attempt:
         self.objects: dict[str, bool] = {}
 
     def exported(self) -> torch.export.ExportedProgram:
-        args, kwargs = self.arguments
+        args, kwargs = torch_tree.tree_map(_unmarked, self.arguments)
         with ExitStack() as stack:
             for context in (
                 with_own_gradients(self.recording.own_gradients),
@@ -310,6 +316,11 @@ def _apart(arguments: Arguments) -> Arguments:
 
     args, kwargs = torch_tree.tree_map(separate, arguments)
     return args, kwargs
+
+
+def _unmarked(x: Any) -> Any:
+    """A tensor of its own, with the same numbers: export marks free sizes on it, and where it fails the marks stay."""
+    return x.detach().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x
 
 
 def _placeholder_names(program: torch.export.ExportedProgram) -> dict[str, str]:

@@ -16,7 +16,7 @@ from torch.utils import _pytree as torch_tree
 from parity.checking.evaluation import seeded
 from parity.checking.perturbation import copied, own
 from parity.checking.results import contained
-from parity.porting.graph.free_sizes import Arguments, is_free
+from parity.porting.graph.free_sizes import Arguments, at_one, is_free
 from parity.porting.graph.nodes import in_place, packet, written
 from parity.porting.graph.packing import RECURRENT_OPERATORS
 
@@ -53,6 +53,20 @@ def fixed_axes(
         for name, axis in chain.from_iterable(map(probe.differing, probe.groups())):
             found.setdefault(name, set()).add(axis)
     return {name: sorted(axes) for name, axes in found.items()}
+
+
+def same_of_one(module: torch.nn.Module, arguments: Arguments, program: torch.export.ExportedProgram) -> bool:
+    """Whether the graph makes of inputs whose free sizes are one what the model does: export takes none for one.
+
+    Args:
+        module: the model.
+        arguments: on which it was exported.
+        program: what export made of it, as it was made.
+    """
+    probe = _Probe(module, arguments, program)
+    given = probe.single()
+    expected, found = probe.of_model(given), probe.of_graph(given)
+    return expected is not None and isinstance(found, list) and _same(found, expected)
 
 
 Axes = list[tuple[int, int]]
@@ -95,6 +109,17 @@ class _Probe:
             axes = []
         yield from ((self.names[i], axis) for i, axis in axes)
 
+    def single(self) -> list[Any]:
+        """The inputs with each free size cut to one."""
+
+        def cut(name: str, x: Any) -> Any:
+            if not isinstance(x, torch.Tensor):
+                return x
+            seen = self.nodes[name].meta["val"].shape
+            return x[tuple(slice(at_one(size) if is_free(size) else None) for size in seen)]
+
+        return [cut(name, x) for name, x in zip(self.names, self.leaves, strict=True)]
+
     def _differs(self, axes: Axes) -> bool | None:
         """Whether the port may do something else where ``axes`` have another size; None where the model has none."""
         i, axis = axes[0]
@@ -102,8 +127,8 @@ class _Probe:
         # Any size shows what is computed of it; some models need it even, or have an end to it.
         for other in filter(None, (size + size // 2 + 1, 2 * size, size - 1)):
             given = self._resized(axes, other)
-            expected = self._of_model(given)
-            found = self._of_graph(given)
+            expected = self.of_model(given)
+            found = self.of_graph(given)
             if expected is not None:
                 return not isinstance(found, list) or not _same(found, expected)
             if found is not None:
@@ -117,7 +142,8 @@ class _Probe:
             given[i] = given[i].index_select(axis, torch.arange(size) % given[i].shape[axis])
         return given
 
-    def _of_model(self, given: list[Any]) -> list[torch.Tensor] | None:
+    def of_model(self, given: list[Any]) -> list[torch.Tensor] | None:
+        """What the model makes of inputs; None where it refuses them."""
         args, kwargs = torch_tree.tree_unflatten([own(x) for x in given], self.spec)
         try:
             with torch.no_grad(), seeded(0):
@@ -126,7 +152,7 @@ class _Probe:
             return None
         return [x for x in torch_tree.tree_leaves(output) if isinstance(x, torch.Tensor)]
 
-    def _of_graph(self, given: list[Any]) -> list[torch.Tensor] | Node | None:
+    def of_graph(self, given: list[Any]) -> list[torch.Tensor] | Node | None:
         """What the graph makes of inputs; where it refuses them, the node at which the port may not; or None."""
         interpreter = _Interpreter(self.program.graph_module)
         try:

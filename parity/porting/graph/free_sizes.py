@@ -117,11 +117,11 @@ def limits_of(graph: torch.fx.Graph, asked: set[sympy.Basic]) -> list[sympy.Basi
     found = dict.fromkeys(guard.expr for guard in guards if guard.expr.free_symbols and guard.expr.free_symbols <= free)
     looked = [limit for limit in found if not _is_of_one(limit) and not all(holds(limit, n) for n in range(2, 34))]
     of_one = [limit for limit in sorted(asked, key=str) if not holds(limit, 1) and limit not in looked]
-    of_one += [sympy.Ne(size, 1) for size in _squeezed(graph)]
+    of_one += [sympy.Ne(size, 1) for size in squeezed(graph)]
     return looked + [limit for limit in dict.fromkeys(of_one) if limit.free_symbols and limit.free_symbols <= free]
 
 
-def _squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:
+def squeezed(graph: torch.fx.Graph) -> Iterator[sympy.Expr]:
     """The free sizes whose axes the model drops if they are one."""
     for node in graph.nodes:
         if str(node.target).startswith("aten.squeeze"):
@@ -139,6 +139,16 @@ def _is_of_one(limit: sympy.Basic) -> bool:
 def holds(limit: sympy.Basic, size: int) -> bool:
     """Whether what is asked of the free sizes may be true where all of them are ``size``."""
     return limit.subs(dict.fromkeys(limit.free_symbols, size)) != sympy.false
+
+
+def is_of_one_only(limit: sympy.Basic) -> bool:
+    """Whether what is asked of the free sizes excludes nothing but one."""
+    return not holds(limit, 1) and all(holds(limit, n) for n in range(2, 34))
+
+
+def at_one(size: torch.SymInt) -> int:
+    """A free size where every symbol is one."""
+    return int(size.node.expr.subs(dict.fromkeys(size.node.expr.free_symbols, 1)))
 
 
 def is_free(size: Any) -> bool:

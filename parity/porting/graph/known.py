@@ -11,7 +11,7 @@ from torch.utils import _pytree as torch_tree
 from torch.utils._python_dispatch import _disable_current_modes
 
 from parity.porting.errors import PortError
-from parity.porting.graph.nodes import in_place, written
+from parity.porting.graph.nodes import in_place, is_symbolic, written
 from parity.porting.lines import model_line
 
 _READS = frozenset(
@@ -131,20 +131,40 @@ class Known(TorchFunctionMode):
         _collect(node, known, sources)
         if any(shared in sources for writer in node.graph.nodes if writes(writer) for shared in memory(writer)):
             raise LookupError
-        values: dict[Node, Any] = {}
-        mode: Any = get_proxy_mode()
-        root = mode.tracer.root
-        with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
-            for source in sources:  # what a node is made of comes before it
-                if source in known:
-                    values[source] = known[source]
-                elif source.op == "get_attr":
-                    values[source] = operator.attrgetter(str(source.target))(root)
-                else:
-                    args, kwargs = torch.fx.map_arg((source.args, source.kwargs), lambda x: values[x])
-                    values[source] = source.target(*args, **kwargs)
+        value, *others = (_computed(node, sources, known, more) for more in ((0, 1) if _has_sizes(sources) else (0,)))
+        if any(other.shape != value.shape or not torch.equal(other, value) for other in others):
+            raise LookupError
         self.read |= {name for buffer, name in buffers.items() if buffer in sources}
-        return values[node]
+        return value
+
+
+def _computed(node: Node, sources: dict[Node, None], known: dict[Node, torch.Tensor], more: int) -> torch.Tensor:
+    """What ``node`` holds where each free size is ``more`` than in the example."""
+    values: dict[Node, Any] = {}
+    mode: Any = get_proxy_mode()
+    with torch._C.DisableTorchFunction(), _disable_current_modes(), torch.no_grad():
+        for source in sources:  # what a node is made of comes before it
+            if source in known:
+                values[source] = known[source]
+            elif source.op == "get_attr":
+                values[source] = operator.attrgetter(str(source.target))(mode.tracer.root)
+            elif is_symbolic(source):
+                values[source] = _size_in_example(source.meta["val"], more)
+            else:
+                args, kwargs = torch.fx.map_arg((source.args, source.kwargs), lambda x: values[x])
+                values[source] = source.target(*args, **kwargs)
+    return values[node]
+
+
+def _has_sizes(sources: dict[Node, None]) -> bool:
+    return any(map(is_symbolic, sources))
+
+
+def _size_in_example(size: torch.SymInt, more: int) -> int:
+    """A free size, each symbol in it ``more`` than in the example."""
+    shapes = size.node.shape_env
+    numbers = getattr(shapes, "backed_var_to_val", None) or shapes.var_to_val  # as torch 2.9 calls it
+    return int(size.node.expr.subs({symbol: int(numbers[symbol]) + more for symbol in size.node.expr.free_symbols}))
 
 
 def traced_node(x: Any) -> Node:
@@ -186,7 +206,7 @@ def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, No
     """
     if node in sources:
         return
-    if node not in known and node.op != "get_attr":
+    if node not in known and node.op != "get_attr" and not _is_free_size(node):
         pure = node.target is operator.getitem or (
             isinstance(node.target, torch._ops.OpOverload) and torch.Tag.nondeterministic_seeded not in node.target.tags
         )
@@ -195,6 +215,12 @@ def _collect(node: Node, known: dict[Node, torch.Tensor], sources: dict[Node, No
         for source in node.all_input_nodes:
             _collect(source, known, sources)
     sources[node] = None
+
+
+def _is_free_size(node: Node) -> bool:
+    """Whether ``node`` is a size that an input has."""
+    value = node.meta.get("val")
+    return isinstance(value, torch.SymInt) and value.node.has_hint()
 
 
 def writes(node: Node) -> bool:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -44,12 +44,10 @@ def with_own_gradients(used: set[str]) -> Iterator[None]:
         if kind.__module__.startswith("torch."):
             return original(kind, *args, **kwargs)
         used.add(kind.__name__)
-        if not is_transforming():
-            try:
-                return _traced(kind, args, kwargs)
-            except Exception:  # the model may never come to its way back, or export refuse the way forward, too
-                pass
-        return original(kind, *args, **kwargs)
+        if is_transforming():
+            return original(kind, *args, **kwargs)
+        with _Unseen(), torch.no_grad():
+            return _traced(kind, args, kwargs)
 
     apply: Any = Function.apply
     with in_place_of(apply.__func__, _caller(Function), applied) as original:
@@ -74,6 +72,7 @@ class _Context:
     def __init__(self, needs: list[bool]) -> None:
         self.needs_input_grad = tuple(needs)
         self.apart: list[Tensor] = []
+        self.writes = False
 
     def save_for_backward(self, *tensors: Any) -> None:
         self.saved_tensors = tensors
@@ -85,7 +84,7 @@ class _Context:
         self.apart += tensors
 
     def mark_dirty(self, *tensors: Tensor) -> None:
-        raise NotImplementedError("a function that writes into its arguments")
+        self.writes = True
 
     def returns(self, output: Tensor) -> bool:
         """Whether something comes back to ``output``."""
@@ -106,30 +105,44 @@ def _traced(kind: type[Function], args: tuple[Any, ...], kwargs: dict[str, Any])
     if kwargs:
         raise NotImplementedError("keyword arguments")
     context = _Context([_is_inexact(x) for x in args])
+    result = kind.forward(*args) if sets_up else kind.forward(context, *args)
+    if sets_up:
+        kind.setup_context(context, args, result)
+    many = isinstance(result, tuple | list)
+    parts = [_apart(x, args) for x in result] if many else [_apart(result, args)]
     alike = _places(args)
-    places = [first for first, *_ in alike]
-    inputs = [args[i] for i in places]
+    names = _names(signature, sets_up, [first for first, *_ in alike])
+    if not context.writes:
+        with suppress(Exception):  # the model may never come to its way back
+            parts = _with_way_back(kind, context, args, parts, alike, names)
+    return tuple(parts) if many else parts[0]
+
+
+def _apart(x: Any, args: tuple[Any, ...]) -> Any:
+    """A result that is not the argument itself."""
+    return torch.ops.aten.alias.default(x) if isinstance(x, Tensor) and any(x is given for given in args) else x
+
+
+def _with_way_back(
+    kind: type[Function],
+    context: "_Context",
+    args: tuple[Any, ...],
+    parts: list[Any],
+    alike: list[list[int]],
+    names: list[str],
+) -> list[Any]:
+    """The results, as what the one operator gives."""
+    inputs = [args[first] for first, *_ in alike]
     for x in inputs:
         traced_node(x)
-    with _Unseen(), torch.no_grad():
-        result = kind.forward(*args) if sets_up else kind.forward(context, *args)
-        if sets_up:
-            kind.setup_context(context, args, result)
-        parts = list(result) if isinstance(result, tuple | list) else [result]
-        outputs = [x for x in parts if isinstance(x, Tensor)]
-        outside = [x.detach() if any(x is given for given in inputs) else x for x in outputs]
-        cotangents = [torch.ops.parity.cotangent(x) if context.returns(x) else None for x in outputs]
-        filled = iter([_zeros(context, x) if y is None else y for x, y in zip(outputs, cotangents, strict=True)])
-        found = kind.backward(context, *(next(filled) if isinstance(x, Tensor) else None for x in parts))
-        gradients = _fitting(found if isinstance(found, tuple | list) else [found], args)
-    names = _names(signature, sets_up, places)
-    made = iter(
-        torch.ops.parity.own_gradient(
-            outside, inputs, cotangents, [_summed([gradients[i] for i in same]) for same in alike], kind.__name__, names
-        )
-    )
-    results = [next(made) if isinstance(x, Tensor) else x for x in parts]
-    return tuple(results) if isinstance(result, tuple | list) else results[0]
+    outputs = [x for x in parts if isinstance(x, Tensor)]
+    cotangents = [torch.ops.parity.cotangent(x) if context.returns(x) else None for x in outputs]
+    filled = iter([_zeros(context, x) if y is None else y for x, y in zip(outputs, cotangents, strict=True)])
+    found = kind.backward(context, *(next(filled) if isinstance(x, Tensor) else None for x in parts))
+    gradients = _fitting(found if isinstance(found, tuple | list) else [found], args)
+    summed = [_summed([gradients[i] for i in same]) for same in alike]
+    made = iter(torch.ops.parity.own_gradient(outputs, inputs, cotangents, summed, kind.__name__, names))
+    return [next(made) if isinstance(x, Tensor) else x for x in parts]
 
 
 def _places(args: tuple[Any, ...]) -> list[list[int]]:

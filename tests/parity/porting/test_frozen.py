@@ -133,6 +133,29 @@ def test_one_row_leaves_the_number_of_rows_free():
     assert jnp.allclose(port.module(jnp.asarray(x.numpy())), model(x).detach().numpy(), atol=1e-6)
 
 
+class Positions(nn.Module):
+    """Looks at the number of rows, and does the same with one."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 4)
+
+    def forward(self, x):
+        places = torch.arange(x.shape[1])[None]
+        if x.shape[0] != places.shape[0]:
+            places = places.expand(x.shape[0], -1)
+        return self.table(x) * torch.stack(self.table(places).unbind(1), 1)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_model_that_looks_at_the_number_of_rows_and_does_the_same_takes_one_and_more(rows):
+    model, x = Positions(), torch.randint(0, 9, (3, 5))
+    port = parity.port(model, x[:rows])
+    assert not port.notes
+    for given in (x, x[:1]):
+        assert jnp.allclose(port.module(jnp.asarray(given.numpy())), model(given).detach().numpy(), atol=1e-6)
+
+
 def test_what_a_model_does_with_one_row_only_is_ported_for_one_row():
     port = parity.port(Single(), torch.randn(1, 2))
     assert port.notes == ["sizes are fixed to the example's: the model does something else with more than one row"]

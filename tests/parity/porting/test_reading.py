@@ -147,3 +147,27 @@ def mask():
 def test_what_a_library_does_in_steps_is_written_in_one(written, mask):
     assert written in mask
     assert " & " not in mask
+
+
+class Places(torch.nn.Module):
+    """Reads numbers of what it makes itself, for as many rows as it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(20, 4)
+
+    def forward(self, x):
+        places = torch.arange(x.shape[1])[None].expand(x.shape[0], -1)
+        if torch.ones(x.shape).all():
+            x = x * 2
+        return x + self.table.weight[: places.max().item() + 1, :1][places][..., 0]
+
+
+class Summed(Places):
+    def forward(self, x):
+        return x * float(torch.ones(x.shape).sum())
+
+
+def test_numbers_of_what_any_number_of_rows_holds_leave_it_free():
+    assert not port(Places(), X[..., 0]).notes
+    assert port(Summed(), X[..., 0]).notes[0].startswith("sizes are fixed")
