@@ -17,10 +17,11 @@ from parity.arrays import viewed
 from parity.checking import DivergenceError, Report
 from parity.porting.errors import PortError, first_line, refuse_wide
 from parity.porting.graph.capture import Capture, captured
-from parity.porting.graph.deciding import witnesses
+from parity.porting.graph.deciding import place_text
 from parity.porting.graph.differentiation import is_derivative
 from parity.porting.graph.exporting import forgotten
 from parity.porting.graph.free_sizes import Arguments, has_free_sizes
+from parity.porting.graph.otherwise import witnesses
 from parity.porting.loading import loaded, set_modes
 from parity.porting.proof.batches import other_trials
 from parity.porting.proof.verification import Trial, checked
@@ -141,14 +142,16 @@ def port(
     progress("exporting")
     capture = captured(module, arguments, dynamic_shapes)
     if verify and capture.decided and capture.general.keys() == capture.decided.keys():
-        shown = witnesses(module, arguments, capture.general)
+        shown = witnesses(module, arguments, capture.general | capture.skipped)
         try:
             if shown is not None:
-                told = captured(module, arguments, dynamic_shapes, told=capture.general)
+                told = captured(module, arguments, dynamic_shapes, told=capture.general | capture.skipped)
                 return _ported(told, module, arguments, dynamic_shapes, shown, progress)
         except (PortError, DivergenceError):
             pass  # it matters what the data decide
-    batches: list[Arguments] | None = [] if verify else None
+    batches = witnesses(module, arguments, capture.skipped) if verify else None
+    if verify and batches is None:
+        raise PortError(f"port: nothing shows what the model does otherwise: {place_text(next(iter(capture.skipped)))}")
     try:
         return _ported(capture, module, arguments, dynamic_shapes, batches, progress)
     except DivergenceError as error:  # what cannot be written has been tried with the example's sizes, too
@@ -176,7 +179,7 @@ def _ported(
         if dynamic_shapes is not None or not has_free_sizes(capture.graph):
             raise
         # How many entries a mask picks that no input decides may be known once the sizes are.
-        told = capture.decided if capture.told else None
+        told = capture.decided | capture.skipped if capture.told else None
         why = "what depends on them cannot be written while they are free"
         capture = captured(module, arguments, None, fixed=why, told=told)
         face, author, source = _written(capture, module)

@@ -13,7 +13,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.utils import _pytree as torch_tree
 
 from parity.checking.results import containing
-from parity.porting.errors import PortError, first_line, refused
+from parity.porting.errors import DECIDES, PortError, first_line, refused
 from parity.porting.graph.deciding import Answers, Decided, constants, decisions, guarded, place_text, unguarded
 from parity.porting.graph.decomposition import decomposed
 from parity.porting.graph.differentiation import differentiable
@@ -59,6 +59,7 @@ from parity.porting.graph.regions import inlined
 from parity.porting.graph.reshapes import joined
 from parity.porting.graph.row_ends import row_ends
 from parity.porting.graph.selection import kept_whole
+from parity.porting.graph.skipping import sizes_asked
 from parity.porting.graph.transforms import transformed
 from parity.porting.graph.unseen import unseen
 from parity.porting.graph.valueless import Valueless, averaged
@@ -77,6 +78,7 @@ class Capture:
         fixed: the axes of inputs, by name, whose size has to be the example's.
         decided: what the data decide, where the model had to be told while it was exported.
         general: the answer that leaves a mask open, of those that are asked of a whole one.
+        skipped: where the model passes over what picks nothing, and was exported as if it did not.
         told: whether it was told so for all data, not for such as decide so.
         widened: whether it was exported with more rows than the example's one, so that their number is free.
     """
@@ -90,6 +92,7 @@ class Capture:
     fixed: dict[str, list[int]] = field(default_factory=dict)
     decided: Answers = field(default_factory=dict)
     general: Answers = field(default_factory=dict)
+    skipped: Answers = field(default_factory=dict)
     told: bool = False
     widened: bool = False
 
@@ -174,6 +177,7 @@ def captured(
         axes,
         attempt.decided,
         attempt.general,
+        attempt.skipped,
         told is not None,
         attempt.arguments is not arguments,
     )
@@ -184,10 +188,9 @@ def captured(
     if told is None:
         lines = dict.fromkeys(map(place_text, capture.decided))
         notes += [f"NaN where the data decide otherwise than in the example: {line}" for line in lines]
-    if capture.decided and constants(program):
-        raise PortError(
-            f"port: a result that is no array is decided by the data: {place_text(next(iter(capture.decided)))}"
-        )
+    asked = capture.decided | capture.skipped
+    if asked and constants(program):
+        raise PortError(f"port: a result that is no array is decided by the data: {place_text(next(iter(asked)))}")
     _rewrite(capture)
     return capture
 
@@ -234,10 +237,12 @@ class _Attempt:
         self.draws = Draws(module)
         self.decided: Answers = {}
         self.general: Answers = {}
+        self.skipped: Answers = {}
         self.objects: dict[str, bool] = {}
 
     def exported(self) -> torch.export.ExportedProgram:
         args, kwargs = torch_tree.tree_map(_unmarked, self.arguments)
+        decided = Decided(self.answers, self.known, self.decided, self.general, self.skipped, self.compares)
         with ExitStack() as stack:
             for context in (
                 with_own_gradients(self.recording.own_gradients),
@@ -256,17 +261,20 @@ class _Attempt:
                 flexible(),
                 averaged(),
                 torch.enable_grad(),
+                sizes_asked(decided.of_size),
                 looked_at(self.asked),
             ):
                 stack.enter_context(context)
             changes = stack.enter_context(kept(self.module))
-            decided = Decided(self.answers, self.known, self.decided, self.general, self.compares)
             stack.enter_context(recorded(self.module, self.recording, changes))
             stack.enter_context(containing(self.module, self.objects))
             branches = [decided] if self.answers else []
             for noting in (Distinct(), self.valueless, self.known, self.draws, *branches):
                 stack.enter_context(noting)
-            return torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
+            program = torch.export.export(self.module, args, kwargs, strict=False, dynamic_shapes=self.sizes)
+        if (place := decided.unused()) is not None:
+            raise PortError(f"port: the data decide: {place_text(place)}; {DECIDES}")
+        return program
 
 
 def _rewrite(capture: Capture) -> None:

@@ -10,15 +10,14 @@ be shown to give the same where it is.
 
 import linecache
 from collections import Counter
-from collections.abc import Callable, Iterator
-from itertools import chain, islice
+from collections.abc import Callable
 from typing import Any
 
+import sympy
 import torch
 from torch.fx import Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as torch_tree
 
 from parity.checking.evaluation import seeded
 from parity.checking.perturbation import copied
@@ -27,21 +26,17 @@ from parity.porting.graph.free_sizes import Arguments
 from parity.porting.graph.known import Known, memory, traced_node, writes
 from parity.porting.graph.nodes import is_floating, packet, writes_input
 from parity.porting.graph.selection import inserted
+from parity.porting.graph.skipping import NOT, SAME, asked_mask, picked, rows_of, where_some
 from parity.porting.lines import model_line
 
 aten = torch.ops.aten
 
 Answers = dict[tuple[str, int, int], bool]
-"""What a model decided: by file, line, and how often it had come there."""
+"""What a model decided: by file, line, and how often it had come there; less than zero where it picked by a mask."""
 
 _MARK = "decided by the data: "
-_TRIES = 40  # batches, in search for one that decides otherwise
 _TELLS_FINITE = ("isfinite", "isnan", "isinf")
-_SAME = {"alias", "clone", "detach", "reshape", "view", "flatten", "to", "_to_copy", "unsqueeze", "transpose"}
-_NOT = {"logical_not", "bitwise_not"}
-_BY_ENTRY = (
-    {"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "bitwise_and", "bitwise_or"} | _SAME | _NOT
-)
+_BY_ENTRY = {"eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_or", "bitwise_and", "bitwise_or"} | SAME | NOT
 """Operators of which every entry of a mask is made by itself, and every entry of what they are given counts."""
 
 
@@ -56,18 +51,28 @@ class _Questions(TorchFunctionMode):
         super().__init__()
         self.compares = compares
         self.counts: Counter[tuple[str, int]] = Counter()
+        self.picks: Counter[tuple[str, int]] = Counter()
 
     def answer(self, place: tuple[str, int, int], x: torch.Tensor, ask: Callable[[], bool]) -> bool:
         """What is decided at ``place``, where ``ask`` looks at ``x``."""
         raise NotImplementedError
 
+    def note(self, place: tuple[str, int, int], found: torch.Tensor) -> None:
+        """Take note of what was picked by a mask at ``place``."""
+        raise NotImplementedError
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         reads = func is torch.Tensor.item and not torch.compiler.is_dynamo_compiling()
-        if reads and self.compares and _is_of_integers(args[0]) and args[0].dtype != torch.bool:
+        if reads and self.compares and is_of_integers(args[0]) and args[0].dtype != torch.bool:
             return args[0].reshape(())
         asks = func is torch.Tensor.__bool__ or (reads and args[0].dtype == torch.bool)
         if not asks or torch.compiler.is_dynamo_compiling():
-            return func(*args, **(kwargs or {}))
+            result = func(*args, **(kwargs or {}))
+            if (found := picked(func, args, kwargs, result)) is not None:
+                line = model_line()
+                self.picks[line] -= 1
+                self.note((*line, self.picks[line]), found)
+            return result
         line = model_line()
         self.counts[line] += 1
         return self.answer((*line, self.counts[line]), args[0], lambda: func(*args))
@@ -85,6 +90,10 @@ class _Heard(_Questions):
         self.answers[place] = ask()
         return self.answers[place]
 
+    def note(self, place: tuple[str, int, int], found: torch.Tensor) -> None:
+        """Whether there is any."""
+        self.answers[place] = found.numel() > 0
+
 
 class Decided(_Questions):
     """Answers as the example does, and puts into the graph that it was asked.
@@ -94,17 +103,48 @@ class Decided(_Questions):
         known: what answers where no input decides.
         given: takes the answers that were needed.
         general: takes, of those that are asked of a whole mask, the one that leaves it open.
+        skipped: takes, where inputs with fractions decide whether nothing is picked, the answer that some is.
         compares: as the answers were heard.
     """
 
-    def __init__(self, answers: Answers, known: Known, given: Answers, general: Answers, compares: bool) -> None:
+    def __init__(
+        self, answers: Answers, known: Known, given: Answers, general: Answers, skipped: Answers, compares: bool
+    ) -> None:
         super().__init__(compares)
-        self.answers, self.known, self.given, self.general = answers, known, given, general
+        self.answers, self.known, self.given, self.general, self.skipped = answers, known, given, general, skipped
+        self._masks: list[tuple[Node, tuple[str, int, int]]] = []
+        self._rows: dict[sympy.Symbol, tuple[str, int, int]] = {}
+
+    def note(self, place: tuple[str, int, int], found: torch.Tensor) -> None:
+        """The symbols for how many there are."""
+        self._rows |= dict.fromkeys(rows_of(found), place)
+
+    def of_size(self, asked: sympy.Basic) -> bool | None:
+        """That some is picked, where that is asked."""
+        symbol = next(iter(asked.free_symbols), None)
+        place = self._rows.get(symbol)
+        if len(asked.free_symbols) != 1 or place not in self.answers:
+            return None
+        answer = where_some(lambda n: asked.subs(symbol, n) == sympy.true)
+        if answer is not None:
+            self.skipped[place] = True
+        return answer
+
+    def unused(self) -> tuple[str, int, int] | None:
+        """Where a mask is asked that is used for nothing else: the answer does not say what the model does by it."""
+        return next((place for mask, place in self._masks if len(mask.users) < 2), None)
 
     def answer(self, place: tuple[str, int, int], x: torch.Tensor, ask: Callable[[], bool]) -> bool:
         """The example's answer, where it is one that may be taken."""
-        if place not in self.answers or get_proxy_mode() is None or self.known.knows(x) or not _is_of_masks(x):
+        if place not in self.answers or get_proxy_mode() is None or self.known.knows(x):
             return ask()
+        if not _is_of_masks(x):
+            found = asked_mask(traced_node(x))
+            if found is None:
+                return ask()
+            self._masks.append((found[0], place))
+            self.skipped[place] = found[1]
+            return found[1]
         decided = self.given[place] = self.answers[place]
         if (general := _general(traced_node(x))) is not None:
             self.general[place] = general
@@ -122,58 +162,16 @@ def decisions(module: torch.nn.Module, arguments: Arguments, compares: bool = Fa
     return heard.answers
 
 
-def witnesses(module: torch.nn.Module, arguments: Arguments, places: Answers) -> list[Arguments] | None:
-    """Batches by which each of ``places`` is decided either way, the example being one; None if there are none."""
-    missing = {(place, answer) for place in places for answer in (True, False)}
-    found: list[Arguments] = []
-    for batch in chain([arguments], islice(_changed(arguments), _TRIES)):
-        try:
-            answers = decisions(module, batch)
-        except Exception:  # whatever the model says of it
-            continue
-        if not missing.isdisjoint(answers.items()):
-            missing -= set(answers.items())
-            found.append(batch)
-    return None if missing else [batch for batch in found if batch is not arguments]
-
-
-def _changed(arguments: Arguments) -> Iterator[Arguments]:
-    """``arguments`` with all masks and ids drawn but one, and with one number throughout one, or at its end."""
-    leaves, spec = torch_tree.tree_flatten(arguments)
-    generator = torch.Generator().manual_seed(0)
-
-    def drawn(x: Any) -> Any:
-        if not _is_of_integers(x):
-            return x
-        values = torch.cat([x.reshape(-1), torch.tensor([0, 1]).to(x.dtype)])
-        return values[torch.randint(0, len(values), x.shape, generator=generator)]
-
-    numbers = [i for i, x in enumerate(leaves) if _is_of_integers(x)]
-    for i in numbers:
-        others = [x if i == j else drawn(x) for j, x in enumerate(leaves)]
-        yield torch_tree.tree_unflatten(others, spec)
-        own = leaves[i].unique().tolist()
-        wholes = [torch.full_like(leaves[i], value) for value in dict.fromkeys([*own[:3], own[-1], 1])]
-        for new in wholes + [_ending(leaves[i], value) for value in range(4)]:
-            yield torch_tree.tree_unflatten([*others[:i], new, *others[i + 1 :]], spec)
-            yield torch_tree.tree_unflatten([*leaves[:i], new, *leaves[i + 1 :]], spec)
-
-
-def _is_of_integers(x: Any) -> bool:
+def is_of_integers(x: Any) -> bool:
+    """Whether ``x`` is a tensor of numbers without fractions."""
     return isinstance(x, torch.Tensor) and not x.is_floating_point() and not x.is_complex() and x.numel() > 0
-
-
-def _ending(x: torch.Tensor, value: int) -> torch.Tensor:
-    x = x.clone(memory_format=torch.contiguous_format)
-    x.view(-1)[-1] = value
-    return x
 
 
 def _general(node: Node) -> bool | None:
     """The answer that leaves a mask open, if ``node`` is whether any, or every, entry of a whole one is set."""
     negated = False
-    while packet(node) in _SAME | _NOT:
-        negated ^= packet(node) in _NOT
+    while packet(node) in SAME | NOT:
+        negated ^= packet(node) in NOT
         node = node.all_input_nodes[0]
     if packet(node) not in ("any", "all") or len(node.args) != 1:
         return None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from parity import DivergenceError
 from parity.porting import PortError, port
 
 X = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(1))
@@ -152,3 +153,78 @@ def test_a_number_that_the_data_decide_may_be_compared():
     x, ids = jnp.asarray(X.numpy()), jnp.asarray(IDS.numpy())
     np.testing.assert_allclose(ported.module(x, ids - 1), Bounded()(X, IDS - 1), 1e-6)
     assert np.isnan(ported.module(x, ids + 1)).all()  # torch raises
+
+
+ROWS = torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+
+
+class Experts(torch.nn.Module):
+    """Does ``one(self, y, x, mask, expert)`` with every expert, and the rows that chose it."""
+
+    def __init__(self, one):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.gate, self.experts = torch.nn.Linear(6, 3), torch.nn.ModuleList(torch.nn.Linear(6, 6) for _ in "abc")
+        self.one = one
+
+    def forward(self, x):
+        chosen, y = self.gate(x).argmax(-1), torch.zeros_like(x)
+        for i, expert in enumerate(self.experts):
+            y = self.one(y, x, chosen == i, expert)
+        return y
+
+
+def where_any(y, x, mask, expert):
+    if mask.any():
+        y[mask] = expert(x[mask])
+    return y
+
+
+def unless_none(y, x, mask, expert):
+    return y if mask.sum() == 0 else y + mask[:, None].float() * expert(x)
+
+
+def unless_no_place(y, x, mask, expert):
+    (places,) = torch.where(mask)
+    return y if places.numel() == 0 else y.index_add(0, places, expert(x[places]))
+
+
+def unless_no_row(y, x, mask, expert):
+    rows = x[mask]
+    if len(rows) > 0:
+        y[mask] = expert(rows)
+    return y
+
+
+@pytest.mark.parametrize("one", [where_any, unless_none, unless_no_place, unless_no_row], ids=lambda f: f.__name__)
+def test_what_is_passed_over_where_nothing_is_picked_is_written(one):
+    model = Experts(one)
+    ported = port(model, ROWS)
+    assert ported.notes == []
+    for x in (ROWS[:3], ROWS[:1].repeat(4, 1)):
+        expected = model(x).detach()
+        np.testing.assert_allclose(ported.module(jnp.asarray(x.numpy())), expected, rtol=1e-4, atol=1e-6)
+
+
+def on_the_last(y, x, mask, expert):
+    return y + mask[:, None].float() * expert(x) if mask[-1:].any() else y
+
+
+def another_way(y, x, mask, expert):
+    return y + mask[:, None].float() * expert(x) if mask.any() else y + x
+
+
+def by_their_number(y, x, mask, expert):
+    return y + mask[:, None].float() * expert(x) if mask.sum() > 1 else y
+
+
+def never(y, x, mask, expert):
+    mask = mask & (x[:, 0] > 99)
+    return y + mask[:, None].float() * expert(x) if mask.any() else y
+
+
+@pytest.mark.parametrize("one", [on_the_last, another_way, by_their_number, never], ids=lambda f: f.__name__)
+def test_what_numbers_with_fractions_decide_otherwise_is_refused(one):
+    with pytest.raises((PortError, DivergenceError), match=r"the data decide|decides there by|nothing shows|off torch"):
+        port(Experts(one), ROWS)
