@@ -249,9 +249,16 @@ def _part(view: Node, source: Node) -> tuple[Any, tuple[Any, ...]]:
 
 def _is_read_after(node: Node, moment: int, order: dict[Node, int], values: _Values) -> bool:
     """Whether ``node`` or a view of it is read after ``moment``."""
-    return any(order.get(user, -1) > moment for user in node.users) or any(
-        _is_read_after(view, moment, order, values) for view in _views(node, values)
-    )
+    seen: set[Node] = set()
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            if any(order.get(user, -1) > moment for user in node.users):
+                return True
+            pending += _views(node, values)
+    return False
 
 
 def _scattered(graph: Graph, view: Node, source: Node, new: Any) -> Node:

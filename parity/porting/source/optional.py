@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 ABSENT = "nn.Identity()"
 
+_OF_METHODS = {"deterministic", "rngs"}
+"""What the methods of a class keep on it besides children and arrays."""
+
 
 def assigned(line: str) -> str:
     """What a line of a constructor assigns to ``self``; the whole line if it does something else."""
@@ -37,6 +40,28 @@ def joined(groups: list[list[Draft]]) -> list[list[Draft]]:
 
 def _does_without(group: list[Draft], others: list[Draft]) -> bool:
     """Whether ``group`` is as ``others`` are but for children, or never called; if so, its drafts note what lacks."""
+    before = [draft.constructor for draft in group]
+    for draft in group:
+        draft.constructor = _completed(draft, others[0])
+    if _is_alike(group, others):
+        return True
+    for draft, constructor in zip(group, before, strict=True):
+        draft.constructor = constructor
+    return False
+
+
+def _completed(draft: Draft, full: Draft) -> list[str]:
+    """The constructor, with what the methods of ``full`` need besides children where ``draft`` is never called."""
+    lines = list(draft.constructor)
+    if not draft.methods:
+        own = {assigned(line) for line in lines}
+        for i, line in enumerate(full.constructor):
+            if assigned(line) in _OF_METHODS - own:
+                lines.insert(i, line)
+    return lines
+
+
+def _is_alike(group: list[Draft], others: list[Draft]) -> bool:
     one, full = group[0], others[0]
     own = {assigned(line): line for line in one.constructor}
     lacks = {name for name, line in map(_named, full.constructor) if own.get(name, "") != line and _is_none(one, name)}

@@ -219,3 +219,29 @@ def test_a_chain_may_hold_a_module_twice():
     tied = torch.nn.Linear(4, 4)
     model = torch.nn.Sequential(tied, torch.nn.ReLU(), torch.nn.Sequential(tied, torch.nn.Tanh()))
     assert ported(model, torch.randn(2, 4)).count("nn.Linear") == 1
+
+
+class Dropping(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.query = torch.nn.Linear(4, 4)
+
+    def forward(self, x):
+        query = self.query(x)
+        rate = 0.1 if self.training else 0.0
+        return torch.nn.functional.scaled_dot_product_attention(query, query, query, dropout_p=rate)
+
+
+class Spare(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = Dropping(), Dropping()
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def test_a_module_that_is_never_called_has_the_state_that_its_class_needs_for_calls():
+    source = port(Spare().eval(), torch.randn(2, 3, 4)).source
+    assert "self.used = Dropping(rngs=rngs)" in source
+    assert "self.spare = Dropping(rngs=rngs)" in source

@@ -304,3 +304,20 @@ class InOrder(torch.nn.Module):
 @pytest.mark.parametrize("order", [read_before, called_before, read_after])
 def test_what_a_call_changes_is_read_in_the_order_of_the_model(order):
     port(InOrder(order), floats(2, 3))
+
+
+class WrittenWhole(torch.nn.Module):
+    """Writes through views of all that they are views of."""
+
+    def forward(self, x):
+        y = torch.cat([x.sin(), x.cos()], 1)
+        y[..., 4:] *= x[..., :1]
+        y = y[..., :4]
+        y[..., :4] += x
+        z = y.detach()
+        z[..., :4] += x
+        return y, z[0]
+
+
+def test_views_of_the_whole_are_written_into_and_read():
+    assert not port(WrittenWhole(), floats(3, 4)).notes
