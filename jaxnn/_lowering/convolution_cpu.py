@@ -23,8 +23,8 @@ where the kernel is larger than images and outputs. The gradient of the kernel g
 that suits it, else by taps; by phases from ``LONG_STRIDE`` on; and as XLA's convolution of channels where images have
 few outputs.
 
-``python -m parity bench --suite conv`` measures every class but ``folded``. Here milliseconds, on two cores of an AMD EPYC; those of
-``winograd`` and ``columns`` on one without AVX-512:
+``python -m parity bench --suite conv`` measures every class but ``folded``. Here milliseconds, on two cores of an
+AMD EPYC; those of ``winograd`` and ``columns`` on one without AVX-512:
 
 =========================================== ========= ====== ====== ======
 convolution, or gradient                    class      jaxnn    XLA  torch
