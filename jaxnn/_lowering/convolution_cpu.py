@@ -112,7 +112,7 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         return columns.convolution(x, w, geometry)
     if geometry.groups > 1 or len(geometry.sizes) == 3 or taps.copies_little(x.shape[1], w.shape[0], geometry):
         return taps.convolution(x, w, geometry)
-    if winograd.suits(x, w, geometry):
+    if winograd.suits(x, w.shape[0], geometry):
         return winograd.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
@@ -126,8 +126,10 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
     if blocks.are_blocks(geometry):
         return blocks.image_gradient(y, w, geometry)
     if max(geometry.strides) == 1:
-        pads = geometry.transposed_pads
-        return _convolution(y, mirrored(w, geometry.groups), geometry._replace(sizes=y.shape[2:], pads=pads))
+        transposed = geometry._replace(sizes=y.shape[2:], pads=geometry.transposed_pads)
+        if winograd.suits(y, w.shape[1], transposed):
+            return winograd.image_gradient(y, w, transposed)
+        return _convolution(y, mirrored(w, geometry.groups), transposed)
     # Sums of more are compiled to several passes over the images.
     unrolled = geometry.groups == w.shape[0] and math.prod(geometry.kernel_size) > FEW_SUMMANDS
     many = geometry.groups == 1 and w[0].size > MANY_RESULTS * w.shape[0]
@@ -157,7 +159,7 @@ def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
         return blocks.kernel_gradient(x, y, geometry)
     if max(geometry.strides) >= LONG_STRIDE and max(geometry.dilations) == 1 and phases.waste(geometry) <= WASTE:
         return phases.kernel_gradient(x, y, geometry, _kernel_gradient)
-    if winograd.suits_gradient(x, y, geometry):
+    if winograd.suits_gradient(x, y.shape[1], geometry):
         return winograd.kernel_gradient(x, y, geometry)
     spans = [d * (k - 1) + 1 for d, k in zip(geometry.dilations, geometry.kernel_size, strict=True)]
     few = math.prod(geometry.outputs) <= FEW_OUTPUTS * math.prod(spans)

@@ -13,12 +13,9 @@ here. A tile shares its rounding, and its infinities, among its four outputs; fl
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from jaxnn._lowering.geometry import Geometry
@@ -44,32 +41,42 @@ WASTE = 1.4
 """How many times the outputs may be computed, where tiles reach beyond them."""
 
 
-def suits(x: Array, w: Array, geometry: Geometry) -> bool:
+def suits(x: Array, outputs: int, geometry: Geometry) -> bool:
     """Whether this is the fastest, for float32: of many channels, in portions neither too small nor too large."""
-    outputs, channels, *_ = w.shape
     if not _is_filter(x, outputs, geometry):
         return False
-    return _step(x, outputs, geometry) * math.prod(_tiles(geometry)) * channels * outputs >= SOME_PRODUCTS
+    return _step(x, outputs, geometry) * math.prod(_tiles(geometry)) * x.shape[1] * outputs >= SOME_PRODUCTS
 
 
 def convolution(x: Array, w: Array, geometry: Geometry) -> Array:
     """``(N, C, H, W)`` and ``(O, C, 3, 3)`` to ``(N, O, *outputs)``."""
-    elements = w.transpose(2, 3, 1, 0).reshape(9, -1)
-    kernel = [jnp.dot(row, elements, precision=lax.Precision.HIGHEST) for row in _widening(w.dtype)]
-    matrices = [places.reshape(4, w.shape[1], w.shape[0]) for places in kernel]
+    return _convolution(x, _widened(w), 1, geometry)
+
+
+def image_gradient(y: Array, w: Array, geometry: Geometry) -> Array:
+    """``(N, O, H, W)`` and ``(O, C, 3, 3)`` to ``(N, C, *outputs)``, as ``geometry`` has them: the kernel is mirrored.
+
+    The first and last of a mirrored kernel's four places are exchanged. They are computed as the convolution's are,
+    so that XLA computes them once for both.
+    """
+    matrices, places = _widened(w), (3, 1, 2, 0)
+    return _convolution(y, [[matrices[row][column] for column in places] for row in places], 0, geometry)
+
+
+def _convolution(x: Array, matrices: list[list[Array]], channels: int, geometry: Geometry) -> Array:
+    """Images and a matrix for each place, whose axis ``channels`` is the images' channels, to outputs."""
 
     def some(images: Array) -> Array:
         """To channels last: in a loop XLA transposes outputs one number after the other."""
         rows = zip(_tiled(images, geometry), matrices, strict=True)
-        return _outputs([_products(tiles, matrix, (2, 1), geometry) for tiles, matrix in rows], geometry)
+        return _outputs([_products(tiles, row, (1, channels), geometry) for tiles, row in rows], geometry)
 
-    outputs = mapped(some, x, max(1, _step(x, w.shape[0], geometry)))
+    outputs = mapped(some, x, max(1, _step(x, matrices[0][0].shape[1 - channels], geometry)))
     return channels_first(outputs[:, : geometry.outputs[0], : geometry.outputs[1]])
 
 
-def suits_gradient(x: Array, y: Array, geometry: Geometry) -> bool:
+def suits_gradient(x: Array, outputs: int, geometry: Geometry) -> bool:
     """Whether the gradient of the kernel is the fastest so, for float32."""
-    outputs = y.shape[1]
     if not _is_filter(x, outputs, geometry) or x.shape[1] * outputs < SOME_WEIGHTS:
         return False
     return _step(x, outputs, geometry, whole=True) > 0
@@ -79,12 +86,13 @@ def kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     """Images and a weight for each output to ``(O, C, 3, 3)``: the transpose of the above, tiles times tiles."""
 
     def some(images: Array, weights: Array) -> Array:
-        each = zip(_tiled(images, geometry), _spread(weights, geometry), strict=True)
-        rows = [_narrowed(_products(tiles, spread, (1, 1), geometry)) for tiles, spread in each]
-        return jnp.stack(list(chain(*map(_narrowed, zip(*rows, strict=True)))), -1)
+        each = zip(_spread(weights, geometry), _tiled(images, geometry), strict=True)
+        products = [_products(spread, tiles, (0, 0), geometry) for spread, tiles in each]
+        tall = [_narrowed(column) for column in zip(*products, strict=True)]
+        return jnp.stack([element for row in zip(*tall, strict=True) for element in _narrowed(row)], -1)
 
     elements = summed(some, max(1, _step(x, y.shape[1], geometry, whole=True)), x, y)
-    return elements.swapaxes(0, 1).reshape(y.shape[1], x.shape[1], 3, 3).swapaxes(2, 3)
+    return elements.reshape(*elements.shape[:2], 3, 3)
 
 
 def _is_filter(x: Array, outputs: int, geometry: Geometry) -> bool:
@@ -121,25 +129,30 @@ def _step(x: Array, outputs: int, geometry: Geometry, whole: bool = False) -> in
     return step if 2 * step * tiles * (channels + outputs) >= weights else 0
 
 
-def _widening(dtype: DTypeLike) -> np.ndarray:
-    """``G`` on both axes of a kernel: four rows of four places from 9 elements."""
-    widened = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], dtype)
-    return np.kron(widened, widened).reshape(4, 4, 9)
+def _widened(w: Array) -> list[list[Array]]:
+    """``G g G'``: ``(O, C, 3, 3)`` to four rows of four ``(O, C)``."""
+
+    def widened(first: Array, middle: Array, last: Array) -> list[Array]:
+        outer, inner = (first + last) / 2, middle / 2
+        return [first, outer + inner, outer - inner, last]
+
+    tall = [widened(*(w[:, :, row, column] for row in range(3))) for column in range(3)]
+    return [widened(*columns) for columns in zip(*tall, strict=True)]
 
 
-def _tiled(images: Array, geometry: Geometry) -> list[Array]:
-    """``B' d B``: ``(N, C, H, W)`` to four rows ``(4, tiles, C)``."""
+def _tiled(images: Array, geometry: Geometry) -> list[list[Array]]:
+    """``B' d B``: ``(N, C, H, W)`` to four rows of four ``(tiles, C)``."""
     (rows, columns) = tiles = _tiles(geometry)
     each = zip(tiles, geometry.sizes, geometry.pads, strict=True)
     pads = [(before, 2 * count + 2 - size - before) for count, size, (before, _) in each]
     images = padded(channels_last(images), pads, first=1)
     tall = _differences([images[:, row : row + 2 * rows - 1 : 2] for row in range(4)])
     wide = [_differences([row[:, :, at : at + 2 * columns - 1 : 2] for at in range(4)]) for row in tall]
-    return [jnp.stack(row).reshape(4, -1, images.shape[-1]) for row in wide]
+    return [[at.reshape(-1, images.shape[-1]) for at in row] for row in wide]
 
 
-def _spread(weights: Array, geometry: Geometry) -> list[Array]:
-    """``A y A'``: ``(N, O, *outputs)`` to four rows ``(4, tiles, O)``."""
+def _spread(weights: Array, geometry: Geometry) -> list[list[Array]]:
+    """``A y A'``: ``(N, O, *outputs)`` to four rows of four ``(tiles, O)``."""
     pads = [(0, 2 * count - size) for count, size in zip(_tiles(geometry), geometry.outputs, strict=True)]
     weights = padded(channels_last(weights), pads, first=1)
 
@@ -147,20 +160,20 @@ def _spread(weights: Array, geometry: Geometry) -> list[Array]:
         return [first, first + last, first - last, -last]
 
     tall = spread(weights[:, ::2], weights[:, 1::2])
-    wide = [jnp.stack(spread(row[:, :, ::2], row[:, :, 1::2])) for row in tall]
-    return [row.reshape(4, -1, weights.shape[-1]) for row in wide]
+    wide = [spread(row[:, :, ::2], row[:, :, 1::2]) for row in tall]
+    return [[at.reshape(-1, weights.shape[-1]) for at in row] for row in wide]
 
 
-def _products(a: Array, b: Array, contracted: tuple[int, int], geometry: Geometry) -> Array:
+def _products(a: list[Array], b: list[Array], contracted: tuple[int, int], geometry: Geometry) -> list[Array]:
     """A matrix product for each place of a row."""
     axes = (contracted[:1], contracted[1:])
-    return lax.dot_general(a, b, (axes, ((0,), (0,))), precision=geometry.precision)
+    return [lax.dot_general(x, y, (axes, ((), ())), precision=geometry.precision) for x, y in zip(a, b, strict=True)]
 
 
-def _outputs(products: list[Array], geometry: Geometry) -> Array:
-    """``A' m A``: four rows ``(4, tiles, O)`` to ``(N, 2 * rows, 2 * columns, O)``."""
+def _outputs(products: list[list[Array]], geometry: Geometry) -> Array:
+    """``A' m A``: four rows of four ``(tiles, O)`` to ``(N, 2 * rows, 2 * columns, O)``."""
     rows, columns = _tiles(geometry)
-    wide = [jnp.stack(_sums(row.reshape(4, -1, rows, columns, row.shape[-1])), 3) for row in products]
+    wide = [jnp.stack(_sums([m.reshape(-1, rows, columns, m.shape[-1]) for m in row]), 3) for row in products]
     outputs = jnp.stack(_sums(wide), 2)
     return outputs.reshape(outputs.shape[0], 2 * rows, 2 * columns, -1)
 
@@ -170,12 +183,12 @@ def _differences(four: Sequence[Array]) -> list[Array]:
     return [four[0] - four[2], four[1] + four[2], four[2] - four[1], four[1] - four[3]]
 
 
-def _sums(four: Sequence[Array] | Array) -> list[Array]:
+def _sums(four: Sequence[Array]) -> list[Array]:
     """``A' m``."""
     return [four[0] + four[1] + four[2], four[1] - four[2] - four[3]]
 
 
-def _narrowed(four: Sequence[Array] | Array) -> list[Array]:
+def _narrowed(four: Sequence[Array]) -> list[Array]:
     """``G' k``."""
     total, difference = (four[1] + four[2]) / 2, (four[1] - four[2]) / 2
     return [four[0] + total, difference, total + four[3]]
