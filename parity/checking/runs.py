@@ -23,6 +23,8 @@ Stepping = Callable[[torch.optim.Optimizer, int], None]
 """What is done in place of ``optimizer.step()`` when the gradients are there. The index counts from 0."""
 OF_OPTAX = {"mu": "exp_avg", "nu": "exp_avg_sq", "trace": "momentum_buffer", "sum_of_squares": "sum"}
 """Torch's names for what optax's own optimizers keep."""
+SQUARES = ("exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum", "acc_delta")
+"""What optimizers keep of squares: rounding moves them twice as far as the gradients they are of."""
 
 
 @dataclass
@@ -42,8 +44,14 @@ class Step:
     draws: list[torch.Tensor] = field(default_factory=list)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything by name, the loss first: where it is wrong already, the rest follows from that."""
-        return {"losses": self.loss, **self.state, **self.optimizer}
+        """Everything by name, the loss first: where it is wrong already, the rest follows from that.
+
+        Of squares the roots, which are as far off as a gradient is."""
+        kept = {
+            name: np.sqrt(x) if name.partition(" of ")[0] in SQUARES and np.all(x >= 0) else x
+            for name, x in self.optimizer.items()
+        }
+        return {"losses": self.loss, **self.state, **kept}
 
 
 WINDOW = 3

@@ -12,6 +12,7 @@ import jaxnn.functional as F
 import parity
 from jaxnn import nn, optim
 from parity import weights
+from parity.checking.runs import Step
 from tests.parity.checking.networks import pair
 
 LOSS = (lambda m, *x: ((m(*x) - 1) ** 2).mean(), lambda m, *x: jnp.mean((m(*x) - 1) ** 2))
@@ -138,3 +139,78 @@ def test_numbers_that_numpy_draws_are_drawn_anew_in_each_step():
     report = parity.check_training(theirs, ours, *sgd, both, [(torch.randn(5, 4),)], 3)
     assert report.passed
     assert "compiled anew for each step" in report.notes[0]
+
+
+def line(torch_optimizer, transform, steps=4, scale=1.0, loss=None):
+    """A linear layer's run."""
+    torch.manual_seed(0)
+    theirs, ours = torch.nn.Linear(4, 3), nn.Linear(4, 3, rngs=nnx.Rngs(0))
+    nn.load_state_dict(ours, weights.load(theirs))
+    both = loss or (lambda m, x: scale * (m(x) ** 2).mean(), lambda m, x: scale * jnp.mean(m(x) ** 2))
+    batches = [(torch.randn(5, 4),) for _ in range(3)]
+    with jax.numpy_dtype_promotion("standard"):
+        return parity.check_training(theirs, ours, torch_optimizer, transform, both, batches, steps)
+
+
+def hooked(make, before=lambda optimizer, parameters: None, after=lambda optimizer, parameters: None):
+    """An optimizer around whose step something is done, as clipping before it or a schedule behind it."""
+
+    def made(parameters):
+        parameters = list(parameters)
+        optimizer = make(parameters)
+        optimizer.register_step_pre_hook(lambda *_: (before(optimizer, parameters), None)[1])
+        optimizer.register_step_post_hook(lambda *_: (after(optimizer, parameters), None)[1])
+        return optimizer
+
+    return made
+
+
+def momentum(parameters):
+    return torch.optim.SGD(parameters, 0.1, momentum=0.9)
+
+
+def cut(norm):
+    return hooked(momentum, lambda _, parameters: torch.nn.utils.clip_grad_norm_(parameters, norm))
+
+
+def test_clipping_by_optax_passes_though_torch_adds_a_millionth_to_the_norm():
+    transform = optax.chain(optax.clip_by_global_norm(0.01), optax.sgd(0.1, momentum=0.9))
+    report = line(cut(0.01), transform, scale=0.1)
+    assert report.passed, report
+    assert "divides by the norm + 1e-6" in report.notes[0]
+    assert not line(cut(0.01), transform, scale=30.0).notes  # beside a large norm the millionth is nothing
+
+
+def test_a_norm_so_small_that_the_millionth_counts_is_the_reason():
+    transform = optax.chain(optax.clip_by_global_norm(1e-5), optax.sgd(0.1, momentum=0.9))
+    report = line(cut(1e-5), transform, scale=1e-3)
+    assert report.faults[0].suspect == "clipping"
+    assert "divides by the norm + 1e-6" in report.faults[0].reason
+
+
+def test_a_millionth_does_not_excuse_another_norm():
+    transform = optax.chain(optax.clip_by_global_norm(0.01001), optax.sgd(0.1, momentum=0.9))
+    assert not line(cut(0.01), transform, scale=0.1).passed
+
+
+def test_squares_are_compared_by_their_roots_as_gradients_are():
+    """What is left of a gradient that cancels may be four times torch's, its square then is sixteen times that."""
+    noise = np.array([1e-9, 2e-9], np.float32)
+    step = Step(np.zeros(()), {}, {"exp_avg_sq of bias": noise**2, "exp_avg of bias": -noise})
+    np.testing.assert_allclose(step.arrays()["exp_avg_sq of bias"], noise)
+    np.testing.assert_array_equal(step.arrays()["exp_avg of bias"], -noise)
+
+
+def test_a_schedule_around_the_step_leaves_the_neighbouring_runs_where_they_are():
+    """A rate changed for one step and then restored would be the schedule's no more."""
+    rates = []
+
+    def make(parameters):
+        optimizer = torch.optim.Adam(parameters, 0.1)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        optimizer.register_step_post_hook(lambda *_: schedule.step())
+        optimizer.register_step_pre_hook(lambda *_: rates.append(optimizer.param_groups[0]["lr"]))
+        return optimizer
+
+    assert line(make, optim.Adam(lambda step: 0.1 / (1 + step)), 3).passed
+    assert set(rates) == {0.1, 0.05, 0.1 / 3}
