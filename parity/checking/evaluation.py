@@ -76,6 +76,7 @@ class TorchSide:
         self.draws: list[torch.Tensor] = []
         self.cotangents: dict[str, torch.Tensor] = {}
         self.fixed: set[str] = set()
+        self.spare: set[int] = set()
         if known is not None:
             self.single, self.draws = known
             return
@@ -126,6 +127,10 @@ class TorchSide:
         """The names of the inputs that are differentiated: those that ask for it, or all where none does."""
         smooth = {name: x for name, x in named_inputs(self.call).items() if is_smooth(x) and name not in self.fixed}
         return [name for name, x in smooth.items() if x.requires_grad] or list(smooth)
+
+    def common(self, draws: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Those of ``draws`` that the port makes, too."""
+        return [x for x in draws if id(x) not in self.spare]
 
     def again(self, subject: Subject) -> Any:
         """``subject``, a model with hooks say, on the same inputs and draws, without gradients."""

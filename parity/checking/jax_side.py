@@ -15,7 +15,8 @@ from parity.checking.evaluation import Call, Evaluation, Subject, TorchSide, is_
 from parity.checking.keeping import kept, left_as_it_was
 from parity.checking.leaves import by_name, flattened, plain
 from parity.checking.results import contained
-from parity.replay import replayed
+from parity.checking.unread_draws import unread_draws
+from parity.replay import ReplayError, replayed
 
 
 def evaluate_jax(subject: Subject, side: TorchSide, options: dict[str, Any] | None = None) -> Evaluation:
@@ -92,6 +93,17 @@ class JaxSide:
     def _pass(
         self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
     ) -> Any:
+        try:
+            return self._passed(parameters, changed, rest, vectors)
+        except ReplayError:
+            if self.side.spare or not (spare := unread_draws(self.side)):
+                raise
+            self.side.spare = spare
+            return self._passed(parameters, changed, rest, vectors)
+
+    def _passed(
+        self, parameters: dict[str, jax.Array], changed: list[jax.Array], rest: dict[str, jax.Array], vectors: Any
+    ) -> Any:
         def forward(parameters: dict[str, jax.Array], changed: list[jax.Array]) -> Any:
             if not isinstance(self.subject, nnx.Module):
                 return self._forward(None, changed)
@@ -110,7 +122,7 @@ class JaxSide:
         for i, x in zip(self._varied, changed, strict=True):
             merged[i] = x
         args, kwargs = torch_tree.tree_unflatten(merged, self._spec)
-        with same_numbers(self.side), replayed(self.side.draws):
+        with same_numbers(self.side), replayed(self.side.common(self.side.draws)):
             output = (self.subject if module is None else module)(*args, **kwargs)
         found_names, found_leaves, _ = flattened(contained(output))
         wanted = [plain(name.removeprefix("output")) for name in self.side.single.outputs]

@@ -100,7 +100,7 @@ class LayerCall:
     def rerun(self, given: tuple[Any, Any] | None = None) -> dict[str, np.ndarray]:
         """The port's outputs by torch's names where the layers in it get what they are given."""
         args, kwargs = given or self.given
-        with self.unforced(), replayed(self.draws):
+        with self.unforced(), replayed(self.side.common(self.draws)):
             again = self.original(self.layer, *args, **kwargs)
         names, leaves, _ = flattened(again)
         return aligned_outputs(leaves, self.theirs, self.axes, names).ours

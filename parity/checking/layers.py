@@ -123,6 +123,7 @@ class ForcedRun:
             side.call,
             side.draws,
             self.paths,
+            spare=side.spare,
             differentiates=side.differentiates,
             plays=side.plays,
         )
@@ -253,7 +254,7 @@ class ForcedRun:
 
     def _repeated(self, call: LayerCall, given: tuple[Any, Any]) -> Any:
         """What a copy of the layer makes of other arguments."""
-        with self._unforced(), replayed(call.draws):
+        with self._unforced(), replayed(self.side.common(call.draws)):
             return call.original(copy_of(call.layer), *given[0], **given[1])
 
     def _judge(self, call: LayerCall, record: LayerRecord, outcome: Outcome) -> None:

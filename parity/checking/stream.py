@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +67,7 @@ class TorchStream:
         ahead: how many bytes of them may be kept before anybody has looked.
         differentiates: whether it needs gradients to run.
         plays: whether it draws from the generators of Python or NumPy, which both sides then have to themselves.
+        spare: the ids of draws that the port does not make, and need not.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class TorchStream:
         ahead: int = AHEAD,
         differentiates: bool = False,
         plays: bool = False,
+        spare: Set[int] = frozenset(),
     ) -> None:
         self.module = module
         self.differentiates = differentiates
@@ -89,7 +91,7 @@ class TorchStream:
         self.root: Node | None = None
         self.error: BaseException | None = None
         self.calls: dict[str, int] = {}
-        self._draws = _StreamedDraws(draws, self)
+        self._draws = _StreamedDraws(draws, self, spare)
         self._stack: list[Node] = []
         self._copies: deque[tuple[torch.Tensor, int, torch.Tensor]] = deque(maxlen=4)
         self._go, self._stopped = threading.Lock(), threading.Lock()
@@ -236,13 +238,14 @@ class _Abandoned(BaseException):
 
 
 class _StreamedDraws(Draws):
-    def __init__(self, recorded: list[torch.Tensor], stream: TorchStream) -> None:
+    def __init__(self, recorded: list[torch.Tensor], stream: TorchStream, spare: Set[int]) -> None:
         super().__init__(recorded)
-        self.stream = stream
+        self.stream, self.spare = stream, spare
 
     def _next(self) -> torch.Tensor:
         drawn = super()._next()
-        self.stream.drawn(drawn)
+        if id(drawn) not in self.spare:
+            self.stream.drawn(drawn)
         return drawn
 
 

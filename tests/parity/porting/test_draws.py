@@ -175,3 +175,23 @@ def test_attention_that_does_not_stay_a_layer_drops_in_training_or_says_that_it_
     own.weighs = True
     (said,) = port(own.eval(), X[None], verify=False).notes
     assert "drawn in training, not in evaluation" in said
+
+
+class Unread(nn.Module):
+    """An auxiliary head that drops out and whose result nobody takes, before a dropout of the same size that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5))
+
+    def forward(self, x):
+        x = self.body(x)
+        self.head(x)
+        return F.dropout(x, 0.3, self.training)
+
+
+def test_what_a_head_draws_that_nobody_reads_is_not_missed_in_the_port():
+    ported = port(Unread().train(), (X,))
+    assert "self.head(" not in ported.source
+    assert ported.report.passed
+    assert not ported.report.faults
