@@ -1,6 +1,7 @@
 """Parameters of flax's attention and recurrent cells that are parts of torch's: one array here, several there."""
 
 from collections.abc import Iterator
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,14 @@ import torch
 
 from parity.checking.alignment import Layout
 
-Part = tuple[str, str, Any, str, slice, Layout]
+Rows = slice | EllipsisType
+
+Part = tuple[str, str, Any, str, Rows, Layout]
 """Torch's name, the way to the port's layer and that layer, the name of its array, the rows of torch's that it is, and
 how it lies."""
 
-ALL = slice(None)
+ALL = ...
+"""Of any array, one without axes too."""
 
 _GATES = {torch.nn.LSTM: "ifgo", torch.nn.LSTMCell: "ifgo", torch.nn.GRU: "rzn", torch.nn.GRUCell: "rzn"}
 """In torch's order, which is flax's where it keeps the gates of a cell in one array."""
@@ -65,11 +69,11 @@ def _cells(torch_layer: Any, jax_layer: Any) -> Iterator[tuple[str, str, Any]]:
             yield f"_l0{suffix}", f"{name}.cell.", getattr(getattr(jax_layer, name, None), "cell", None)
 
 
-def _transposed(name: str, rows: slice, way: str, layer: Any, key: str) -> Iterator[Part]:
+def _transposed(name: str, rows: Rows, way: str, layer: Any, key: str) -> Iterator[Part]:
     if (array := getattr(layer, key, None)) is not None:
         yield name, way, layer, key, rows, Layout((1, 0), np.shape(array))
 
 
-def _as_it_is(name: str, rows: slice, way: str, layer: Any) -> Iterator[Part]:
+def _as_it_is(name: str, rows: Rows, way: str, layer: Any) -> Iterator[Part]:
     if (array := getattr(layer, "bias", None)) is not None:
         yield name, way, layer, "bias", rows, Layout((0,), np.shape(array))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from parity.arrays import to_numpy, viewed
 from parity.checking.alignment import Layout, layout_of, layouts
-from parity.checking.compound import ALL, parts
+from parity.checking.compound import ALL, Rows, parts
 from parity.checking.stacking import stacked_paths
 from parity.checking.tree import children, jax_layers
 
@@ -72,7 +72,7 @@ class Pair:
     ours: np.ndarray
     theirs: np.ndarray
     layout: Layout
-    rows: slice = field(default_factory=lambda: ALL)
+    rows: Rows = ALL
     whole: tuple[int, ...] = ()
 
 

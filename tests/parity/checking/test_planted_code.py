@@ -100,3 +100,37 @@ def test_where_the_gradient_stops_is_named():
 def test_the_faithful_port_passes_though_its_score_has_a_bias_without_a_gradient():
     report = compared(None)
     assert report.passed, report
+
+
+class TorchScaled(torch.nn.Module):
+    """Rows of a table by place, times a parameter without axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(4, 3)
+        self.scale = torch.nn.Parameter(torch.tensor(0.3))
+
+    def forward(self, x):
+        return self.table(x.argmin(-1)) * (1 + self.scale)
+
+
+class Scaled(nnx.Module):
+    def __init__(self, start, factor):
+        self.table, self.scale = nn.Embedding(4, 3, rngs=nnx.Rngs(0)), nnx.Param(jnp.zeros(()))
+        self.start, self.factor = start, factor
+
+    def __call__(self, x):
+        return self.table(jnp.argmin(x, -1) + self.start) * (self.factor + self.scale[...])
+
+
+@pytest.mark.parametrize(
+    ("start", "factor", "said"),
+    [(0, 1, ""), (0, 0, "a term is not added"), (2, 1, "raises IndexError with what it computes itself")],
+)
+def test_a_slip_beside_a_parameter_without_axes_or_beyond_a_table_is_a_fault(start, factor, said):
+    torch.manual_seed(0)
+    theirs, ours = TorchScaled(), Scaled(start, factor)
+    nn.load_state_dict(ours, weights.load(theirs))
+    report = parity.check(theirs, ours, torch.randn(6, 4), gradients=False)
+    assert report.passed == (said == ""), report
+    assert said in "".join(map(str, report.faults))
