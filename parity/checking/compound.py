@@ -15,7 +15,7 @@ Part = tuple[str, str, Any, str, Rows, Layout]
 """Torch's name, the way to the port's layer and that layer, the name of its array, the rows of torch's that it is, and
 how it lies."""
 
-ALL = ...
+ALL: Rows = ...
 """Of any array, one without axes too."""
 
 _GATES = {torch.nn.LSTM: "ifgo", torch.nn.LSTMCell: "ifgo", torch.nn.GRU: "rzn", torch.nn.GRUCell: "rzn"}
@@ -37,9 +37,9 @@ def _of_attention(torch_layer: torch.nn.MultiheadAttention, jax_layer: Any) -> I
     width, joined = torch_layer.embed_dim, torch_layer.in_proj_weight is not None
     for i, role in enumerate(("query", "key", "value")):
         rows = slice(i * width, (i + 1) * width)
-        kernel = ("in_proj_weight", rows) if joined else (f"{role[0]}_proj_weight", ALL)
+        name, of_it = ("in_proj_weight", rows) if joined else (f"{role[0]}_proj_weight", ALL)
         layer = getattr(jax_layer, role, None)
-        yield from _transposed(*kernel, role, layer, "kernel")
+        yield from _transposed(name, of_it, role, layer, "kernel")
         yield from _as_it_is("in_proj_bias", rows, role, layer)
     out = getattr(jax_layer, "out", None)
     yield from _transposed("out_proj.weight", ALL, "out", out, "kernel")
