@@ -110,10 +110,10 @@ def _convolution(x: Array, w: Array, geometry: Geometry) -> Array:
         return blocks.convolution(x, w, geometry)
     if columns.suits(x, w, geometry):
         return columns.convolution(x, w, geometry)
+    if _goes_by_tiles(x, w.shape[0], geometry):
+        return winograd.convolution(x, w, geometry)
     if geometry.groups > 1 or len(geometry.sizes) == 3 or taps.copies_little(x.shape[1], w.shape[0], geometry):
         return taps.convolution(x, w, geometry)
-    if winograd.suits(x, w.shape[0], geometry):
-        return winograd.convolution(x, w, geometry)
     return dense.convolution(x, w, geometry)
 
 
@@ -127,7 +127,7 @@ def image_gradient(y: Array, w: Array, *, geometry: Geometry) -> Array | None:
         return blocks.image_gradient(y, w, geometry)
     if max(geometry.strides) == 1:
         transposed = geometry._replace(sizes=y.shape[2:], pads=geometry.transposed_pads)
-        if winograd.suits(y, w.shape[1], transposed):
+        if _goes_by_tiles(y, w.shape[1], transposed):
             return winograd.image_gradient(y, w, transposed)
         return _convolution(y, mirrored(w, geometry.groups), transposed)
     # Sums of more are compiled to several passes over the images.
@@ -167,6 +167,11 @@ def _kernel_gradient(x: Array, y: Array, geometry: Geometry) -> Array:
     if (few or narrow) and geometry.groups == 1 and max(geometry.strides) == 1 and len(geometry.sizes) < 3:
         return dense.kernel_gradient(x, y, geometry)
     return taps.kernel_gradient(x, y, geometry)
+
+
+def _goes_by_tiles(x: Array, outputs: int, geometry: Geometry) -> bool:
+    """Whether Winograd's filtering is the class, of the convolution as of the gradient of its images."""
+    return winograd.suits(x, outputs, geometry) and not taps.copies_little(x.shape[1], outputs, geometry)
 
 
 def _is_suited(a: Array, b: Array, geometry: Geometry) -> bool:

@@ -1,3 +1,4 @@
+import itertools
 import re
 from functools import partial
 
@@ -188,6 +189,19 @@ def test_tiles_are_filtered_where_that_pays():
     assert not suited(images=7)  # one has too few products, seven have too many tiles
     with jax.enable_x64(True):
         assert not suited(dtype=jnp.float64)
+
+
+def test_both_ways_go_by_taps_where_they_copy_little_though_tiles_would_suit(monkeypatch):
+    gone = []
+    for module, name in itertools.product((winograd, taps), ("convolution", "image_gradient")):
+        monkeypatch.setattr(module, name, lambda x, *_, module=module: gone.append(module) or x)
+    geometry = Geometry((14, 14), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1))
+    x, w, y = arrays(geometry, (8, 64, 1024), 0)
+    x, w, y = (a.astype(jnp.float32) for a in (x, w, y))
+    assert winograd.suits(x, 1024, geometry)
+    convolution_cpu.convolution(x, w, geometry=geometry)
+    convolution_cpu.image_gradient(y, w, geometry=geometry)
+    assert gone == [taps, taps]
 
 
 def test_a_kernel_is_cut_where_the_least_is_copied():
